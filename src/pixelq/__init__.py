@@ -1,0 +1,22 @@
+"""pixelq: deep Q-learning from pixels."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pixelq.agent import load_agent
+    from pixelq.presets import preset
+    from pixelq.training.run import train
+
+__all__ = ["load_agent", "preset", "train"]
+__version__ = "0.1.0"
+
+_HOMES = {"load_agent": "pixelq.agent", "preset": "pixelq.presets", "train": "pixelq.training.run"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the few public functions when they are first used: `import pixelq` loads no torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pixelq' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

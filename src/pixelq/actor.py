@@ -1,0 +1,72 @@
+"""The actor: epsilon-greedy choice of actions, one batched forward for all games."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pixelq.config import ExplorationConfig
+from pixelq.networks import QNetwork
+from pixelq.schedules import linear
+
+__all__ = ["Actor", "epsilon_at", "greedy_actions"]
+
+
+def epsilon_at(config: ExplorationConfig, step: int) -> float:
+    """Probability of a random action after `step` steps are done; the next is step number `step + 1`."""
+    if step + 1 < config.random_steps:
+        return 1.0
+    return linear(step, config.start, config.end, config.decay_steps, config.decay_from_step)
+
+
+@torch.inference_mode()
+def greedy_actions(network: QNetwork, obs: NDArray[np.uint8], device: torch.device) -> NDArray[np.int64]:
+    """The actions of highest value, [N, 4, 84, 84] uint8 to [N] int64."""
+    values = network.q_values(torch.from_numpy(obs).to(device))
+    return values.argmax(dim=1).cpu().numpy()
+
+
+class Actor:
+    """Chooses actions for N games at once.
+
+    Args:
+        network: the online network.
+        device: where it lives.
+        num_actions: number of actions.
+        fire: the action to press after a lost life, or None to press nothing.
+        generator: the source of chance of all exploration.
+
+    Source: Mnih et al. 2015, Methods; FIRE after a lost life as `FireResetEnv` of OpenAI Baselines.
+    """
+
+    def __init__(
+        self,
+        network: QNetwork,
+        device: torch.device,
+        num_actions: int,
+        fire: int | None,
+        generator: np.random.Generator,
+    ) -> None:
+        self._network = network
+        self._device = device
+        self._num_actions = num_actions
+        self._fire = fire
+        self.generator = generator
+
+    def act(self, obs: NDArray[np.uint8], epsilon: float, life_lost: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Choose an action for every game.
+
+        Args:
+            obs: [N, 4, 84, 84] current observations.
+            epsilon: probability of a random action, each game by itself.
+            life_lost: [N] games that lost a life at the last step and go on.
+
+        Returns:
+            [N] int64.
+        """
+        explore = self.generator.random(len(obs)) < epsilon
+        actions = self.generator.integers(0, self._num_actions, len(obs))
+        if not explore.all():
+            actions = np.where(explore, actions, greedy_actions(self._network, obs, self._device))
+        if self._fire is not None:
+            actions[life_lost] = self._fire
+        return actions

@@ -1,0 +1,279 @@
+"""An agent as a user holds it: a network, what it plays, how it was trained; and the file it is kept in."""
+
+import json
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from torch import Tensor
+
+from pixelq.actor import greedy_actions
+from pixelq.config import NetworkConfig, from_json, to_json
+from pixelq.device import resolve_device
+from pixelq.errors import CheckpointError, ConfigError, PixelqError
+from pixelq.networks import QNetwork, make_network
+from pixelq.run.manifest import MANIFEST, read_manifest, verify_file
+from pixelq.run.storage import storage_errors, write_atomically
+
+__all__ = ["Agent", "AgentCard", "load_agent", "save_agent"]
+
+_FORMAT = 1
+_METADATA = "pixelq"  # the key of the card in a safetensors file's metadata
+_FILE = "agent.safetensors"  # an agent in a checkpoint
+_OBS_SHAPE = (4, 84, 84)
+_CARD_TYPES: dict[str, type] = {
+    "game": str,
+    "full_action_space": bool,
+    "sticky": float,
+    "fire_after_life_loss": bool,
+    "algo": str,
+    "preset": str,
+    "step": int,
+    "seed": int,
+}
+
+
+@dataclass(frozen=True)
+class AgentCard:
+    """What an agent file says of itself: all it takes to build the network and to play the way it learned."""
+
+    game: str
+    """ROM name, or `catch`."""
+    action_meanings: tuple[str, ...]
+    """One for each action, in order."""
+    full_action_space: bool
+    """It was trained with all 18 actions."""
+    sticky: float
+    """Probability of a repeated action in training."""
+    fire_after_life_loss: bool
+    """In training FIRE was pressed after every lost life."""
+    network: NetworkConfig
+    """Sizes of the network."""
+    algo: str
+    """Name of the algorithm, e.g. `dqn`."""
+    preset: str
+    """Name of the recipe the run started from."""
+    step: int
+    """Agent steps of training behind the weights."""
+    seed: int
+    """The run's seed."""
+
+    def to_json(self) -> str:
+        """The card as the JSON text that `from_json` reads."""
+        return json.dumps({"format": _FORMAT, **to_json(self), "sticky": float(self.sticky)})
+
+    @classmethod
+    def from_json(cls, text: str) -> "AgentCard":
+        """Read what `to_json` wrote.
+
+        Raises:
+            ConfigError: it is no card, or one of another format; names the entry.
+        """
+        try:
+            values: dict[str, Any] = dict(json.loads(text))
+        except (ValueError, RecursionError, TypeError) as error:
+            raise ConfigError("its agent card is no JSON object") from error
+        if values.get("format") != _FORMAT:
+            raise ConfigError(
+                f"its agent card has format {values.get('format')}: this pixelq reads format {_FORMAT}"
+            )
+        wrong = [name for name, kind in _CARD_TYPES.items() if type(values.get(name)) is not kind]
+        meanings = values.get("action_meanings")
+        if not (isinstance(meanings, list) and meanings and all(isinstance(word, str) for word in meanings)):
+            wrong.append("action_meanings")
+        if wrong:
+            raise ConfigError(f'its agent card has no proper "{wrong[0]}"')
+        network: NetworkConfig = from_json(NetworkConfig, values.get("network", {}), "network")
+        facts = {name: values[name] for name in _CARD_TYPES}
+        return cls(action_meanings=tuple(values["action_meanings"]), network=network, **facts)
+
+
+class Agent:
+    """A trained network with its card; it acts greedily, exploration is its user's.
+
+    Args:
+        network: as `card.network` describes it.
+        card: what it plays and how it was trained.
+        device: where the network lives.
+    """
+
+    def __init__(self, network: QNetwork, card: AgentCard, device: torch.device | None = None) -> None:
+        self.card = card
+        self.device = device or torch.device("cpu")
+        self.network = network.to(self.device).eval()
+
+    @property
+    def game(self) -> str:
+        """ROM name of the game it plays."""
+        return self.card.game
+
+    @property
+    def action_meanings(self) -> tuple[str, ...]:
+        """The meaning of each action, e.g. ("NOOP", "FIRE", "RIGHT", "LEFT")."""
+        return self.card.action_meanings
+
+    def act(self, obs: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """The actions of highest value.
+
+        Args:
+            obs: [B, 4, 84, 84] uint8, newest plane last.
+
+        Returns:
+            [B] int64, indices into `action_meanings`.
+
+        Raises:
+            ValueError: another dtype or shape.
+        """
+        return greedy_actions(self.network, _checked_obs(obs), self.device)
+
+    def q_values(self, obs: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The expected return of every action.
+
+        Args:
+            obs: [B, 4, 84, 84] uint8, newest plane last.
+
+        Returns:
+            [B, A] float32.
+
+        Raises:
+            ValueError: another dtype or shape.
+        """
+        with torch.inference_mode():
+            values = self.network.q_values(torch.from_numpy(_checked_obs(obs)).to(self.device))
+        return np.asarray(values.float().cpu().numpy())
+
+
+def save_agent(path: Path | str, state_dict: Mapping[str, Tensor], card: AgentCard) -> None:
+    """Write an agent file, as a whole or not at all.
+
+    Args:
+        path: where to, a name that ends in `.safetensors`.
+        state_dict: the network's tensors by name; stored as float32.
+        card: what the file says of itself.
+
+    Raises:
+        PixelqError: the suffix is another one, or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise PixelqError(f"{path}: an agent file's name ends in .safetensors")
+    tensors = {
+        name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in state_dict.items()
+    }
+    with storage_errors(path):
+        write_atomically(path, safetensors.torch.save(tensors, {_METADATA: card.to_json()}))
+
+
+def load_agent(
+    path: Path | str, device: str = "cpu", on_damage: Callable[[str], None] = warnings.warn
+) -> Agent:
+    """Read an agent; nothing is unpickled.
+
+    Args:
+        path: a run directory (the newest undamaged checkpoint's agent), or a `.safetensors` file of pixelq's.
+        device: `cpu`, `cuda` or `auto`.
+        on_damage: called with one line for each newer checkpoint that is damaged.
+
+    Raises:
+        PixelqError: the path, its content or the device is not what it should be.
+    """
+    where = resolve_device(device)
+    path = Path(path)
+    if path.is_dir():
+        data, path = _read_newest(path, on_damage)
+    elif not path.exists():
+        raise PixelqError(f"{path} does not exist: give a run directory or a .safetensors file")
+    elif path.suffix != ".safetensors":
+        raise PixelqError(f"{path} is no agent file: pixelq loads .safetensors only")
+    else:
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise PixelqError(f"cannot read {path}: {error.strerror or error}") from error
+    tensors, card = _parse(data, path)
+    return Agent(_build(tensors, card, path), card, where)
+
+
+def _checked_obs(obs: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if not isinstance(obs, np.ndarray) or obs.dtype != np.uint8:
+        kind = obs.dtype if isinstance(obs, np.ndarray) else type(obs).__name__
+        raise ValueError(f"obs must be a numpy array of uint8, got {kind}")
+    if obs.ndim != 4 or obs.shape[1:] != _OBS_SHAPE:
+        raise ValueError(f"obs must have the shape [B, 4, 84, 84], got {list(obs.shape)}")
+    return np.require(
+        obs, requirements=["C", "W"]
+    )  # torch takes no negative strides, and warns of read-only memory
+
+
+def _read_newest(run: Path, on_damage: Callable[[str], None]) -> tuple[bytes, Path]:
+    """The bytes of the newest undamaged agent of a run, and its path; the run's replay is not read."""
+    folder = run / "checkpoints"
+    if not folder.is_dir():
+        raise PixelqError(f"{run} is no run directory: it has no checkpoints folder")
+    places = sorted(folder.glob("step-*"), key=_age)
+    damage = ""
+    for place in reversed(places):
+        path = place / _FILE
+        try:
+            files = read_manifest(place / MANIFEST).files
+            if _FILE not in files:
+                raise CheckpointError(f"{place} holds no agent")
+            return verify_file(path, files[_FILE]), path
+        except OSError as error:
+            raise PixelqError(f"cannot read {place}: {error.strerror or error}") from error
+        except CheckpointError as error:
+            if not place.exists():  # the run's writer removed it meanwhile, and has newer ones
+                return _read_newest(run, on_damage)
+            damage = damage or str(error)
+            on_damage(str(error))
+    if damage:
+        raise CheckpointError(f"{run} has no undamaged checkpoint: {damage}")
+    raise CheckpointError(f"{run} has no checkpoint yet")
+
+
+def _age(place: Path) -> tuple[str, int, str]:
+    """Sorts `step-000000050000`, then `step-000000050000-2` that replaced it, then later steps."""
+    return place.name.split("-")[1].zfill(20), len(place.name), place.name
+
+
+def _parse(data: bytes, path: Path) -> tuple[dict[str, Tensor], AgentCard]:
+    try:
+        tensors = safetensors.torch.load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except (SafetensorError, ValueError, KeyError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged, or no safetensors file") from error
+    text = header.get("__metadata__", {}).get(_METADATA)
+    if text is None:
+        raise PixelqError(f"{path} is not an agent of pixelq: it has no agent card")
+    try:
+        return tensors, AgentCard.from_json(text)
+    except ConfigError as error:
+        raise PixelqError(f"{path} cannot be used: {error}") from error
+
+
+def _build(tensors: dict[str, Tensor], card: AgentCard, path: Path) -> QNetwork:
+    """The network of a card with a file's tensors in it."""
+    if min(*card.network.channels, card.network.hidden) < 1:
+        raise PixelqError(f"{path} cannot be used: its agent card describes no network")
+    with torch.device("meta"):  # shapes only, so that a wrong card costs no memory
+        network = make_network(card.network, len(card.action_meanings))
+    wanted = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+    for name in sorted(wanted.keys() | tensors.keys()):
+        found = list(tensors[name].shape) if name in tensors else None
+        if found != wanted.get(name):
+            raise PixelqError(
+                f"{path} does not fit its agent card: {name} is {found}, not {wanted.get(name)}"
+            )
+    if not all(math.isfinite(tensor.float().sum()) for tensor in tensors.values()):
+        raise PixelqError(f"{path} holds weights that are not finite numbers")
+    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network

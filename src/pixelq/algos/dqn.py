@@ -1,0 +1,37 @@
+"""Deep Q-learning with a target network (Mnih et al. 2015)."""
+
+import torch
+
+from pixelq.config import DQNConfig
+from pixelq.losses import td
+from pixelq.networks import QNetwork
+from pixelq.types import Batch, LossOutput
+
+__all__ = ["loss"]
+
+_PENALTIES = {"huber": td.huber, "mse": td.squared}
+
+
+def loss(config: DQNConfig, online: QNetwork, target: QNetwork, batch: Batch) -> LossOutput:
+    """Loss of a batch, per sample.
+
+    Args:
+        config: the penalty, and the terminal quirk of the Keras example.
+        online: the network that learns.
+        target: the network whose values are the target's.
+        batch: transitions.
+
+    Returns:
+        Losses [B] and the online values [B, A].
+
+    Source: Mnih et al. 2015, Methods, Algorithm 1.
+    """
+    with torch.no_grad():
+        q_t = target.q_values(batch.obs_t)
+    q_tm1 = online.q_values(batch.obs_tm1)
+    r_t = batch.r_t
+    if config.terminal_target is not None:
+        # `updated * (1 − done) − done` in the notebook: the target itself, the last reward being dropped
+        r_t = torch.where(batch.discount_t == 0, config.terminal_target, r_t)
+    error = td.q_learning(q_tm1, batch.a_tm1, r_t, batch.discount_t, q_t)
+    return LossOutput(_PENALTIES[config.loss](error), q_tm1.detach())

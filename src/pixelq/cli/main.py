@@ -1,0 +1,82 @@
+"""`pixelq VERB …`: finds the verb and turns every user error into one line and an exit status."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from pixelq.errors import PixelqError
+from pixelq.games import did_you_mean
+
+__all__ = ["main"]
+
+_VERBS = {
+    "train": "train an agent: pixelq train [PRESET] [--game G] [--run DIR] [options]",
+    "resume": "go on with a run: pixelq resume RUN",
+    "eval": "score an agent under a named protocol: pixelq eval AGENT [--protocol P]",
+    "record": "write a video of an agent: pixelq record AGENT --out FILE.mp4",
+    "presets": "list the recipes",
+    "games": "list the games",
+}
+_USAGE = "\n".join(
+    [
+        "pixelq: deep Q-learning from pixels",
+        "",
+        "usage: pixelq VERB [options]",
+        "",
+        *(f"  {verb:<9}{text}" for verb, text in _VERBS.items()),
+        "",
+        "AGENT is a run directory, a .safetensors file, or `random`. `pixelq VERB --help` lists a verb's options.",
+        "Exit status: 0 done, 1 the run failed, 2 bad input, 130 interrupted after saving.",
+    ]
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: words after `pixelq`; None: the process's own.
+
+    Returns:
+        The exit status.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(words)
+    except PixelqError as error:
+        print(f"pixelq: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("pixelq: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe, `head` say, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        where = f" {error.filename}:" if error.filename else ""
+        print(f"pixelq:{where} {error.strerror or error}", file=sys.stderr)
+        return 1
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words:
+        print(_USAGE, file=sys.stderr)
+        return 2
+    verb, rest = words[0], words[1:]
+    if verb in ("-h", "--help", "help"):
+        print(_USAGE)
+        return 0
+    if verb in ("-V", "--version"):
+        import pixelq
+
+        print(f"pixelq {pixelq.__version__}")
+        return 0
+    if verb not in _VERBS:
+        raise PixelqError(f'unknown command "{verb}"{did_you_mean(verb, tuple(_VERBS))}; see: pixelq --help')
+    status: int = importlib.import_module(f"pixelq.cli.{verb}").run(rest)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Many machines; the only place that imports ray."""

@@ -1,0 +1,185 @@
+"""Atari games in ale-py's C++ threads, with a log of actions from which they can be restored bit for bit."""
+
+import zlib
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from ale_py.vector_env import AtariVectorEnv
+from numpy.typing import NDArray
+
+from pixelq.config import FRAME_SKIP, EnvConfig
+from pixelq.envs.interface import StepResult, check_actions
+from pixelq.errors import CheckpointError
+
+__all__ = ["RESEED_STEPS", "AtariEnvs", "game_seed"]
+
+RESEED_STEPS = (
+    5_000  # a seeded reset costs as much as some hundred steps, a longer log costs a longer restore
+)
+
+
+def game_seed(run_seed: int, env: int, count: int) -> int:
+    """The emulator's seed, an int32 >= 0, for the `count`-th seeding of game `env`."""
+    return int(np.random.SeedSequence([run_seed, env, count]).generate_state(1)[0] >> 1)
+
+
+class AtariEnvs:
+    """N games of one ROM. A game is its seed and the actions since, so those two are its state.
+
+    A log would grow for ever, so a game whose log is longer than `reseed_steps` is seeded anew, and its log
+    starts again, right after the step that began its next game. Nothing else ever seeds.
+    """
+
+    def __init__(
+        self,
+        game: str,
+        num_envs: int,
+        seed: int,
+        env: EnvConfig,
+        threads: int = 0,
+        *,
+        reseed_steps: int = RESEED_STEPS,
+    ) -> None:
+        self._vector = AtariVectorEnv(
+            game,
+            num_envs,
+            num_threads=threads,
+            max_num_frames_per_episode=env.max_frames_per_game,
+            repeat_action_probability=env.sticky or 0.0,
+            full_action_space=env.full_action_space,
+            frameskip=FRAME_SKIP,
+            noop_max=env.noop_max,
+            use_fire_reset=env.fire_at_start,
+            reward_clipping=False,  # the score is lost otherwise
+        )
+        self.num_envs = num_envs
+        self.action_meanings = tuple(action.name for action in self._vector.ale.get_action_set())
+        self._seed = seed
+        self._reseed_steps = reseed_steps
+        self._seedings = np.zeros(num_envs, np.int64)  # how often each game has been seeded
+        self._seeds = np.zeros(num_envs, np.int64)  # the emulator's seed now in force
+        self._log = np.zeros((num_envs, 1_024), np.uint8)  # actions since that seeding
+        self._lengths = np.zeros(num_envs, np.int64)  # how many they are
+        self._last: StepResult | None = None
+        self._in_flight = False  # between send and recv
+
+    def reset(self) -> StepResult:
+        """Seed all games from the seed given at construction and start them."""
+        self._seedings[:] = 0
+        return self._seed_games(np.ones(self.num_envs, np.bool_))
+
+    def send(self, actions: NDArray[np.int64]) -> None:
+        """Start one step of every game, and come back at once."""
+        self._current()
+        check_actions(actions, self.num_envs, len(self.action_meanings))  # ale-py hangs on a wrong one
+        self._vector.send(actions)
+        self._in_flight = True
+        if self._lengths.max() == self._log.shape[1]:
+            self._log = np.concatenate([self._log, np.zeros_like(self._log)], axis=1)
+        self._log[np.arange(self.num_envs), self._lengths] = actions
+        self._lengths += 1
+
+    def recv(self) -> StepResult:
+        """Wait for the step that `send` started."""
+        if not self._in_flight:
+            raise RuntimeError("recv without send")
+        self._in_flight = False
+        result = self._recv()
+        due = result.reset & (self._lengths > self._reseed_steps)
+        return self._seed_games(due) if due.any() else result
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Seeds, how often each game was seeded, and the actions since: one byte a step and game."""
+        last = self._current()
+        logs = [self._log[i, :length] for i, length in enumerate(self._lengths)]
+        return {
+            "seeds": self._seeds.copy(),
+            "seedings": self._seedings.copy(),
+            "lengths": self._lengths.copy(),
+            "actions": np.concatenate(logs),
+            "checksum": np.array(_checksum(last), np.int64),
+        }
+
+    def restore(
+        self, state: Mapping[str, NDArray[np.generic]], progress: Callable[[int, int], None] | None = None
+    ) -> StepResult:
+        """Replay the logs; games with shorter ones idle first, so that all arrive together."""
+        lengths = state["lengths"].astype(np.int64)
+        if len(lengths) != self.num_envs:
+            raise CheckpointError(f"the checkpoint holds {len(lengths)} games: this run has {self.num_envs}")
+        ticks = int(lengths.max())
+        self._load_logs(lengths, state["actions"].astype(np.uint8))
+        self._seeds = state["seeds"].astype(np.int64)
+        self._seedings = state["seedings"].astype(np.int64)
+        starts = ticks - lengths
+        rows = np.arange(self.num_envs)
+        self._reset_to_seeds(np.ones(self.num_envs, np.bool_))
+        for tick in range(ticks):
+            if progress is not None and tick % 100 == 0:
+                progress(tick * self.num_envs, ticks * self.num_envs)
+            if tick and (starts == tick).any():
+                self._reset_to_seeds(starts == tick)
+            actions = np.where(tick >= starts, self._log[rows, np.maximum(tick - starts, 0)], 0)
+            self._vector.send(actions.astype(np.int64))
+            self._recv()
+        if ticks and (starts == ticks).any():
+            self._reset_to_seeds(starts == ticks)
+        if progress is not None:
+            progress(ticks * self.num_envs, ticks * self.num_envs)
+        last = self._current()
+        if _checksum(last) != int(state["checksum"]):
+            raise CheckpointError(
+                "the checkpoint's games play differently here: use the ale-py that wrote it"
+            )
+        return last
+
+    def close(self) -> None:
+        """Stop the games' threads; may be called twice."""
+        if not self._vector.closed:
+            self._vector.close()
+            del self._vector.ale  # its threads end with it
+
+    def _current(self) -> StepResult:
+        if self._last is None or self._in_flight:
+            raise RuntimeError("recv, reset or restore must come first")
+        return self._last
+
+    def _recv(self) -> StepResult:
+        last = self._current()
+        obs, reward, terminated, truncated, info = self._vector.recv()
+        reset = last.terminated | last.truncated
+        self._last = StepResult(obs, reward.astype(np.float32), terminated, truncated, info["lives"], reset)
+        return self._last
+
+    def _seed_games(self, mask: NDArray[np.bool_]) -> StepResult:
+        """Give the games in `mask` their next seed and start them with an empty log."""
+        for i in np.flatnonzero(mask):
+            self._seeds[i] = game_seed(self._seed, int(i), int(self._seedings[i]))
+        self._seedings[mask] += 1
+        self._lengths[mask] = 0
+        return self._reset_to_seeds(mask)
+
+    def _reset_to_seeds(self, mask: NDArray[np.bool_]) -> StepResult:
+        """Start the games in `mask` from their seeds and leave the others as they are."""
+        obs, info = self._vector.reset(seed=self._seeds[mask], options={"reset_mask": mask})
+        if self._last is None or mask.all():
+            reward, no = np.zeros(self.num_envs, np.float32), np.zeros(self.num_envs, np.bool_)
+            self._last = StepResult(obs, reward, no, no, info["lives"], ~no)
+        else:
+            _, reward, terminated, truncated, _, reset = self._last
+            reward = np.where(mask, np.float32(0), reward)
+            self._last = StepResult(
+                obs, reward, terminated & ~mask, truncated & ~mask, info["lives"], reset | mask
+            )
+        return self._last
+
+    def _load_logs(self, lengths: NDArray[np.int64], actions: NDArray[np.uint8]) -> None:
+        capacity = max(int(lengths.max()), self._log.shape[1])
+        self._log = np.zeros((self.num_envs, capacity), np.uint8)
+        for i, log in enumerate(np.split(actions, np.cumsum(lengths)[:-1])):
+            self._log[i, : len(log)] = log
+        self._lengths = lengths
+
+
+def _checksum(result: StepResult) -> int:
+    return zlib.crc32(result.lives.data, zlib.crc32(result.obs.data))

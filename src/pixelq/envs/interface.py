@@ -1,0 +1,78 @@
+"""What every set of games looks like to the rest of pixelq."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["StepResult", "VectorEnvs", "check_actions"]
+
+
+class StepResult(NamedTuple):
+    """What one step of N games gives; the arrays are fresh, so they may be kept, but not written to."""
+
+    obs: NDArray[np.uint8]  # [N, 4, 84, 84], newest plane last, zero planes before a game's first
+    reward: NDArray[np.float32]  # [N], raw score
+    terminated: NDArray[np.bool_]  # [N], the game is over; the next step starts a new one
+    truncated: NDArray[np.bool_]  # [N], the frame cap cut the game; the next step starts a new one
+    lives: NDArray[np.int32]  # [N], after the step; 0 throughout in games without lives
+    reset: NDArray[np.bool_]  # [N], the action was ignored and obs starts a new game (reward 0)
+
+
+class VectorEnvs(Protocol):
+    """N games of one kind in step; the step after a game's end ignores its action and starts another."""
+
+    num_envs: int
+    action_meanings: tuple[str, ...]  # e.g. ("NOOP", "FIRE", "RIGHT", "LEFT"): one for each action
+
+    def reset(self) -> StepResult:
+        """Seed all games from the seed given at construction and start them; `reset` is True for all."""
+        ...
+
+    def send(self, actions: NDArray[np.int64]) -> None:
+        """Start one step of every game, and come back at once.
+
+        Args:
+            actions: [N] int64, indices into `action_meanings`.
+        """
+        ...
+
+    def recv(self) -> StepResult:
+        """Wait for the step that `send` started."""
+        ...
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Everything `restore` needs, as copies; changes nothing, may be called between any recv and send."""
+        ...
+
+    def restore(
+        self, state: Mapping[str, NDArray[np.generic]], progress: Callable[[int, int], None] | None = None
+    ) -> StepResult:
+        """Bring a new instance, made with the same arguments, to where `state` was taken.
+
+        Args:
+            state: what `state` gave.
+            progress: called now and then with the steps done and the steps to do.
+
+        Returns:
+            The last result before `state` was called, bit for bit.
+
+        Raises:
+            CheckpointError: the state is of other games, or they no longer play as they did.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop the games' threads; may be called twice."""
+        ...
+
+
+def check_actions(actions: NDArray[np.int64], num_envs: int, num_actions: int) -> None:
+    """Refuse what is not one action for each game.
+
+    Raises:
+        ValueError: `actions` is not [num_envs], or one is not from 0 to num_actions - 1.
+    """
+    if actions.shape != (num_envs,) or int(actions.min()) < 0 or int(actions.max()) >= num_actions:
+        raise ValueError(f"actions must be {num_envs} numbers from 0 to {num_actions - 1}, got {actions}")

@@ -1,0 +1,209 @@
+"""Scores under a protocol: every environment plays a fixed quota of whole games."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pixelq.config import FRAME_SKIP
+from pixelq.envs import VectorEnvs
+from pixelq.envs.episodes import EpisodeTracker
+from pixelq.errors import PixelqError
+from pixelq.evaluation.players import Player, Policy, RandomAgent, fire_assist, make_games
+from pixelq.evaluation.protocols import Protocol
+from pixelq.evaluation.scores import human_normalised, summarise
+from pixelq.run.seeding import stream, stream_seed
+
+__all__ = ["EvalResult", "PlayedGame", "evaluate", "play_quotas", "quotas"]
+
+_MOST_AT_ONCE = 16
+_INPUT_ENDS_FRAMES = {"breakout": 65_535}  # the ROM counts frames in 16 bits and then heeds no more input
+
+
+class PlayedGame(NamedTuple):
+    """A whole game."""
+
+    score: float  # raw
+    frames: int  # emulator frames played, those before the first action left out
+    truncated: bool  # the frame cap cut it
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """Scores with everything that must be said beside them."""
+
+    protocol: Protocol
+    game: str
+    scores: tuple[float, ...]
+    """Raw score of each game; the first environment's games in order, then the second's, and so on."""
+    mean: float
+    median: float
+    iqm: float
+    """Mean of the middle half."""
+    ci95: tuple[float, float]
+    """95% bootstrap interval of the mean."""
+    human_normalised: float | None
+    """The mean where random play is 0 and the human tester 1; None for games without references."""
+    settings: str
+    """The line that names every condition."""
+    frames: int
+    """Emulator frames played."""
+    cut: int
+    """Games that the frame cap cut."""
+    past_input: int
+    """Games that went on after the ROM had stopped to heed input (Breakout: after 65,535 frames)."""
+
+    @property
+    def episodes(self) -> int:
+        """Number of games."""
+        return len(self.scores)
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain JSON values; its keys are what scripts rely on."""
+        return {
+            "protocol": self.protocol.name,
+            "game": self.game,
+            "episodes": self.episodes,
+            "mean": self.mean,
+            "median": self.median,
+            "iqm": self.iqm,
+            "ci95": list(self.ci95),
+            "human_normalised": self.human_normalised,
+            "scores": list(self.scores),
+        }
+
+    def notes(self) -> list[str]:
+        """Lines that qualify the scores: games cut by the cap, games that outlived the ROM's input."""
+        lines = []
+        if self.cut:
+            lines.append(
+                f"{self.cut} of {self.episodes} games reached the cap of {self.protocol.max_frames:,} frames"
+            )
+        if self.past_input:
+            limit = _INPUT_ENDS_FRAMES[self.game]
+            lines.append(
+                f"{self.past_input} of {self.episodes} games passed {limit:,} frames: input is ignored then"
+            )
+        return lines
+
+
+def evaluate(
+    agent: Player,
+    protocol: Protocol,
+    episodes: int = 30,
+    seed: int = 1,
+    *,
+    num_envs: int | None = None,
+    threads: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> EvalResult:
+    """Play whole games and sum up their raw scores.
+
+    Args:
+        agent: a trained agent or `RandomAgent`.
+        protocol: the conditions.
+        episodes: number of games.
+        seed: of the games and of all chance, at least 0; the same seed gives the same scores.
+        num_envs: games at once; None: as few as play the same rounds as 16. Other numbers play other games.
+        threads: threads of the emulator; 0: one a core.
+        progress: called with the games done and the games to do.
+
+    Returns:
+        The scores and what they come to.
+
+    Raises:
+        PixelqError: a number out of range, or the agent's actions do not suit the protocol.
+    """
+    if episodes < 1:
+        raise PixelqError(f"--episodes is {episodes}: must be at least 1")
+    if seed < 0:
+        raise PixelqError(f"--seed is {seed}: must be at least 0")
+    shares = quotas(episodes, num_envs)
+    games = make_games(agent, protocol, len(shares), stream_seed(seed, "evaluation games"), threads)
+    try:
+        epsilon = 1.0 if isinstance(agent, RandomAgent) else protocol.epsilon
+        policy = Policy(agent, games.action_meanings, epsilon, stream(seed, "evaluation actions"))
+        played = play_quotas(games, policy, shares, progress)
+    finally:
+        games.close()
+    return _result(agent, protocol, [game for share in played for game in share])
+
+
+def quotas(episodes: int, num_envs: int | None = None) -> list[int]:
+    """How many games each environment plays.
+
+    Args:
+        episodes: games in all.
+        num_envs: environments; None: as few as need no more rounds than 16 do. Never more than games.
+
+    Returns:
+        Shares that sum up to `episodes` and differ by at most one.
+    """
+    if num_envs is None:
+        rounds = -(-episodes // _MOST_AT_ONCE)
+        num_envs = -(-episodes // rounds)
+    num_envs = min(max(num_envs, 1), episodes)
+    return [episodes // num_envs + (env < episodes % num_envs) for env in range(num_envs)]
+
+
+def play_quotas(
+    games: VectorEnvs,
+    policy: Policy,
+    shares: Sequence[int],
+    progress: Callable[[int, int], None] | None = None,
+) -> list[list[PlayedGame]]:
+    """Let each environment play its share and ignore what it plays beyond.
+
+    The first games to finish of all would be the short ones, which are the bad ones; so who plays how many is
+    settled before the first step.
+
+    Args:
+        games: N environments.
+        policy: chooses the actions.
+        shares: [N] games to play in each.
+        progress: called with the games done and the games to do.
+
+    Returns:
+        The games of each environment, in order.
+    """
+    played: list[list[PlayedGame]] = [[] for _ in shares]
+    tracker = EpisodeTracker(games.num_envs)
+    result = games.reset()
+    tracker.reset(result)
+    life_lost = np.zeros(games.num_envs, np.bool_)
+    done = 0
+    while done < sum(shares):
+        games.send(policy.act(result.obs, life_lost))
+        result = games.recv()
+        life_lost, finished = tracker.update(result)
+        life_lost &= ~(result.terminated | result.truncated)
+        for episode in finished:
+            env = episode.env
+            if episode.unit == "game" and len(played[env]) < shares[env]:
+                cut = bool(result.truncated[env] and not result.terminated[env])
+                played[env].append(PlayedGame(episode.total, FRAME_SKIP * episode.steps, cut))
+                done += 1
+                if progress is not None:
+                    progress(done, sum(shares))
+    return played
+
+
+def _result(agent: Player, protocol: Protocol, played: list[PlayedGame]) -> EvalResult:
+    scores = tuple(game.score for game in played)
+    summary = summarise(scores)
+    limit = _INPUT_ENDS_FRAMES.get(agent.game)
+    return EvalResult(
+        protocol=protocol,
+        game=agent.game,
+        scores=scores,
+        mean=summary.mean,
+        median=summary.median,
+        iqm=summary.iqm,
+        ci95=summary.ci95,
+        human_normalised=human_normalised(agent.game, summary.mean),
+        settings=protocol.describe(agent.game, fire_assist(agent), isinstance(agent, RandomAgent)),
+        frames=sum(game.frames for game in played),
+        cut=sum(game.truncated for game in played),
+        past_input=sum(limit is not None and game.frames > limit for game in played),
+    )

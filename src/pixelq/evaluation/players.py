@@ -1,0 +1,112 @@
+"""Who plays, a trained agent or chance alone, and the games that a protocol gives them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelq.agent import Agent
+from pixelq.envs import VectorEnvs, make_envs
+from pixelq.envs.fire import fire_index
+from pixelq.errors import PixelqError
+from pixelq.evaluation.protocols import Protocol
+
+__all__ = ["Player", "Policy", "RandomAgent", "fire_assist", "make_games"]
+
+_FULL = 18  # actions there are in all
+
+
+@dataclass(frozen=True)
+class RandomAgent:
+    """Plays a game uniformly at random, whatever ε says."""
+
+    game: str
+    """ROM name, or `catch`."""
+
+
+Player = Agent | RandomAgent
+
+
+def fire_assist(player: Player) -> bool:
+    """Whether FIRE is pressed after a lost life: an agent plays as it was trained, chance gets no help."""
+    return isinstance(player, Agent) and player.card.fire_after_life_loss
+
+
+class Policy:
+    """Chooses a player's actions for N games at once.
+
+    Args:
+        player: who plays.
+        action_meanings: the games' actions.
+        epsilon: probability of a random action at each step.
+        generator: the source of all chance; every step draws the same amount, whatever happens.
+    """
+
+    def __init__(
+        self, player: Player, action_meanings: tuple[str, ...], epsilon: float, generator: np.random.Generator
+    ) -> None:
+        self._agent = player if isinstance(player, Agent) else None
+        self._num_actions = len(action_meanings)
+        self._fire = fire_index(action_meanings) if fire_assist(player) else None
+        self._epsilon = epsilon
+        self._generator = generator
+
+    def act(self, obs: NDArray[np.uint8], life_lost: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Choose an action for every game.
+
+        Args:
+            obs: [N, 4, 84, 84] current observations.
+            life_lost: [N] games that lost a life at the last step and go on.
+
+        Returns:
+            [N] int64.
+        """
+        random = self._generator.random(len(obs)) < self._epsilon
+        actions = self._generator.integers(0, self._num_actions, len(obs))
+        if self._agent is not None and not random.all():
+            actions = np.where(random, actions, self._agent.act(obs))
+        if self._fire is not None:
+            actions[life_lost] = self._fire
+        return actions
+
+
+def make_games(player: Player, protocol: Protocol, num_envs: int, seed: int, threads: int) -> VectorEnvs:
+    """Make the games of a protocol for a player.
+
+    Args:
+        player: who will play.
+        protocol: the conditions.
+        num_envs: games at once.
+        seed: of the games.
+        threads: of the emulator; 0: one a core.
+
+    Raises:
+        PixelqError: unknown game, or the player's actions are not those that the protocol asks for.
+    """
+    agent = player if isinstance(player, Agent) else None
+    if agent is not None:
+        _check_full(protocol, f"this agent of {player.game}", agent.action_meanings)
+    env = protocol.env_config(agent is not None and agent.card.full_action_space)
+    games = make_envs(player.game, num_envs, seed, env, threads)
+    try:
+        _check_full(protocol, player.game, games.action_meanings)
+        if agent is not None and agent.action_meanings != games.action_meanings:
+            raise PixelqError(
+                f"protocol {protocol.name} plays {player.game} with {_listed(games.action_meanings)}: "
+                f"this agent has {_listed(agent.action_meanings)}"
+            )
+    except PixelqError:
+        games.close()
+        raise
+    return games
+
+
+def _check_full(protocol: Protocol, who: str, action_meanings: tuple[str, ...]) -> None:
+    if protocol.actions == "full" and len(action_meanings) != _FULL:
+        raise PixelqError(
+            f"protocol {protocol.name} plays with all {_FULL} actions: {who} has {_listed(action_meanings)}"
+        )
+
+
+def _listed(action_meanings: tuple[str, ...]) -> str:
+    return f"{len(action_meanings)} actions ({' '.join(action_meanings)})"

@@ -1,0 +1,161 @@
+"""The learner: networks, precision, optimiser and the update."""
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pixelq.algos import ALGOS
+from pixelq.config import TrainConfig
+from pixelq.networks import QNetwork
+from pixelq.optimisers import clip_global, clip_per_variable, make_optimiser
+from pixelq.types import Batch
+
+__all__ = ["LearnerMetrics", "Learner", "has_fast_bfloat16"]
+
+
+class LearnerMetrics(NamedTuple):
+    """Means over the updates since the last fetch; None before the first update."""
+
+    loss: float | None
+    q_mean: float | None
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 arithmetic is the faster one there: a GPU of today, or a CPU with AMX or AVX512-BF16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+class Learner:
+    """Owns the online and the target network and moves the online one.
+
+    Torso and dense layer may compute in bfloat16; the optimiser then moves float32 masters, from which the working
+    weights are copied after every step. Metrics stay on the device until they are fetched.
+
+    Args:
+        config: the recipe, `precision` already decided.
+        num_actions: outputs of the network.
+        device: where everything lives.
+        generator: source of the initial weights, on the CPU so that they do not depend on the device.
+
+    Source: Mnih et al. 2015, Methods, Algorithm 1; masters as Micikevicius et al. 2018, "Mixed precision training", 3.1.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        num_actions: int,
+        device: torch.device,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self._config = config
+        self._algo = ALGOS[type(config.algo)]
+        self.algo_name = self._algo.name
+        self.online: QNetwork = self._algo.make_network(config.network, num_actions, generator).to(device)
+        self._names = [name for name, _ in self.online.named_parameters()]
+        full = [parameter.detach().clone() for parameter in self.online.parameters()]
+        if config.precision == "bfloat16":
+            self.online.lower_precision(torch.bfloat16)
+        self._working = list(self.online.parameters())
+        # a parameter that is float32 anyway is its own master
+        self._masters = [
+            parameter if parameter.dtype == torch.float32 else master
+            for parameter, master in zip(self._working, full, strict=True)
+        ]
+        self._lowered = [index for index, p in enumerate(self._working) if p.dtype != torch.float32]
+        self.target = copy.deepcopy(self.online).requires_grad_(False)
+        self._optimiser = make_optimiser(config.optimiser, self._masters)
+        self._loss_sum = torch.zeros((), device=device)
+        self._q_sum = torch.zeros((), device=device)
+        self._count = 0
+        self.updates = 0
+
+    def update(self, batch: Batch) -> None:
+        """Move the online network by one batch; waits for nothing on the device."""
+        output = self._algo.loss(self._config.algo, self.online, self.target, batch)
+        loss = output.loss.mean()
+        self.online.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._gradients_to_masters()
+        self._clip()
+        self._optimiser.step()
+        self._masters_to_working()
+        self._loss_sum += loss.detach()
+        self._q_sum += output.q_tm1.mean()
+        self._count += 1
+        self.updates += 1
+
+    def _gradients_to_masters(self) -> None:
+        for index in self._lowered:
+            gradient = self._working[index].grad
+            assert gradient is not None
+            master = self._masters[index]
+            if master.grad is None:
+                master.grad = torch.empty_like(master)
+            master.grad.copy_(gradient)
+
+    def _clip(self) -> None:
+        gradients = [master.grad for master in self._masters if master.grad is not None]
+        if self._config.optimiser.clip == "per_variable":
+            clip_per_variable(gradients, self._config.optimiser.clip_norm)
+        elif self._config.optimiser.clip == "global":
+            clip_global(gradients, self._config.optimiser.clip_norm)
+
+    @torch.no_grad()
+    def _masters_to_working(self) -> None:
+        if self._lowered:
+            torch._foreach_copy_(
+                [self._working[index] for index in self._lowered],
+                [self._masters[index] for index in self._lowered],
+            )
+
+    @torch.no_grad()
+    def copy_to_target(self) -> None:
+        """Make the target network equal to the online one."""
+        torch._foreach_copy_(list(self.target.parameters()), self._working)
+
+    def fetch_metrics(self) -> LearnerMetrics:
+        """Means since the last fetch; waits for the device."""
+        if self._count == 0:
+            return LearnerMetrics(None, None)
+        metrics = LearnerMetrics(float(self._loss_sum) / self._count, float(self._q_sum) / self._count)
+        self._loss_sum.zero_()
+        self._q_sum.zero_()
+        self._count = 0
+        return metrics
+
+    def weights(self) -> dict[str, Tensor]:
+        """The online network's float32 weights by name, as an agent file holds them."""
+        return {name: master.detach() for name, master in zip(self._names, self._masters, strict=True)}
+
+    @torch.no_grad()
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Set online and target network to float32 weights of the same shapes."""
+        for name, master in zip(self._names, self._masters, strict=True):
+            master.copy_(weights[name])
+        self._masters_to_working()
+        self.copy_to_target()
+
+    def state(self) -> dict[str, Tensor]:
+        """All there is to save beside `weights`, as named tensors."""
+        named = {f"target.{name}": tensor.detach() for name, tensor in self.target.named_parameters()}
+        named |= {f"optimiser.{name}": tensor for name, tensor in self._optimiser.state().items()}
+        counts = torch.tensor([self.updates, self._count])
+        return named | {"metrics.loss_sum": self._loss_sum, "metrics.q_sum": self._q_sum, "counts": counts}
+
+    @torch.no_grad()
+    def restore(self, weights: dict[str, Tensor], state: dict[str, Tensor]) -> None:
+        """The inverse of `weights` and `state` together."""
+        self.load_weights(weights)
+        for name, tensor in self.target.named_parameters():
+            tensor.copy_(state[f"target.{name}"])
+        prefix = "optimiser."
+        self._optimiser.restore(
+            {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+        )
+        self._loss_sum.copy_(state["metrics.loss_sum"])
+        self._q_sum.copy_(state["metrics.q_sum"])
+        self.updates, self._count = (int(count) for count in state["counts"])

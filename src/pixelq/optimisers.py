@@ -1,0 +1,137 @@
+"""Optimisers over float32 masters, and the clipping of gradients."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pixelq.config import OptimiserConfig
+
+__all__ = ["Adam", "CentredRMSProp", "Optimiser", "clip_global", "clip_per_variable", "make_optimiser"]
+
+
+class Optimiser(Protocol):
+    """Turns the gradients in `.grad` into a step."""
+
+    def step(self) -> None:
+        """Move every parameter by its gradient."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All there is to save, as named tensors."""
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """The inverse of `state`."""
+
+
+class Adam:
+    """Adam, PyTorch's fused kernel.
+
+    Args:
+        parameters: what to move.
+        config: learning rate and ε.
+        keras_epsilon: add ε to the uncorrected √v, as Keras does; PyTorch adds it to the corrected one, so its ε
+            must be ε/√(1 − β₂ᵗ) to give the same step.
+
+    Source: Kingma & Ba 2015, "Adam", Algorithm 1; Keras' form is the one at the end of its section 2.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], config: OptimiserConfig, keras_epsilon: bool) -> None:
+        self._epsilon = config.epsilon
+        self._keras_epsilon = keras_epsilon
+        self._steps = 0
+        self._adam = torch.optim.Adam(parameters, config.learning_rate, eps=config.epsilon, fused=True)
+
+    def step(self) -> None:
+        """Move every parameter by its gradient."""
+        self._steps += 1
+        if self._keras_epsilon:
+            group = self._adam.param_groups[0]
+            group["eps"] = self._epsilon / (1.0 - group["betas"][1] ** self._steps) ** 0.5
+        self._adam.step()
+
+    def state(self) -> dict[str, Tensor]:
+        """Both moments of every parameter and the count of steps."""
+        tensors = {"steps": torch.tensor(self._steps)}
+        for index, moments in self._adam.state_dict()["state"].items():
+            tensors |= {f"{index}.{name}": tensor for name, tensor in moments.items()}
+        return tensors
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        self._steps = int(state["steps"])
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in state.items():
+            index, _, name = key.partition(".")
+            if name:
+                moments.setdefault(int(index), {})[name] = tensor.clone()
+        self._adam.load_state_dict(
+            {"state": moments, "param_groups": self._adam.state_dict()["param_groups"]}
+        )
+
+
+class CentredRMSProp:
+    """RMSProp over an estimate of the gradient's variance, ε inside the root.
+
+    m ← ρm + (1−ρ)g;  v ← ρv + (1−ρ)g²;  θ ← θ − lr·g / √(v − m² + ε)
+
+    Args:
+        parameters: what to move.
+        config: learning rate, decay ρ and ε.
+
+    Source: Graves 2013, "Generating sequences with recurrent neural networks", eqs. 38–45, without momentum, as
+    Mnih et al. 2015, Extended Data Table 1.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], config: OptimiserConfig) -> None:
+        self._config = config
+        self._parameters = list(parameters)
+        self._mean = [torch.zeros_like(parameter) for parameter in parameters]
+        self._square = [torch.zeros_like(parameter) for parameter in parameters]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move every parameter by its gradient."""
+        decay = self._config.decay
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        torch._foreach_lerp_(self._mean, gradients, 1 - decay)
+        torch._foreach_mul_(self._square, decay)
+        torch._foreach_addcmul_(self._square, gradients, gradients, 1 - decay)
+        root = torch._foreach_addcmul(self._square, self._mean, self._mean, -1.0)
+        torch._foreach_clamp_min_(root, 0.0)  # rounding may leave a variance just below zero
+        torch._foreach_add_(root, self._config.epsilon)
+        torch._foreach_sqrt_(root)
+        torch._foreach_addcdiv_(self._parameters, gradients, root, -self._config.learning_rate)
+
+    def state(self) -> dict[str, Tensor]:
+        """Both moving averages of every parameter."""
+        named = {f"{index}.mean": tensor for index, tensor in enumerate(self._mean)}
+        return named | {f"{index}.square": tensor for index, tensor in enumerate(self._square)}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        for index, (mean, square) in enumerate(zip(self._mean, self._square, strict=True)):
+            mean.copy_(state[f"{index}.mean"])
+            square.copy_(state[f"{index}.square"])
+
+
+def make_optimiser(config: OptimiserConfig, parameters: Sequence[Tensor]) -> Optimiser:
+    """The optimiser that a config names, over float32 parameters."""
+    if config.name == "centred_rmsprop":
+        return CentredRMSProp(parameters, config)
+    return Adam(parameters, config, keras_epsilon=config.name == "keras_adam")
+
+
+def clip_per_variable(gradients: Sequence[Tensor], norm: float) -> None:
+    """Scale each gradient whose Euclidean norm exceeds `norm` down to it, in place, as Keras' `clipnorm` does."""
+    norms = torch._foreach_norm(gradients)
+    torch._foreach_mul_(gradients, [norm / size.clamp(min=norm) for size in norms])
+
+
+def clip_global(gradients: Sequence[Tensor], norm: float) -> None:
+    """Scale all gradients together so that their joint Euclidean norm is at most `norm`, in place.
+
+    Source: Pascanu et al. 2013, "On the difficulty of training recurrent neural networks", Algorithm 1.
+    """
+    total = torch.stack(torch._foreach_norm(gradients)).norm()
+    torch._foreach_mul_(gradients, norm / total.clamp(min=norm))

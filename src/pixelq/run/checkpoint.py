@@ -1,0 +1,306 @@
+"""Checkpoints on disk: JSON state, named tensors, append-only replay chunks; knows nothing of what they mean.
+
+    checkpoints/step-000000050000/manifest.json      every file below and the chunks, each with its checksum
+    checkpoints/step-000000050000/state.json         plain values
+    checkpoints/step-000000050000/NAME.safetensors   one file a group of tensors
+    checkpoints/chunks/rows-START-END-SUM.zst        replay rows, shared by all checkpoints that need them
+
+Nothing is unpickled. A checkpoint appears by one rename after all of its files are on the disk, so a kill at
+any instant leaves it whole or absent; its files never change afterwards.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from pixelq.errors import CheckpointError
+from pixelq.run.chunks import Chunk, chunk_name, decode_arrays, encode_arrays
+from pixelq.run.manifest import MANIFEST, Manifest, read_manifest, render_manifest, verify_file
+from pixelq.run.storage import Digest, durable_file, reason, storage_errors, sync_directory
+
+__all__ = ["Checkpoint", "CheckpointStore", "Chunk"]
+
+_STATE = "state.json"
+_TEMPORARY = ".tmp-"  # what a killed writer leaves behind under this prefix belongs to nobody
+_GROUP = re.compile(r"[a-z0-9_]+")
+_FOLDER = re.compile(r"step-(\d{12,})(?:-(\d+))?")
+
+
+class _Place(NamedTuple):
+    """A checkpoint's folder; a later one of the same step has a higher generation."""
+
+    step: int
+    generation: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose every file was compared with its checksum."""
+
+    step: int
+    state: dict[str, Any]
+    """What was given to `save`, plain JSON values."""
+    path: Path
+    """Its folder, with one `NAME.safetensors` for each group."""
+    manifest: Manifest = field(repr=False)
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """A group of tensors, on the CPU; what was saved as a NumPy array is a tensor too.
+
+        Raises:
+            CheckpointError: there is no such group, or it was damaged since.
+        """
+        file = f"{name}.safetensors"
+        if file not in self.manifest.files:
+            raise CheckpointError(f"{self.path} has no tensors named {name!r}")
+        return safetensors.torch.load(verify_file(self.path / file, self.manifest.files[file]))
+
+    @property
+    def chunks(self) -> Iterator[Chunk]:
+        """The replay's chunks, in the order they were given to `save`; calling `arrays` reads the file."""
+        folder = _chunk_folder(self.path.parent)
+        for (start, end), entry in self.manifest.chunks.items():
+            yield Chunk(start, end, partial(_read_chunk, folder / chunk_name(start, end, entry), entry))
+
+
+class CheckpointStore:
+    """The checkpoints of one run; its one writer holds the run directory's lock, readers need none.
+
+    Args:
+        directory: the run's `checkpoints` folder.
+        keep: how many of the newest checkpoints stay, at least two, so that a damaged one has one before it.
+    """
+
+    def __init__(self, directory: Path, keep: int = 2) -> None:
+        self.directory = directory
+        self._keep = max(2, keep)
+        # newer than the checkpoint that was loaded: damaged, and no longer what comes next
+        self._given_up: set[Path] = set()
+        # chunks this store wrote or verified; others of the same rows may belong to what was given up
+        self._trusted: dict[tuple[int, int], Digest] = {}
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints on disk, oldest first, good or damaged."""
+        return sorted({place.step for place in self._places()})
+
+    def save(
+        self,
+        step: int,
+        state: Mapping[str, Any],
+        tensors: Mapping[str, Mapping[str, Tensor | np.ndarray]],
+        chunks: Sequence[Chunk] = (),
+        metadata: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> Path:
+        """Write a checkpoint, then remove those that are no longer wanted.
+
+        Those of later steps go too: a run that saves at a step has given up what came after. One of the same
+        step is replaced.
+
+        Args:
+            step: agent steps done.
+            state: plain JSON values; floats come back bit-equal.
+            tensors: by group (lower case, digits, underscores), then by name.
+            chunks: all chunks the replay needs now, those on disk included.
+            metadata: by group, text stored in the group's safetensors header.
+
+        Returns:
+            The checkpoint's folder.
+
+        Raises:
+            StorageError: the disk is full, read-only or failing; earlier checkpoints are untouched, nothing
+                half-written stays, and saving may be tried again.
+        """
+        final = self._new_place(step)
+        folder = self.directory / f"{_TEMPORARY}{final.path.name}"
+        fresh: list[Path] = []
+        try:
+            with storage_errors(final.path):
+                self._clean()
+                _chunk_folder(self.directory).mkdir(parents=True, exist_ok=True)
+                entries = {(chunk.start, chunk.end): self._stored(chunk, fresh) for chunk in chunks}
+                sync_directory(_chunk_folder(self.directory))
+                folder.mkdir()
+                _write_folder(folder, Manifest(step, {}, entries), state, tensors, metadata or {})
+                folder.rename(final.path)
+        except BaseException:
+            if not final.path.exists():  # it does if an interrupt came right after the rename
+                _discard(folder, fresh)
+            raise
+        self._trusted = entries
+        with storage_errors(self.directory):
+            sync_directory(self.directory)
+            self._prune(final)
+        return final.path
+
+    def load_newest(self, on_damage: Callable[[str], None]) -> Checkpoint:
+        """The newest checkpoint of which every file, chunks included, is as it was written.
+
+        Args:
+            on_damage: called with one line for each newer checkpoint that is damaged; names the file.
+
+        Raises:
+            CheckpointError: there is none; names what is wrong with the newest.
+        """
+        damage: dict[Path, str] = {}
+        places = self._places()
+        while places:
+            place = places.pop()
+            try:
+                checkpoint = _load(place)
+            except CheckpointError as error:
+                if not place.path.exists():  # the run's writer removed it meanwhile, and has newer ones
+                    places = [place for place in self._places() if place.path not in damage]
+                    continue
+                damage[place.path] = str(error)
+                on_damage(f"{error}; using the checkpoint before it" if places else str(error))
+            else:
+                self._given_up = set(damage)
+                self._trusted = dict(checkpoint.manifest.chunks)
+                return checkpoint
+        if damage:
+            raise CheckpointError(
+                f"no undamaged checkpoint in {self.directory}: {next(iter(damage.values()))}"
+            )
+        raise CheckpointError(f"no checkpoint in {self.directory}")
+
+    def _places(self) -> list[_Place]:
+        """The checkpoints on disk, oldest first."""
+        places = []
+        for path in self.directory.glob("step-*"):
+            match = _FOLDER.fullmatch(path.name)
+            if match and path.is_dir():
+                places.append(_Place(int(match[1]), int(match[2] or 1), path))
+        return sorted(places)
+
+    def _new_place(self, step: int) -> _Place:
+        generation = max((place.generation for place in self._places() if place.step == step), default=0) + 1
+        name = f"step-{step:012d}" + (f"-{generation}" if generation > 1 else "")
+        return _Place(step, generation, self.directory / name)
+
+    def _stored(self, chunk: Chunk, fresh: list[Path]) -> Digest:
+        """Make sure that a chunk is on disk; new files are added to `fresh` before they are written."""
+        folder = _chunk_folder(self.directory)
+        rows = (chunk.start, chunk.end)
+        known = self._trusted.get(rows)
+        if known is not None:
+            path = folder / chunk_name(*rows, known)
+            if path.is_file() and path.stat().st_size == known.size:
+                return known
+        temporary = folder / f"{_TEMPORARY}{chunk.start}"
+        fresh.append(temporary)
+        with durable_file(temporary) as file:
+            encode_arrays(chunk.arrays(), file)
+        entry = file.digest()
+        path = folder / chunk_name(*rows, entry)
+        if not path.exists():
+            fresh.append(path)
+        temporary.replace(path)
+        return entry
+
+    def _prune(self, newest: _Place) -> None:
+        """Remove what the checkpoint just written makes superfluous."""
+        past = [
+            place for place in self._places() if place.step < newest.step and place.path not in self._given_up
+        ]
+        kept = {newest.path, *(place.path for place in past[1 - self._keep :])}
+        for place in self._places():
+            if place.path not in kept:
+                # under a temporary name first, so that a half-removed one is never taken for a damaged one
+                place.path.rename(self.directory / f"{_TEMPORARY}{place.path.name}")
+        sync_directory(self.directory)
+        self._given_up.clear()
+        self._clean()
+
+    def _clean(self) -> None:
+        """Remove temporary files, and chunks that no checkpoint lists."""
+        folder = _chunk_folder(self.directory)
+        for path in self.directory.glob(f"{_TEMPORARY}*"):
+            shutil.rmtree(path)
+        wanted = {chunk_name(*rows, entry) for rows, entry in self._trusted.items()}
+        for place in self._places():
+            with suppress(CheckpointError):  # a damaged manifest needs nothing
+                manifest = read_manifest(place.path / MANIFEST)
+                wanted |= {chunk_name(*rows, entry) for rows, entry in manifest.chunks.items()}
+        for path in (*folder.glob("rows-*.zst"), *folder.glob(f"{_TEMPORARY}*")):
+            if path.name not in wanted:
+                path.unlink()
+
+
+def _chunk_folder(directory: Path) -> Path:
+    return directory / "chunks"
+
+
+def _discard(folder: Path, files: list[Path]) -> None:
+    """Make room after a failed save, for others or for the next try."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for path in files:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _read_chunk(path: Path, entry: Digest) -> dict[str, np.ndarray]:
+    try:
+        return decode_arrays(verify_file(path, entry))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _write_folder(
+    folder: Path,
+    manifest: Manifest,
+    state: Mapping[str, Any],
+    tensors: Mapping[str, Mapping[str, Tensor | np.ndarray]],
+    metadata: Mapping[str, Mapping[str, str]],
+) -> None:
+    """Write a checkpoint's own files, the manifest last, and wait until they are on the disk."""
+    contents = {_STATE: json.dumps(state, indent=1).encode() + b"\n"}
+    for name, group in tensors.items():
+        if not _GROUP.fullmatch(name):
+            raise ValueError(f"group {name!r}: lower-case letters, digits and underscores only")
+        plain = {key: _plain_tensor(value) for key, value in group.items()}
+        contents[f"{name}.safetensors"] = safetensors.torch.save(plain, dict(metadata.get(name, {})) or None)
+    for name, data in contents.items():
+        with durable_file(folder / name) as file:
+            file.write(data)
+        manifest.files[name] = file.digest()
+    with durable_file(folder / MANIFEST) as file:
+        file.write(render_manifest(manifest))
+    sync_directory(folder)
+
+
+def _plain_tensor(value: Tensor | np.ndarray) -> Tensor:
+    """A contiguous copy on the CPU that shares its memory with no other tensor, as safetensors wants it."""
+    tensor = (
+        torch.from_numpy(np.ascontiguousarray(value).reshape(value.shape))
+        if isinstance(value, np.ndarray)
+        else value
+    )
+    return tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format)
+
+
+def _load(place: _Place) -> Checkpoint:
+    """Compare every file of a checkpoint with its checksum."""
+    path = place.path / MANIFEST
+    try:
+        manifest = read_manifest(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {reason(error)}") from error
+    if manifest.step != place.step or _STATE not in manifest.files:
+        raise CheckpointError(f"{path} is damaged: it belongs to step {manifest.step:,}")
+    contents = {name: verify_file(place.path / name, entry) for name, entry in manifest.files.items()}
+    folder = _chunk_folder(place.path.parent)
+    for rows, entry in manifest.chunks.items():
+        verify_file(folder / chunk_name(*rows, entry), entry)
+    return Checkpoint(place.step, json.loads(contents[_STATE]), place.path, manifest)

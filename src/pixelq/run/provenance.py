@@ -1,0 +1,86 @@
+"""Where a run comes from: versions, commit, machine, command. Imports no torch."""
+
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+__all__ = ["provenance"]
+
+_PACKAGES = ("torch", "numpy", "ale-py", "gymnasium", "safetensors", "zstandard", "lz4")
+
+
+def provenance() -> dict[str, Any]:
+    """What is worth knowing about this process and machine, as plain JSON values; unknown is null."""
+    return {
+        "pixelq": _version("pixelq"),
+        "git": _git(Path(__file__).parent),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu_model(),
+        "cores": _cores(),
+        "memory_bytes": _memory_bytes(),
+        "gpus": _gpus(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "command": shlex.join(sys.argv),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _output(*command: str) -> str | None:
+    """What a program prints; None if it is missing, fails or hangs."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return None
+    return done.stdout.strip()
+
+
+def _git(folder: Path) -> dict[str, Any] | None:
+    """Commit of the checkout the code runs from; None for a package installed inside some other checkout."""
+    if _output("git", "-C", str(folder), "ls-files", "--error-unmatch", "provenance.py") is None:
+        return None
+    commit = _output("git", "-C", str(folder), "rev-parse", "HEAD")
+    changes = _output("git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+def _cpu_model() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or None)
+
+
+def _cores() -> int:
+    """Cores this process may use, which in a container are fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (OSError, ValueError):
+        return None
+
+
+def _gpus() -> list[str]:
+    # asking torch would open a CUDA context, memory and seconds, even for a run on the CPU
+    names = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    return names.splitlines() if names else []

@@ -1,0 +1,153 @@
+"""The run directory: the only API between a run and everything that looks at it. Imports no torch."""
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pixelq.errors import PixelqError
+from pixelq.run.storage import reason, storage_errors, write_atomically
+
+__all__ = ["RunDir"]
+
+_FOLDERS = ("checkpoints", "videos", "eval", "tb")
+# what is wrong with the path that was given, not with the machine
+_WRONG_PATH = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Where a run keeps its `config.json provenance.json metrics.jsonl tb/ checkpoints/ eval/ videos/`."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path | str) -> "RunDir":
+        """Make the directory of a new run, its parents too.
+
+        Raises:
+            PixelqError: something is there already, for a run is never overwritten; or the path is no good.
+            StorageError: the disk is full or failing.
+        """
+        path = Path(path)
+        with storage_errors(path):
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError as error:
+                hint = f"; to go on with it: pixelq resume {path}" if (path / "config.json").is_file() else ""
+                raise PixelqError(f"{path} exists already: give --run a new path{hint}") from error
+            except OSError as error:
+                if error.errno in _WRONG_PATH:
+                    raise PixelqError(f"--run {path} cannot be made: {reason(error)}") from error
+                raise
+            for name in _FOLDERS:
+                (path / name).mkdir()
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path | str) -> "RunDir":
+        """Find the directory of an existing run; touches nothing.
+
+        Raises:
+            PixelqError: it is missing, or holds no `config.json`.
+        """
+        path = Path(path)
+        try:
+            if not path.exists():
+                raise PixelqError(f"{path} does not exist: give the directory of a run")
+            if not (path / "config.json").is_file():
+                raise PixelqError(f"{path} is not a run directory: it has no config.json")
+        except OSError as error:
+            raise PixelqError(f"cannot read {path}: {reason(error)}") from error
+        return cls(path)
+
+    @property
+    def config(self) -> Path:
+        """The run's settings, JSON."""
+        return self.path / "config.json"
+
+    @property
+    def provenance(self) -> Path:
+        """Versions, commit and machine, JSON."""
+        return self.path / "provenance.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a log tick."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The newest checkpoints and their replay chunks."""
+        return self.path / "checkpoints"
+
+    @property
+    def videos(self) -> Path:
+        """Recorded games."""
+        return self.path / "videos"
+
+    @property
+    def eval(self) -> Path:
+        """Results of evaluations."""
+        return self.path / "eval"
+
+    @property
+    def tb(self) -> Path:
+        """TensorBoard's event files."""
+        return self.path / "tb"
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Write `name` under the run directory as readable JSON, as a whole or not at all.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        target = self.path / name
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        with storage_errors(target):
+            write_atomically(target, text.encode())
+        return target
+
+    def read_json(self, name: str) -> Any:
+        """The value of a JSON file under the run directory.
+
+        Raises:
+            PixelqError: it is missing, unreadable or not JSON.
+        """
+        source = self.path / name
+        try:
+            return json.loads(source.read_bytes())
+        except OSError as error:
+            raise PixelqError(f"cannot read {source}: {reason(error)}") from error
+        except (ValueError, RecursionError) as error:
+            raise PixelqError(f"{source} is damaged: not JSON") from error
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only writer of this run while the block lasts.
+
+        An flock, so the kernel releases it however the process ends; never a pid file.
+
+        Raises:
+            PixelqError: another process holds it.
+            StorageError: the directory cannot be written.
+        """
+        path = self.path / ".lock"
+        with storage_errors(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            with storage_errors(path):
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise PixelqError(
+                        f"{self.path} is in use: another process is writing this run"
+                    ) from error
+            yield
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Training: one straight loop a family of algorithms, and what surrounds it."""

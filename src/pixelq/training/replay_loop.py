@@ -1,0 +1,82 @@
+"""The loop of the algorithms that learn from a replay memory. It reads from top to bottom."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelq.actor import epsilon_at
+from pixelq.envs import StepResult
+from pixelq.training.parts import Parts
+from pixelq.training.session import Session, crossed
+
+__all__ = ["begin", "replay_loop", "updates_due"]
+
+
+def begin(parts: Parts) -> None:
+    """Start all games, at step 0."""
+    result = parts.envs.reset()
+    parts.tracker.reset(result)
+    parts.obs = result.obs
+    parts.life_lost = np.zeros(parts.config.envs, np.bool_)
+    parts.buffer.ring.start(result.obs[:, -1])
+
+
+def replay_loop(parts: Parts, session: Session) -> None:
+    """Play, remember and learn until the session is over.
+
+    Args:
+        parts: the run, begun or restored.
+        session: what happens once in a while, and when to stop.
+
+    Source: Mnih et al. 2015, Methods, Algorithm 1, over N games at once.
+    """
+    config = parts.config
+    while not session.over:
+        # choose an action for every game, and let the emulator's threads play it
+        epsilon = epsilon_at(config.exploration, parts.step)
+        actions = parts.actor.act(parts.obs, epsilon, parts.life_lost)
+        parts.envs.send(actions)
+
+        # meanwhile, learn as much as the steps done so far demand
+        learn(parts)
+
+        # see what happened, count it, remember it
+        result = parts.envs.recv()
+        life_lost, finished = parts.tracker.update(result)
+        remember(parts, actions, result, life_lost)
+        parts.obs = result.obs
+        parts.life_lost = life_lost & ~result.terminated & ~result.truncated
+        parts.step += config.envs
+
+        # once in a while: log, record, save
+        session.after_step(finished)
+
+
+def updates_due(step: int, before: int, train_period: int) -> int:
+    """Updates owed for the steps in (before, step], one for each multiple of `train_period`."""
+    return step // train_period - before // train_period
+
+
+def learn(parts: Parts) -> None:
+    """Do the updates owed for the last step of the games, and copy the target network when its time has come."""
+    config, step = parts.config, parts.step
+    before = max(step - config.envs, 0)
+    if len(parts.buffer) >= config.replay.learn_start:
+        for _ in range(updates_due(step, before, config.replay.train_period)):
+            parts.learner.update(parts.buffer.sample(config.replay.batch_size, parts.device))
+    if crossed(step, before, config.target_period_steps):
+        parts.learner.copy_to_target()
+
+
+def remember(
+    parts: Parts, actions: NDArray[np.int64], result: StepResult, life_lost: NDArray[np.bool_]
+) -> None:
+    """Store what happened as learning is to see it: clipped rewards, and lost lives as ends if the config says so."""
+    env = parts.config.env
+    parts.buffer.ring.append(
+        actions,
+        np.sign(result.reward) if env.clip_rewards else result.reward,
+        result.terminated | life_lost if env.life_loss_terminal else result.terminated,
+        result.truncated,
+        result.reset,
+        result.obs[:, -1],
+    )

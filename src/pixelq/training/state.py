@@ -1,0 +1,144 @@
+"""What a checkpoint holds: everything that a run needs to go on as if it had never stopped."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from pixelq.agent import AgentCard
+from pixelq.config import to_json
+from pixelq.errors import CheckpointError
+from pixelq.replay.ring import Ring, Rows
+from pixelq.run.checkpoint import Checkpoint, CheckpointStore, Chunk
+from pixelq.run.seeding import generator_state, restore_generator
+from pixelq.training.parts import Parts
+
+__all__ = ["agent_card", "replay_chunks", "restore_parts", "save_parts"]
+
+_CHUNK_SLOTS = 24_576  # planes a chunk file at most, 173 MB before compression
+
+
+def agent_card(parts: Parts) -> AgentCard:
+    """What an agent file says of itself."""
+    config = parts.config
+    return AgentCard(
+        game=config.game,
+        action_meanings=parts.envs.action_meanings,
+        full_action_space=config.env.full_action_space,
+        sticky=config.env.sticky or 0.0,
+        fire_after_life_loss=config.env.fire_after_life_loss,
+        network=config.network,
+        algo=parts.learner.algo_name,
+        preset=config.preset,
+        step=parts.step,
+        seed=config.seed,
+    )
+
+
+def replay_chunks(ring: Ring, on_disk: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Which chunks of rows hold the ring now: those on disk that are still needed, then new ones up to the head."""
+    needed = [(start, end) for start, end in on_disk if end > ring.oldest]
+    start = needed[-1][1] if needed else ring.oldest
+    most = max(1, _CHUNK_SLOTS // ring.num_envs)
+    while start < ring.head:
+        end = min(start + most, ring.head)
+        needed.append((start, end))
+        start = end
+    return needed
+
+
+def save_parts(
+    store: CheckpointStore, parts: Parts, chunks: list[tuple[int, int]], metrics_offset: int
+) -> list[tuple[int, int]]:
+    """Write a checkpoint; changes nothing in the run.
+
+    Args:
+        store: where to.
+        parts: the run.
+        chunks: replay chunks on disk already.
+        metrics_offset: bytes of metrics.jsonl that belong to the run so far.
+
+    Returns:
+        Replay chunks on disk now.
+
+    Raises:
+        PixelqError: the disk is full or not writable; earlier checkpoints stay as they are.
+    """
+    ring = parts.buffer.ring
+    chunks = replay_chunks(ring, chunks)
+    state = {
+        "step": parts.step,
+        "seconds": parts.seconds,
+        "solved": parts.solved,
+        "finished": parts.finished,
+        "metrics_offset": metrics_offset,
+        "chunks": chunks,
+        "config": to_json(parts.config),
+        "explore": generator_state(parts.actor.generator),
+        "replay": generator_state(parts.buffer.generator),
+    }
+    tensors: dict[str, dict[str, Any]] = {
+        "agent": dict(parts.learner.weights()),
+        "learner": dict(parts.learner.state()),
+        "envs": parts.envs.state(),
+        "pending": {"life_lost": parts.life_lost},
+        "tracker": parts.tracker.state(),
+        "head": ring.head_row(),
+    }
+    lazy = [Chunk(start, end, _chunk_arrays(ring, start, end)) for start, end in chunks]
+    store.save(parts.step, state, tensors, lazy, {"agent": {"pixelq": agent_card(parts).to_json()}})
+    return chunks
+
+
+def _chunk_arrays(ring: Ring, start: int, end: int) -> Callable[[], dict[str, np.ndarray]]:
+    def arrays() -> dict[str, np.ndarray]:
+        rows = ring.read_rows(start, end)._asdict()
+        rows["planes"] = rows["planes"].swapaxes(0, 1)  # one game after the other compresses better
+        return rows
+
+    return arrays
+
+
+def restore_parts(
+    parts: Parts, checkpoint: Checkpoint, progress: Callable[[int, int], None] | None = None
+) -> list[tuple[int, int]]:
+    """Bring fresh parts to where a checkpoint was taken.
+
+    Args:
+        parts: made from the same config.
+        checkpoint: verified.
+        progress: called with the emulator steps replayed and to replay.
+
+    Returns:
+        Replay chunks on disk.
+
+    Raises:
+        CheckpointError: it does not fit the parts.
+    """
+    state = checkpoint.state
+    try:
+        parts.step, parts.seconds = int(state["step"]), float(state["seconds"])
+        parts.solved, parts.finished = bool(state["solved"]), bool(state["finished"])
+        parts.actor.generator = restore_generator(state["explore"])
+        parts.buffer.generator = restore_generator(state["replay"])
+        parts.learner.restore(checkpoint.tensors("agent"), checkpoint.tensors("learner"))
+        parts.tracker.restore(_arrays(checkpoint, "tracker"))
+        for start, rows in _saved_rows(checkpoint):
+            parts.buffer.ring.write_rows(start, rows)
+        parts.buffer.ring.restore_head(_arrays(checkpoint, "head"))
+        parts.life_lost = _arrays(checkpoint, "pending")["life_lost"]
+        parts.obs = parts.envs.restore(_arrays(checkpoint, "envs"), progress).obs
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{checkpoint.path} does not fit this run: {error}") from error
+    return [(int(start), int(end)) for start, end in state["chunks"]]
+
+
+def _arrays(checkpoint: Checkpoint, name: str) -> dict[str, np.ndarray]:
+    return {key: tensor.numpy() for key, tensor in checkpoint.tensors(name).items()}
+
+
+def _saved_rows(checkpoint: Checkpoint) -> Iterator[tuple[int, Rows]]:
+    for chunk in checkpoint.chunks:
+        arrays = dict(chunk.arrays())
+        arrays["planes"] = arrays["planes"].swapaxes(0, 1)
+        yield chunk.start, Rows(**arrays)

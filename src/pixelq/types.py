@@ -1,0 +1,24 @@
+"""What flows between the parts: named tuples with their shapes beside each field."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+__all__ = ["Batch", "LossOutput"]
+
+
+class Batch(NamedTuple):
+    """Transitions sampled from a replay memory, `tm1` before and `t` after the step(s)."""
+
+    obs_tm1: Tensor  # [B, 4, 84, 84] uint8
+    a_tm1: Tensor  # [B] int64, the action that was executed
+    r_t: Tensor  # [B] float32, sum of n discounted learning rewards
+    discount_t: Tensor  # [B] float32, gamma**m, 0 where terminated
+    obs_t: Tensor  # [B, 4, 84, 84] uint8
+
+
+class LossOutput(NamedTuple):
+    """What an algorithm's loss gives back; the learner reduces it."""
+
+    loss: Tensor  # [B] float32, per sample, differentiable
+    q_tm1: Tensor  # [B, A] float32, detached: the online network's values, for the metrics

@@ -1,0 +1,1 @@
+"""The dashboard and live play. Reads run directories only."""
