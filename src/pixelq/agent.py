@@ -82,9 +82,7 @@ class AgentCard:
         except (ValueError, RecursionError, TypeError) as error:
             raise ConfigError("its agent card is no JSON object") from error
         if values.get("format") != _FORMAT:
-            raise ConfigError(
-                f"its agent card has format {values.get('format')}: this pixelq reads format {_FORMAT}"
-            )
+            raise ConfigError(f"its agent card has format {values.get('format')}: this pixelq reads format {_FORMAT}")
         wrong = [name for name, kind in _CARD_TYPES.items() if type(values.get(name)) is not kind]
         meanings = values.get("action_meanings")
         if not (isinstance(meanings, list) and meanings and all(isinstance(word, str) for word in meanings)):
@@ -165,16 +163,12 @@ def save_agent(path: Path | str, state_dict: Mapping[str, Tensor], card: AgentCa
     path = Path(path)
     if path.suffix != ".safetensors":
         raise PixelqError(f"{path}: an agent file's name ends in .safetensors")
-    tensors = {
-        name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in state_dict.items()
-    }
+    tensors = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in state_dict.items()}
     with storage_errors(path):
         write_atomically(path, safetensors.torch.save(tensors, {_METADATA: card.to_json()}))
 
 
-def load_agent(
-    path: Path | str, device: str = "cpu", on_damage: Callable[[str], None] = warnings.warn
-) -> Agent:
+def load_agent(path: Path | str, device: str = "cpu", on_damage: Callable[[str], None] = warnings.warn) -> Agent:
     """Read an agent; nothing is unpickled.
 
     Args:
@@ -208,9 +202,7 @@ def _checked_obs(obs: NDArray[np.uint8]) -> NDArray[np.uint8]:
         raise ValueError(f"obs must be a numpy array of uint8, got {kind}")
     if obs.ndim != 4 or obs.shape[1:] != _OBS_SHAPE:
         raise ValueError(f"obs must have the shape [B, 4, 84, 84], got {list(obs.shape)}")
-    return np.require(
-        obs, requirements=["C", "W"]
-    )  # torch takes no negative strides, and warns of read-only memory
+    return np.require(obs, requirements=["C", "W"])  # torch takes no negative strides, and warns of read-only memory
 
 
 def _read_newest(run: Path, on_damage: Callable[[str], None]) -> tuple[bytes, Path]:
@@ -269,9 +261,7 @@ def _build(tensors: dict[str, Tensor], card: AgentCard, path: Path) -> QNetwork:
     for name in sorted(wanted.keys() | tensors.keys()):
         found = list(tensors[name].shape) if name in tensors else None
         if found != wanted.get(name):
-            raise PixelqError(
-                f"{path} does not fit its agent card: {name} is {found}, not {wanted.get(name)}"
-            )
+            raise PixelqError(f"{path} does not fit its agent card: {name} is {found}, not {wanted.get(name)}")
     if not all(math.isfinite(tensor.float().sum()) for tensor in tensors.values()):
         raise PixelqError(f"{path} holds weights that are not finite numbers")
     network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)

@@ -219,9 +219,7 @@ _BOUNDS = (
     _at_least("env.noop_max", 0),
     _at_least("env.max_frames_per_game", FRAME_SKIP),
     _at_least("env.max_steps_per_life", 0),
-    _Bound(
-        "network.channels", lambda value: len(value) == 3 and min(value) >= 1, "three counts of at least 1"
-    ),
+    _Bound("network.channels", lambda value: len(value) == 3 and min(value) >= 1, "three counts of at least 1"),
     _at_least("network.hidden", 1),
     _share("algo.gamma"),
     _Bound("algo.n_step", lambda value: 1 <= value <= 100, "between 1 and 100"),
@@ -271,9 +269,7 @@ def validate(config: TrainConfig) -> None:
             f"--exploration.end is {exploration.end}: must not be above --exploration.start ({exploration.start})"
         )
     if replay.capacity < replay.batch_size:
-        raise ConfigError(
-            f"--replay.capacity is {replay.capacity}: must hold a batch, at least {replay.batch_size}"
-        )
+        raise ConfigError(f"--replay.capacity is {replay.capacity}: must hold a batch, at least {replay.batch_size}")
     if replay.learn_start > replay.capacity:
         raise ConfigError(
             f"--replay.learn-start is {replay.learn_start}: must not be above --replay.capacity ({replay.capacity})"
@@ -287,7 +283,7 @@ def validate(config: TrainConfig) -> None:
 
 def to_json(config: Any) -> dict[str, Any]:
     """A config as plain JSON values, nested like the dataclasses."""
-    return typing.cast("dict[str, Any]", dataclasses.asdict(config))
+    return dataclasses.asdict(config)
 
 
 def from_json(kind: type, values: dict[str, Any], path: str = "") -> Any:
@@ -324,11 +320,7 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         value = tuple(value) if ok else value
         ok = ok and all(type(item) is kind for item, kind in zip(value, args, strict=True))
     elif origin in (types.UnionType, typing.Union):
-        return (
-            None
-            if value is None
-            else _typed(next(kind for kind in args if kind is not type(None)), value, where)
-        )
+        return None if value is None else _typed(next(kind for kind in args if kind is not type(None)), value, where)
     elif hint is float:
         ok = isinstance(value, int | float) and not isinstance(value, bool)
     else:

@@ -12,7 +12,7 @@ from pixelq.networks import QNetwork
 from pixelq.optimisers import clip_global, clip_per_variable, make_optimiser
 from pixelq.types import Batch
 
-__all__ = ["LearnerMetrics", "Learner", "has_fast_bfloat16"]
+__all__ = ["Learner", "LearnerMetrics", "has_fast_bfloat16"]
 
 
 class LearnerMetrics(NamedTuple):
@@ -25,7 +25,7 @@ class LearnerMetrics(NamedTuple):
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 arithmetic is the faster one there: a GPU of today, or a CPU with AMX or AVX512-BF16."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
@@ -41,7 +41,7 @@ class Learner:
         device: where everything lives.
         generator: source of the initial weights, on the CPU so that they do not depend on the device.
 
-    Source: Mnih et al. 2015, Methods, Algorithm 1; masters as Micikevicius et al. 2018, "Mixed precision training", 3.1.
+    Source: Mnih et al. 2015, Methods, Algorithm 1; masters as Micikevicius et al. 2018, "Mixed precision training".
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Learner:
         full = [parameter.detach().clone() for parameter in self.online.parameters()]
         if config.precision == "bfloat16":
             self.online.lower_precision(torch.bfloat16)
-        self._working = list(self.online.parameters())
+        self._working: list[Tensor] = list(self.online.parameters())
         # a parameter that is float32 anyway is its own master
         self._masters = [
             parameter if parameter.dtype == torch.float32 else master
@@ -153,9 +153,7 @@ class Learner:
         for name, tensor in self.target.named_parameters():
             tensor.copy_(state[f"target.{name}"])
         prefix = "optimiser."
-        self._optimiser.restore(
-            {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
-        )
+        self._optimiser.restore({key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)})
         self._loss_sum.copy_(state["metrics.loss_sum"])
         self._q_sum.copy_(state["metrics.q_sum"])
         self.updates, self._count = (int(count) for count in state["counts"])

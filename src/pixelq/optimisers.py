@@ -40,6 +40,7 @@ class Adam:
         self._epsilon = config.epsilon
         self._keras_epsilon = keras_epsilon
         self._steps = 0
+        self._parameters = list(parameters)
         self._adam = torch.optim.Adam(parameters, config.learning_rate, eps=config.epsilon, fused=True)
 
     def step(self) -> None:
@@ -63,11 +64,13 @@ class Adam:
         moments: dict[int, dict[str, Tensor]] = {}
         for key, tensor in state.items():
             index, _, name = key.partition(".")
-            if name:
+            if name == "step":
                 moments.setdefault(int(index), {})[name] = tensor.clone()
-        self._adam.load_state_dict(
-            {"state": moments, "param_groups": self._adam.state_dict()["param_groups"]}
-        )
+            elif name:
+                # the fused kernel walks memory, so moments must have their parameter's strides (channels-last)
+                moment = torch.empty_like(self._parameters[int(index)], requires_grad=False).copy_(tensor)
+                moments.setdefault(int(index), {})[name] = moment
+        self._adam.load_state_dict({"state": moments, "param_groups": self._adam.state_dict()["param_groups"]})
 
 
 class CentredRMSProp:
@@ -122,13 +125,13 @@ def make_optimiser(config: OptimiserConfig, parameters: Sequence[Tensor]) -> Opt
     return Adam(parameters, config, keras_epsilon=config.name == "keras_adam")
 
 
-def clip_per_variable(gradients: Sequence[Tensor], norm: float) -> None:
+def clip_per_variable(gradients: list[Tensor], norm: float) -> None:
     """Scale each gradient whose Euclidean norm exceeds `norm` down to it, in place, as Keras' `clipnorm` does."""
     norms = torch._foreach_norm(gradients)
     torch._foreach_mul_(gradients, [norm / size.clamp(min=norm) for size in norms])
 
 
-def clip_global(gradients: Sequence[Tensor], norm: float) -> None:
+def clip_global(gradients: list[Tensor], norm: float) -> None:
     """Scale all gradients together so that their joint Euclidean norm is at most `norm`, in place.
 
     Source: Pascanu et al. 2013, "On the difficulty of training recurrent neural networks", Algorithm 1.

@@ -1,6 +1,7 @@
 """Options of a verb from a dataclass, the parser's errors made one line."""
 
 import contextlib
+import functools
 import io
 import re
 from collections.abc import Sequence
@@ -34,16 +35,18 @@ def parse(
     Raises:
         PixelqError: unknown, missing or ill-typed; one line.
     """
-    defaults = () if default is None else (default,)
-    keyword = {"default": defaults[0]} if defaults else {}
+    read = functools.partial(tyro.cli, kind, prog=command, description=description)
+    if default is not None:
+        read = functools.partial(read, default=default)
     if "-h" in words or "--help" in words:
-        tyro.cli(kind, args=["--help"], prog=command, description=description, **keyword)
+        read(args=["--help"])
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            return tyro.cli(kind, args=list(words), prog=command, description=description, **keyword)
+            options: _Options = read(args=list(words))
     except SystemExit as error:
         raise PixelqError(f"{_one_line(said.getvalue())}; see: {command} --help") from error
+    return options
 
 
 def _one_line(box: str) -> str:
@@ -59,9 +62,7 @@ def _one_line(box: str) -> str:
     # the title stands first, the error second
     text = texts[1] if len(texts) > 1 else " ".join(texts) or "cannot read the options"
     text = text.removesuffix(".").replace("Unrecognized options:", "unknown option or word:")
-    near = next(
-        (part for part in parts if part and re.match(r"Perhaps you meant|Arguments similar", part[0])), None
-    )
+    near = next((part for part in parts if part and re.match(r"Perhaps you meant|Arguments similar", part[0])), None)
     if near and len(near) > 1:
         text += f" (did you mean {near[1].split()[0].rstrip(',')}?)"
     return text[:1].lower() + text[1:]

@@ -13,9 +13,7 @@ from pixelq.errors import CheckpointError
 
 __all__ = ["RESEED_STEPS", "AtariEnvs", "game_seed"]
 
-RESEED_STEPS = (
-    5_000  # a seeded reset costs as much as some hundred steps, a longer log costs a longer restore
-)
+RESEED_STEPS = 5_000  # a seeded reset costs as much as some hundred steps, a longer log costs a longer restore
 
 
 def game_seed(run_seed: int, env: int, count: int) -> int:
@@ -128,9 +126,7 @@ class AtariEnvs:
             progress(ticks * self.num_envs, ticks * self.num_envs)
         last = self._current()
         if _checksum(last) != int(state["checksum"]):
-            raise CheckpointError(
-                "the checkpoint's games play differently here: use the ale-py that wrote it"
-            )
+            raise CheckpointError("the checkpoint's games play differently here: use the ale-py that wrote it")
         return last
 
     def close(self) -> None:
@@ -168,9 +164,7 @@ class AtariEnvs:
         else:
             _, reward, terminated, truncated, _, reset = self._last
             reward = np.where(mask, np.float32(0), reward)
-            self._last = StepResult(
-                obs, reward, terminated & ~mask, truncated & ~mask, info["lives"], reset | mask
-            )
+            self._last = StepResult(obs, reward, terminated & ~mask, truncated & ~mask, info["lives"], reset | mask)
         return self._last
 
     def _load_logs(self, lengths: NDArray[np.int64], actions: NDArray[np.uint8]) -> None:

@@ -34,9 +34,7 @@ class EpisodeTracker:
         clip: a life sums the sign of the rewards instead of the rewards.
     """
 
-    def __init__(
-        self, num_envs: int, window: int = 100, max_steps_per_life: int = 0, clip: bool = True
-    ) -> None:
+    def __init__(self, num_envs: int, window: int = 100, max_steps_per_life: int = 0, clip: bool = True) -> None:
         self.games = 0  # finished so far
         self.lives = 0
         self._max_steps_per_life = max_steps_per_life

@@ -57,9 +57,7 @@ class QNetwork(nn.Module):
         self.head.hidden.to(dtype)
 
 
-def make_network(
-    config: NetworkConfig, num_actions: int, generator: torch.Generator | None = None
-) -> QNetwork:
+def make_network(config: NetworkConfig, num_actions: int, generator: torch.Generator | None = None) -> QNetwork:
     """Build a network on the CPU with fresh weights.
 
     Args:
@@ -75,7 +73,7 @@ def make_network(
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             _initialise(module, config.init, generator)
-    network.to(memory_format=torch.channels_last)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
 
 

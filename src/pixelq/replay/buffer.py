@@ -29,9 +29,7 @@ class ReplayBuffer:
     plane once, stacks rebuilt, as Mnih et al. 2015.
     """
 
-    def __init__(
-        self, capacity: int, num_envs: int, gamma: float, n_step: int, generator: np.random.Generator
-    ) -> None:
+    def __init__(self, capacity: int, num_envs: int, gamma: float, n_step: int, generator: np.random.Generator) -> None:
         # beside the transitions: the head, n − 1 rows that wait for their n steps, 3 whose stacks are cut by the seam
         rows = -(-capacity // num_envs) + STACK - 1 + n_step
         self.ring = Ring(rows, num_envs, RamFrames(rows * num_envs))

@@ -103,13 +103,11 @@ class Ring:
         missing = back > self.ages[rows % self.rows, envs][:, None]
         slots[missing] = slots[:, -1:].repeat(STACK, 1)[missing]  # read nothing that may be another game's
         unique, inverse = np.unique(slots, return_inverse=True)
-        planes = self._frames.read(unique)[inverse.reshape(slots.shape)]
+        planes: NDArray[np.uint8] = self._frames.read(unique)[inverse.reshape(slots.shape)]
         planes[missing] = 0
         return planes
 
-    def is_transition(
-        self, rows: NDArray[np.int64], envs: NDArray[np.int64], n_step: int
-    ) -> NDArray[np.bool_]:
+    def is_transition(self, rows: NDArray[np.int64], envs: NDArray[np.int64], n_step: int) -> NDArray[np.bool_]:
         """Which of the slots [K] can be sampled: whole stack held, n steps known, action not ignored."""
         at = rows % self.rows
         needed = np.minimum(self.ages[at, envs], STACK - 1)

@@ -170,9 +170,7 @@ class CheckpointStore:
                 self._trusted = dict(checkpoint.manifest.chunks)
                 return checkpoint
         if damage:
-            raise CheckpointError(
-                f"no undamaged checkpoint in {self.directory}: {next(iter(damage.values()))}"
-            )
+            raise CheckpointError(f"no undamaged checkpoint in {self.directory}: {next(iter(damage.values()))}")
         raise CheckpointError(f"no checkpoint in {self.directory}")
 
     def _places(self) -> list[_Place]:
@@ -211,9 +209,7 @@ class CheckpointStore:
 
     def _prune(self, newest: _Place) -> None:
         """Remove what the checkpoint just written makes superfluous."""
-        past = [
-            place for place in self._places() if place.step < newest.step and place.path not in self._given_up
-        ]
+        past = [place for place in self._places() if place.step < newest.step and place.path not in self._given_up]
         kept = {newest.path, *(place.path for place in past[1 - self._keep :])}
         for place in self._places():
             if place.path not in kept:
@@ -283,9 +279,7 @@ def _write_folder(
 def _plain_tensor(value: Tensor | np.ndarray) -> Tensor:
     """A contiguous copy on the CPU that shares its memory with no other tensor, as safetensors wants it."""
     tensor = (
-        torch.from_numpy(np.ascontiguousarray(value).reshape(value.shape))
-        if isinstance(value, np.ndarray)
-        else value
+        torch.from_numpy(np.ascontiguousarray(value).reshape(value.shape)) if isinstance(value, np.ndarray) else value
     )
     return tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format)
 

@@ -50,11 +50,16 @@ class MetricsLog:
                 text or None. NaN and infinities are written as null.
 
         Raises:
-            StorageError: the disk is full or failing; the files still end with a whole record.
+            StorageError: the disk is full or failing; the record is in neither file.
         """
         plain = {key: _plain(value) for key, value in record.items()}
+        size = self._lines.size
         self._lines.append(json.dumps(plain, ensure_ascii=False, allow_nan=False).encode() + b"\n")
-        self._events.write(plain)
+        try:
+            self._events.write(plain)
+        except BaseException:
+            self._lines.cut(size)
+            raise
 
     def offset(self) -> int:
         """Bytes written so far, all of them on the disk: what a checkpoint notes and a resume passes back."""
@@ -97,6 +102,11 @@ class _AppendFile:
             self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             os.ftruncate(self._descriptor, size)
 
+    def cut(self, size: int) -> None:
+        self.size = size
+        with suppress(OSError):  # shrinking needs no room; a disk that fails even at that is past helping
+            os.ftruncate(self._descriptor, size)
+
     def append(self, data: bytes) -> None:
         with storage_errors(self._path):
             try:
@@ -104,8 +114,7 @@ class _AppendFile:
                 while done < len(data):
                     done += os.write(self._descriptor, data[done:])
             except BaseException:
-                with suppress(OSError):
-                    os.ftruncate(self._descriptor, self.size)
+                self.cut(self.size)
                 raise
         self.size += len(data)
 

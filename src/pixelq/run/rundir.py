@@ -145,9 +145,7 @@ class RunDir:
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError as error:
-                    raise PixelqError(
-                        f"{self.path} is in use: another process is writing this run"
-                    ) from error
+                    raise PixelqError(f"{self.path} is in use: another process is writing this run") from error
             yield
         finally:
             os.close(descriptor)

@@ -42,7 +42,11 @@ class Parts:
     seconds: float = 0.0
     """Time spent training, over all processes of the run."""
     solved: bool = False
-    finished: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.solved or self.step >= self.config.total_steps
 
 
 def resolve(config: TrainConfig) -> TrainConfig:

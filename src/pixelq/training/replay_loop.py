@@ -67,9 +67,7 @@ def learn(parts: Parts) -> None:
         parts.learner.copy_to_target()
 
 
-def remember(
-    parts: Parts, actions: NDArray[np.int64], result: StepResult, life_lost: NDArray[np.bool_]
-) -> None:
+def remember(parts: Parts, actions: NDArray[np.int64], result: StepResult, life_lost: NDArray[np.bool_]) -> None:
     """Store what happened as learning is to see it: clipped rewards, and lost lives as ends if the config says so."""
     env = parts.config.env
     parts.buffer.ring.append(

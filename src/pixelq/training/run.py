@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pixelq.agent import load_agent
-from pixelq.config import TrainConfig, from_json, to_json
+from pixelq.config import TrainConfig, from_json, to_json, validate
+from pixelq.envs.episodes import EpisodeTracker
 from pixelq.errors import PixelqError
 from pixelq.run.checkpoint import CheckpointStore
 from pixelq.run.metrics import MetricsLog
@@ -17,7 +18,7 @@ from pixelq.training.parts import Parts, make_parts, resolve
 from pixelq.training.progress import Progress, make_progress
 from pixelq.training.replay_loop import begin, replay_loop
 from pixelq.training.session import Session
-from pixelq.training.state import restore_parts, save_parts
+from pixelq.training.state import restore_parts, save_parts, saved_arrays
 from pixelq.training.videos import Videos
 
 __all__ = ["RunResult", "resume", "train"]
@@ -93,26 +94,33 @@ def resume(
     """
     run = RunDir.open(run_dir)
     with run.lock():
-        config: TrainConfig = from_json(TrainConfig, run.read_json("config.json"))
-        config = dataclasses.replace(config, device=device or config.device)  # type: ignore[arg-type]
-        config = dataclasses.replace(config, total_steps=total_steps or config.total_steps)
-        config = resolve(config)
+        config = resolve(_saved_config(run, device, total_steps))
         show = progress or make_progress(config)
         store = CheckpointStore(run.checkpoints, config.keep_checkpoints)
         checkpoint = store.load_newest(lambda line: show.note(f"{line}; using the checkpoint before it"))
-        if checkpoint.state["finished"] and (total_steps or 0) <= checkpoint.step:
+        if checkpoint.state["solved"] or checkpoint.step >= config.total_steps:
             show.note(f"{run.path} is finished, at step {checkpoint.step:,}")
+            tracker = EpisodeTracker(config.envs, config.window_episodes)
+            tracker.restore(saved_arrays(checkpoint, "tracker"))
+            return _result(run, checkpoint.step, tracker, bool(checkpoint.state["solved"]), False)
         parts = make_parts(config)
         with closing(parts.envs):
             started = time.monotonic()
             chunks = restore_parts(parts, checkpoint, show.restoring)
             show.note(f"resumed at step {parts.step:,}, restored in {time.monotonic() - started:.1f} s")
-            if parts.finished and parts.step >= config.total_steps or parts.solved:
-                return _result(run, parts, interrupted=False)
-            parts.finished = False
             offset = int(checkpoint.state["metrics_offset"])
             with closing(MetricsLog(run.metrics, run.tb, offset, parts.step)) as log:
                 return _go_on(run, parts, log, store, chunks, show)
+
+
+def _saved_config(run: RunDir, device: str | None, total_steps: int | None) -> TrainConfig:
+    """The run's config; a new length is written down, another device is for this process alone."""
+    config: TrainConfig = from_json(TrainConfig, run.read_json("config.json"))
+    if total_steps is not None:
+        config = dataclasses.replace(config, total_steps=total_steps)
+        validate(config)
+        run.write_json("config.json", to_json(config))
+    return dataclasses.replace(config, device=device or config.device)  # type: ignore[arg-type]
 
 
 def _load_initial(parts: Parts, init: str) -> None:
@@ -143,12 +151,12 @@ def _go_on(
         )
         replay_loop(parts, session)
         session.finish()
-        if session.interrupted:
+        if session.interrupted and not parts.finished:
             progress.note(f"saved at step {parts.step:,}; go on with: pixelq resume {run.path}")
-    return _result(run, parts, session.interrupted and not parts.finished)
+    interrupted = session.interrupted and not parts.finished
+    return _result(run, parts.step, parts.tracker, parts.solved, interrupted)
 
 
-def _result(run: RunDir, parts: Parts, interrupted: bool) -> RunResult:
-    tracker = parts.tracker
+def _result(run: RunDir, step: int, tracker: EpisodeTracker, solved: bool, interrupted: bool) -> RunResult:
     means = (tracker.mean_per_game(), tracker.mean_per_life())
-    return RunResult(run.path, parts.step, tracker.games, tracker.lives, *means, parts.solved, interrupted)
+    return RunResult(run.path, step, tracker.games, tracker.lives, *means, solved, interrupted)

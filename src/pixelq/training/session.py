@@ -69,8 +69,7 @@ class Session:
     @property
     def over(self) -> bool:
         """Whether the loop should end: solved, out of steps, or asked to stop."""
-        parts = self._parts
-        return self.interrupted or parts.solved or parts.step >= parts.config.total_steps
+        return self.interrupted or self._parts.finished
 
     def after_step(self, finished: Sequence[Episode]) -> None:
         """Once in a while: say how it goes, record, save. Called after every step of the games.
@@ -94,12 +93,11 @@ class Session:
     def finish(self) -> None:
         """The loop has ended: last line of metrics, last checkpoint, last video."""
         parts = self._parts
-        if self.interrupted and not parts.solved and parts.step < parts.config.total_steps:
+        if not parts.finished:  # interrupted
             self.save()
             return
         if self._logged_step != parts.step:
             self._write_metrics()
-        parts.finished = True
         self.save()
         video = self._videos.final(parts, self._episodes())
         if video:
@@ -163,7 +161,7 @@ class Session:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Take the first Ctrl-C or SIGTERM as the wish to save and stop, a second Ctrl-C as the wish to stop at once."""
+        """Take Ctrl-C and SIGTERM as the wish to save and stop, a second Ctrl-C as the wish to stop at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

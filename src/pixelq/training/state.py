@@ -13,7 +13,7 @@ from pixelq.run.checkpoint import Checkpoint, CheckpointStore, Chunk
 from pixelq.run.seeding import generator_state, restore_generator
 from pixelq.training.parts import Parts
 
-__all__ = ["agent_card", "replay_chunks", "restore_parts", "save_parts"]
+__all__ = ["agent_card", "replay_chunks", "restore_parts", "save_parts", "saved_arrays"]
 
 _CHUNK_SLOTS = 24_576  # planes a chunk file at most, 173 MB before compression
 
@@ -70,7 +70,6 @@ def save_parts(
         "step": parts.step,
         "seconds": parts.seconds,
         "solved": parts.solved,
-        "finished": parts.finished,
         "metrics_offset": metrics_offset,
         "chunks": chunks,
         "config": to_json(parts.config),
@@ -118,22 +117,23 @@ def restore_parts(
     state = checkpoint.state
     try:
         parts.step, parts.seconds = int(state["step"]), float(state["seconds"])
-        parts.solved, parts.finished = bool(state["solved"]), bool(state["finished"])
+        parts.solved = bool(state["solved"])
         parts.actor.generator = restore_generator(state["explore"])
         parts.buffer.generator = restore_generator(state["replay"])
         parts.learner.restore(checkpoint.tensors("agent"), checkpoint.tensors("learner"))
-        parts.tracker.restore(_arrays(checkpoint, "tracker"))
+        parts.tracker.restore(saved_arrays(checkpoint, "tracker"))
         for start, rows in _saved_rows(checkpoint):
             parts.buffer.ring.write_rows(start, rows)
-        parts.buffer.ring.restore_head(_arrays(checkpoint, "head"))
-        parts.life_lost = _arrays(checkpoint, "pending")["life_lost"]
-        parts.obs = parts.envs.restore(_arrays(checkpoint, "envs"), progress).obs
+        parts.buffer.ring.restore_head(saved_arrays(checkpoint, "head"))
+        parts.life_lost = saved_arrays(checkpoint, "pending")["life_lost"]
+        parts.obs = parts.envs.restore(saved_arrays(checkpoint, "envs"), progress).obs
     except (KeyError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{checkpoint.path} does not fit this run: {error}") from error
     return [(int(start), int(end)) for start, end in state["chunks"]]
 
 
-def _arrays(checkpoint: Checkpoint, name: str) -> dict[str, np.ndarray]:
+def saved_arrays(checkpoint: Checkpoint, name: str) -> dict[str, np.ndarray]:
+    """A group of a checkpoint's tensors as NumPy arrays."""
     return {key: tensor.numpy() for key, tensor in checkpoint.tensors(name).items()}
 
 
