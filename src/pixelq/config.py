@@ -21,6 +21,7 @@ __all__ = [
     "ReplayConfig",
     "TrainConfig",
     "from_json",
+    "option",
     "to_json",
     "validate",
 ]

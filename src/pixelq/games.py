@@ -11,6 +11,7 @@ from pixelq.errors import PixelqError
 
 __all__ = ["TEST_GAMES", "Game", "did_you_mean", "game_names", "resolve_game"]
 
+_TWO_PLAYERS = {"combat", "joust", "maze_craze", "warlords"}  # ale-py ends the process when given one alone
 TEST_GAMES = ("catch",)  # pixelq's own, seconds to learn, for trying things out
 
 
@@ -27,8 +28,8 @@ def game_names() -> tuple[str, ...]:
     spec = importlib.util.find_spec("ale_py")
     if spec is None or spec.origin is None:
         raise PixelqError("ale-py is not installed: pip install ale-py")
-    roms = sorted(path.stem for path in (Path(spec.origin).parent / "roms").glob("*.bin"))
-    return (*roms, *TEST_GAMES)
+    roms = {path.stem for path in (Path(spec.origin).parent / "roms").glob("*.bin")}
+    return (*sorted(roms - _TWO_PLAYERS), *TEST_GAMES)
 
 
 def did_you_mean(word: str, choices: list[str] | tuple[str, ...]) -> str:
@@ -49,15 +50,13 @@ def resolve_game(text: str) -> Game:
     """
     if text in game_names():
         return Game(text, 0.0)
-    by_camel = {"".join(part.capitalize() for part in name.split("_")): name for name in game_names()}
+    by_camel = {name.title().replace("_", ""): name for name in game_names()}
     match = re.fullmatch(r"ALE/(\w+)-v5|(\w+)NoFrameskip-v([04])", text)
     if match:
         camel = match[1] or match[2]
         if camel in by_camel:
             return Game(by_camel[camel], 0.0 if match[3] == "4" else 0.25)
-        raise PixelqError(
-            f'unknown game "{text}"{did_you_mean(_snake(camel), game_names())}; see: pixelq games'
-        )
+        raise PixelqError(f'unknown game "{text}"{did_you_mean(_snake(camel), game_names())}; see: pixelq games')
     if re.fullmatch(r"(\w+)-v\d+", text):
         raise PixelqError(
             f'game id "{text}" has another frame skip: use a ROM name, "ALE/Breakout-v5" or "BreakoutNoFrameskip-v4"'

@@ -53,9 +53,7 @@ _NATURE_DQN = TrainConfig(
     # ε is 0.01 on gradients summed over the batch of 32; ours are averaged
     optimiser=OptimiserConfig(name="centred_rmsprop", learning_rate=2.5e-4, epsilon=0.01 / 32**2, decay=0.95),
     replay=ReplayConfig(capacity=1_000_000, learn_start=50_000),
-    exploration=ExplorationConfig(
-        end=0.1, decay_steps=1_000_000, decay_from_step=50_000, random_steps=50_000
-    ),
+    exploration=ExplorationConfig(end=0.1, decay_steps=1_000_000, decay_from_step=50_000, random_steps=50_000),
 )
 
 _CLEANRL_DQN = TrainConfig(

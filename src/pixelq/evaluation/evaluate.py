@@ -77,14 +77,10 @@ class EvalResult:
         """Lines that qualify the scores: games cut by the cap, games that outlived the ROM's input."""
         lines = []
         if self.cut:
-            lines.append(
-                f"{self.cut} of {self.episodes} games reached the cap of {self.protocol.max_frames:,} frames"
-            )
+            lines.append(f"{self.cut} of {self.episodes} games reached the cap of {self.protocol.max_frames:,} frames")
         if self.past_input:
             limit = _INPUT_ENDS_FRAMES[self.game]
-            lines.append(
-                f"{self.past_input} of {self.episodes} games passed {limit:,} frames: input is ignored then"
-            )
+            lines.append(f"{self.past_input} of {self.episodes} games passed {limit:,} frames: input is ignored then")
         return lines
 
 
@@ -122,8 +118,8 @@ def evaluate(
     shares = quotas(episodes, num_envs)
     games = make_games(agent, protocol, len(shares), stream_seed(seed, "evaluation games"), threads)
     try:
-        epsilon = 1.0 if isinstance(agent, RandomAgent) else protocol.epsilon
-        policy = Policy(agent, games.action_meanings, epsilon, stream(seed, "evaluation actions"))
+        chance = stream(seed, "evaluation actions")
+        policy = Policy(agent, games.action_meanings, protocol.epsilon, chance)
         played = play_quotas(games, policy, shares, progress)
     finally:
         games.close()

@@ -6,12 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelq.agent import Agent
+from pixelq.config import EnvConfig
 from pixelq.envs import VectorEnvs, make_envs
 from pixelq.envs.fire import fire_index
 from pixelq.errors import PixelqError
 from pixelq.evaluation.protocols import Protocol
 
-__all__ = ["Player", "Policy", "RandomAgent", "fire_assist", "make_games"]
+__all__ = ["Player", "Policy", "RandomAgent", "env_config", "fire_assist", "make_games"]
 
 _FULL = 18  # actions there are in all
 
@@ -32,13 +33,18 @@ def fire_assist(player: Player) -> bool:
     return isinstance(player, Agent) and player.card.fire_after_life_loss
 
 
+def env_config(player: Player, protocol: Protocol) -> EnvConfig:
+    """The settings of the games that a protocol gives a player."""
+    return protocol.env_config(isinstance(player, Agent) and player.card.full_action_space)
+
+
 class Policy:
     """Chooses a player's actions for N games at once.
 
     Args:
         player: who plays.
         action_meanings: the games' actions.
-        epsilon: probability of a random action at each step.
+        epsilon: probability of a random action at each step; `RandomAgent` needs none.
         generator: the source of all chance; every step draws the same amount, whatever happens.
     """
 
@@ -86,8 +92,7 @@ def make_games(player: Player, protocol: Protocol, num_envs: int, seed: int, thr
     agent = player if isinstance(player, Agent) else None
     if agent is not None:
         _check_full(protocol, f"this agent of {player.game}", agent.action_meanings)
-    env = protocol.env_config(agent is not None and agent.card.full_action_space)
-    games = make_envs(player.game, num_envs, seed, env, threads)
+    games = make_envs(player.game, num_envs, seed, env_config(player, protocol), threads)
     try:
         _check_full(protocol, player.game, games.action_meanings)
         if agent is not None and agent.action_meanings != games.action_meanings:

@@ -59,9 +59,7 @@ class Protocol:
         noops = f"up to {self.noop_max} no-ops" if self.noop_max else "no no-ops"
         actions = _ACTIONS["minimal" if random and self.actions == "trained" else self.actions]
         if game in TEST_GAMES:
-            return (
-                f"protocol {self.name}: {epsilon} ({game} has no no-ops, sticky actions, frame cap or FIRE)"
-            )
+            return f"protocol {self.name}: {epsilon} ({game} has no no-ops, sticky actions, frame cap or FIRE)"
         return (
             f"protocol {self.name}: cap {self.max_frames:,} frames a game, {noops}, "
             f"sticky {self.sticky:g}, {epsilon}, FIRE pressed at the start, "

@@ -79,8 +79,8 @@ REFERENCE: dict[str, Reference] = {
 }
 """By ROM name, the 57 games of the literature.
 
-Source: Wang et al. 2016, "Dueling Network Architectures for Deep Reinforcement Learning", appendix, no-op starts;
-the same numbers as in DQN Zoo. Mnih et al. 2015 print older ones for 49 games (Breakout's human there is 31.8).
+Source: Wang et al. 2016, "Dueling Network Architectures for Deep Reinforcement Learning", appendix, no-op
+starts; the same numbers as in DQN Zoo. Mnih et al. 2015 print older ones for 49 games (Breakout's human: 31.8).
 """
 
 

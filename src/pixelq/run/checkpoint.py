@@ -13,7 +13,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -123,23 +123,16 @@ class CheckpointStore:
                 half-written stays, and saving may be tried again.
         """
         final = self._new_place(step)
-        folder = self.directory / f"{_TEMPORARY}{final.path.name}"
-        fresh: list[Path] = []
-        try:
-            with storage_errors(final.path):
-                self._clean()
-                _chunk_folder(self.directory).mkdir(parents=True, exist_ok=True)
+        with storage_errors(final.path):
+            self._clean()
+            with self._all_or_nothing(final.path) as (folder, fresh):
+                chunk_folder = _chunk_folder(self.directory)
+                chunk_folder.mkdir(parents=True, exist_ok=True)
                 entries = {(chunk.start, chunk.end): self._stored(chunk, fresh) for chunk in chunks}
-                sync_directory(_chunk_folder(self.directory))
+                sync_directory(chunk_folder)
                 folder.mkdir()
                 _write_folder(folder, Manifest(step, {}, entries), state, tensors, metadata or {})
-                folder.rename(final.path)
-        except BaseException:
-            if not final.path.exists():  # it does if an interrupt came right after the rename
-                _discard(folder, fresh)
-            raise
-        self._trusted = entries
-        with storage_errors(self.directory):
+            self._trusted = entries
             sync_directory(self.directory)
             self._prune(final)
         return final.path
@@ -164,7 +157,7 @@ class CheckpointStore:
                     places = [place for place in self._places() if place.path not in damage]
                     continue
                 damage[place.path] = str(error)
-                on_damage(f"{error}; using the checkpoint before it" if places else str(error))
+                on_damage(str(error))
             else:
                 self._given_up = set(damage)
                 self._trusted = dict(checkpoint.manifest.chunks)
@@ -186,6 +179,19 @@ class CheckpointStore:
         generation = max((place.generation for place in self._places() if place.step == step), default=0) + 1
         name = f"step-{step:012d}" + (f"-{generation}" if generation > 1 else "")
         return _Place(step, generation, self.directory / name)
+
+    @contextmanager
+    def _all_or_nothing(self, final: Path) -> Iterator[tuple[Path, list[Path]]]:
+        """Where to write a checkpoint, and a list for other new files: renamed to `final`, or all removed."""
+        folder = self.directory / f"{_TEMPORARY}{final.name}"
+        fresh: list[Path] = []
+        try:
+            yield folder, fresh
+            folder.rename(final)
+        except BaseException:
+            if not final.exists():  # it does if an interrupt came right after the rename
+                _discard(folder, fresh)
+            raise
 
     def _stored(self, chunk: Chunk, fresh: list[Path]) -> Digest:
         """Make sure that a chunk is on disk; new files are added to `fresh` before they are written."""

@@ -8,7 +8,7 @@ from pixelq.envs import StepResult
 from pixelq.training.parts import Parts
 from pixelq.training.session import Session, crossed
 
-__all__ = ["begin", "replay_loop", "updates_due"]
+__all__ = ["begin", "learn", "remember", "replay_loop", "updates_due"]
 
 
 def begin(parts: Parts) -> None:

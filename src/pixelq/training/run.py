@@ -109,7 +109,9 @@ def resume(
             chunks = restore_parts(parts, checkpoint, show.restoring)
             show.note(f"resumed at step {parts.step:,}, restored in {time.monotonic() - started:.1f} s")
             offset = int(checkpoint.state["metrics_offset"])
-            with closing(MetricsLog(run.metrics, run.tb, offset, parts.step)) as log:
+            with closing(MetricsLog(run.metrics, run.tb, offset, parts.step + 1)) as log:
+                if log.missing_bytes:
+                    show.note(f"{run.metrics} lost {log.missing_bytes} bytes that were written before")
                 return _go_on(run, parts, log, store, chunks, show)
 
 

@@ -1,0 +1,119 @@
+"""Videos of an agent at play, at real speed and in colour."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pixelq.config import FRAME_SKIP
+from pixelq.envs import VectorEnvs
+from pixelq.envs.atari import game_seed
+from pixelq.envs.episodes import EpisodeTracker
+from pixelq.errors import PixelqError
+from pixelq.evaluation.players import Player, Policy, RandomAgent, env_config, fire_assist, make_games
+from pixelq.evaluation.protocols import DEFAULT_PROTOCOL, PROTOCOLS, Protocol
+from pixelq.evaluation.screens import AtariScreen, PlaneScreen, Screen, picture_form
+from pixelq.evaluation.video import VideoWriter, video_file
+from pixelq.games import TEST_GAMES
+from pixelq.run.seeding import stream, stream_seed
+
+__all__ = ["Recording", "record"]
+
+
+class Recording(NamedTuple):
+    """What was written."""
+
+    path: Path
+    scores: tuple[float, ...]  # raw score of each game
+    frames: int  # pictures in the video
+    seconds: float  # how long it plays
+    settings: str  # the line that names every condition
+
+
+def record(
+    agent: Player,
+    out: Path | str,
+    episodes: int = 1,
+    seed: int = 1,
+    *,
+    protocol: Protocol = PROTOCOLS[DEFAULT_PROTOCOL],
+    max_frames: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Recording:
+    """Play whole games and write them to an MP4, one after the other.
+
+    Every emulator frame is a picture at 60 a second, enlarged to twice its size. The no-op start is not shown.
+
+    Args:
+        agent: a trained agent or `RandomAgent`.
+        out: the video, a name that ends in `.mp4`; its folder is made, a file of that name is replaced as a whole.
+        episodes: number of games.
+        seed: of the games and of all chance, at least 0.
+        protocol: the conditions.
+        max_frames: cut a game after so many emulator frames; None: as the protocol says.
+        progress: called with the games done and the games to do.
+
+    Returns:
+        What was written.
+
+    Raises:
+        PixelqError: a number out of range, another suffix, an agent that does not suit the protocol.
+        StorageError: the video cannot be written.
+    """
+    if episodes < 1:
+        raise PixelqError(f"--episodes is {episodes}: must be at least 1")
+    if seed < 0:
+        raise PixelqError(f"--seed is {seed}: must be at least 0")
+    if max_frames is not None:
+        if max_frames < FRAME_SKIP:
+            raise PixelqError(f"--max-frames is {max_frames}: must be at least {FRAME_SKIP}")
+        protocol = dataclasses.replace(protocol, max_frames=max_frames)
+    out = Path(out)
+    form = picture_form(agent.game)
+    scores = []
+    with video_file(out, (form.rows, form.columns), form.scale, form.rate) as video:
+        for number in range(episodes):
+            scores.append(_play(agent, protocol, seed, number, video))
+            if progress is not None:
+                progress(number + 1, episodes)
+    settings = protocol.describe(agent.game, fire_assist(agent), isinstance(agent, RandomAgent))
+    return Recording(out, tuple(scores), video.frames, video.frames / form.rate, settings)
+
+
+def _play(agent: Player, protocol: Protocol, seed: int, number: int, video: VideoWriter) -> float:
+    """Play one game into a video; returns its score."""
+    games_seed = stream_seed(seed, f"recorded game {number}")
+    games = make_games(agent, protocol, 1, games_seed, threads=1)
+    screen = _screen(agent, protocol, games_seed)
+    try:
+        chance = stream(seed, f"recorded actions {number}")
+        return _follow(games, Policy(agent, games.action_meanings, protocol.epsilon, chance), screen, video)
+    finally:
+        screen.close()
+        games.close()
+
+
+def _screen(agent: Player, protocol: Protocol, games_seed: int) -> Screen:
+    if agent.game in TEST_GAMES:
+        return PlaneScreen()
+    # the emulator's seed of the first game of environment 0
+    return AtariScreen(agent.game, env_config(agent, protocol), game_seed(games_seed, 0, 0))
+
+
+def _follow(games: VectorEnvs, policy: Policy, screen: Screen, video: VideoWriter) -> float:
+    tracker = EpisodeTracker(1)
+    result = games.reset()
+    tracker.reset(result)
+    video.write(screen.start(result))
+    life_lost = np.zeros(1, np.bool_)
+    while True:
+        actions = policy.act(result.obs, life_lost)
+        games.send(actions)
+        result = games.recv()
+        for picture in screen.step(int(actions[0]), result):
+            video.write(picture)
+        life_lost, finished = tracker.update(result)
+        if result.terminated[0] or result.truncated[0]:
+            return finished[-1].total

@@ -1,0 +1,59 @@
+"""Where a run comes from."""
+
+import json
+import shutil
+import subprocess
+import sys
+from datetime import datetime
+
+import pytest
+
+from pixelq.run import provenance as module
+from pixelq.run.provenance import provenance
+
+
+def test_it_says_what_and_where_as_plain_json(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["pixelq", "train", "--run", "a b"])
+    found = provenance()
+    assert json.loads(json.dumps(found)) == found
+    assert found["command"] == "pixelq train --run 'a b'"
+    assert found["python"] == sys.version.split()[0]
+    assert found["cores"] >= 1
+    assert found["memory_bytes"] > 2**28
+    assert set(found["packages"]) >= {"torch", "numpy", "ale-py", "gymnasium"}
+    assert found["packages"]["ale-py"].startswith("0.12")
+    assert datetime.fromisoformat(found["started"]).tzinfo is not None
+
+
+def test_unknown_things_are_null_and_never_an_error(monkeypatch):
+    monkeypatch.setenv("PATH", "")  # neither git nor nvidia-smi
+    found = provenance()
+    assert found["git"] is None
+    assert found["gpus"] == []
+    assert module._version("no-such-package-here") is None
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_the_commit_is_that_of_the_code_and_of_nothing_around_it(tmp_path):
+    def git(*words):
+        identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
+        command = ["git", *identity, "-C", str(tmp_path), *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init")
+    (tmp_path / "provenance.py").write_text("a = 1\n")
+    assert module._git(tmp_path) is None  # inside a checkout that does not track it: an installed package
+    git("add", "provenance.py")
+    git("commit", "-m", "one")
+    assert module._git(tmp_path) == {"commit": git("rev-parse", "HEAD"), "dirty": False}
+    (tmp_path / "provenance.py").write_text("a = 2\n")
+    assert module._git(tmp_path) == {"commit": git("rev-parse", "HEAD"), "dirty": True}
+
+
+def test_what_checks_paths_imports_no_torch():
+    code = (
+        "import sys, pixelq.run.rundir, pixelq.run.seeding, pixelq.run.provenance as p; p.provenance();"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

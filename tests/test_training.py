@@ -1,0 +1,372 @@
+"""Whole runs: what they write, that they stop when they should, and that stopping changes nothing."""
+
+import dataclasses
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from pixelq.config import NetworkConfig
+from pixelq.envs.testing import CounterEnv
+from pixelq.errors import CheckpointError, PixelqError
+from pixelq.presets import preset
+from pixelq.training.parts import make_parts, resolve
+from pixelq.training.progress import PlainProgress
+from pixelq.training.replay_loop import begin, learn, remember, replay_loop, updates_due
+from pixelq.training.run import resume, train
+from pixelq.training.session import DivergedError, Session, crossed
+
+CLOCK = ("seconds", "perf/steps_per_second")
+KEYS = [
+    *("step", "frames", "games", "lives", "seconds", "train/return_per_game", "train/return_per_life"),
+    *("train/epsilon", "loss/td", "q/mean", "perf/steps_per_second"),
+]
+
+
+class Watch(PlainProgress):
+    """Collects what a run says, and calls `at` with every record of metrics."""
+
+    def __init__(self, config, at=None):
+        super().__init__(config)
+        self.notes, self.at = [], at
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def metrics(self, record):
+        if self.at:
+            self.at(record)
+
+
+def tiny(name="keras-example", *, replay=None, exploration=None, **fields):
+    """A preset cut down to seconds: small network, replay and schedules."""
+    base = preset(name)
+    defaults = {
+        "game": "catch",
+        "total_steps": 1_600,
+        "log_every_steps": 200,
+        "checkpoint_every_steps": 400,
+        "video_every_episodes": 0,
+        "target_period_steps": 200,
+        "threads": 1,
+        "notebook_log": False,
+        "network": NetworkConfig(channels=(4, 4, 4), hidden=16, init=base.network.init),
+        "replay": dataclasses.replace(base.replay, **{"capacity": 500, "learn_start": 33, **(replay or {})}),
+        "exploration": dataclasses.replace(
+            base.exploration, **{"decay_steps": 800, "random_steps": 100, "decay_from_step": 0, **(exploration or {})}
+        ),
+    }
+    return dataclasses.replace(base, **{**defaults, **fields})
+
+
+def metrics(run: Path):
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in record.items() if key not in CLOCK} for record in records]
+
+
+def tensors(run: Path, name: str):
+    newest = sorted((run / "checkpoints").glob("step-*"))[-1]
+    return safetensors.torch.load_file(newest / f"{name}.safetensors")
+
+
+def assert_same_run(left: Path, right: Path):
+    assert metrics(left) == metrics(right)
+    for group in ("agent", "learner", "envs", "tracker", "head", "pending"):
+        one, other = tensors(left, group), tensors(right, group)
+        assert one.keys() == other.keys()
+        for name in one:
+            assert torch.equal(one[name], other[name]), f"{group}/{name}"
+
+
+def go(config, run, at=None):
+    watch = Watch(config, at)
+    return train(config, run, progress=watch), watch
+
+
+def stop_at(step):
+    """Asks the run to stop, as Ctrl-C at a terminal does, when its metrics come to `step`."""
+    return lambda record: os.kill(os.getpid(), signal.SIGTERM) if record["step"] == step else None
+
+
+def test_a_run_writes_what_the_contract_says(tmp_path):
+    result, _ = go(tiny(), tmp_path / "run")
+    assert (result.step, result.solved, result.interrupted) == (1_600, False, False)
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [list(line) for line in lines] == [KEYS] * 8
+    assert [line["step"] for line in lines] == list(range(200, 1_601, 200))
+    assert all(line["frames"] == 4 * line["step"] for line in lines)
+    assert lines[0]["train/return_per_game"] is None or lines[0]["games"] > 0
+    assert lines[-1]["games"] == result.games
+    assert lines[-1]["train/return_per_game"] == result.return_per_game
+    assert {path.name for path in (tmp_path / "run").iterdir()} >= {
+        *("config.json", "provenance.json", "metrics.jsonl", "tb", "checkpoints", "eval", "videos"),
+    }
+    assert json.loads((tmp_path / "run/config.json").read_text())["threads"] == 1
+
+
+def test_the_last_line_of_metrics_is_of_the_end_even_off_the_ticks(tmp_path):
+    go(tiny(total_steps=500), tmp_path / "run")
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [200, 400, 504]
+
+
+@pytest.mark.parametrize("name", ["keras-example", "nature-dqn", "cleanrl-dqn"])
+def test_the_same_seed_gives_the_same_run(tmp_path, name):
+    config = tiny(name, total_steps=800)
+    go(config, tmp_path / "one")
+    go(config, tmp_path / "two")
+    go(dataclasses.replace(config, seed=2), tmp_path / "three")
+    assert_same_run(tmp_path / "one", tmp_path / "two")
+    assert metrics(tmp_path / "one") != metrics(tmp_path / "three")
+    assert metrics(tmp_path / "one")[-1]["loss/td"] > 0
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["keras-example", "nature-dqn", "cleanrl-dqn"])
+def test_stopping_and_resuming_changes_nothing(tmp_path, name, precision):
+    config = tiny(name, precision=precision)
+    go(config, tmp_path / "whole")
+    first, _ = go(config, tmp_path / "parts", stop_at(600))
+    assert first.interrupted
+    assert first.step == 600
+    second = resume(tmp_path / "parts", progress=Watch(config, stop_at(1_200)))
+    assert second.interrupted
+    last = resume(tmp_path / "parts", progress=Watch(config))
+    assert (last.step, last.interrupted) == (1_600, False)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.slow
+def test_stopping_and_resuming_changes_nothing_on_breakout(tmp_path):
+    config = tiny(game="ALE/Breakout-v5", envs=4, total_steps=2_400, log_every_steps=400)
+    go(config, tmp_path / "whole")
+    go(config, tmp_path / "parts", stop_at(1_200))
+    resume(tmp_path / "parts", progress=Watch(config))
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    assert metrics(tmp_path / "whole")[-1]["lives"] > 20
+
+
+def test_how_often_a_checkpoint_is_written_changes_nothing(tmp_path):
+    go(tiny(checkpoint_every_steps=104), tmp_path / "often")
+    go(tiny(checkpoint_every_steps=10_000), tmp_path / "never")
+    assert metrics(tmp_path / "often") == metrics(tmp_path / "never")
+
+
+def test_a_checkpoint_is_there_before_the_first_step(tmp_path):
+    steps = []
+    go(
+        tiny(),
+        tmp_path / "run",
+        lambda _: steps.append(sorted(p.name for p in tmp_path.glob("run/checkpoints/step-*"))),
+    )
+    assert steps[0] == ["step-000000000000"]
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path):
+    config = tiny()
+    go(config, tmp_path / "whole")
+    go(config, tmp_path / "hurt", stop_at(1_000))
+    weights = tmp_path / "hurt/checkpoints/step-000000001000/agent.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    watch = Watch(config)
+    resume(tmp_path / "hurt", progress=watch)
+    assert "agent.safetensors" in watch.notes[0]
+    assert "step-000000001000" in watch.notes[0]
+    assert "resumed at step 800" in watch.notes[1]
+    assert_same_run(tmp_path / "whole", tmp_path / "hurt")
+
+
+def test_a_finished_run_comes_back_as_it_is_and_can_be_made_longer(tmp_path):
+    config = tiny(total_steps=400)
+    result, _ = go(config, tmp_path / "run")
+    watch = Watch(config)
+    assert resume(tmp_path / "run", progress=watch) == result
+    assert "is finished, at step 400" in watch.notes[0]
+    assert resume(tmp_path / "run", total_steps=600, progress=watch).step == 600
+    assert resume(tmp_path / "run", progress=watch).step == 600
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [200, 400, 600]
+
+
+def test_a_run_that_is_written_by_another_process_is_refused(tmp_path):
+    config = tiny(total_steps=400)
+    refused = []
+
+    def meddle(_):
+        with pytest.raises(PixelqError, match="is in use") as caught:
+            resume(tmp_path / "run", progress=Watch(config))
+        refused.append(caught)
+
+    go(config, tmp_path / "run", meddle)
+    assert len(refused) == 2
+
+
+def test_init_begins_with_an_agents_weights_and_a_fresh_optimiser(tmp_path):
+    config = tiny(total_steps=400)
+    go(config, tmp_path / "first")
+    train(dataclasses.replace(config, total_steps=8), tmp_path / "next", str(tmp_path / "first"), Watch(config))
+    for name, value in tensors(tmp_path / "first", "agent").items():
+        assert torch.equal(value, tensors(tmp_path / "next", "agent")[name])
+    other = dataclasses.replace(config, network=NetworkConfig(channels=(4, 4, 4), hidden=8))
+    with pytest.raises(PixelqError, match="network or actions differ"):
+        train(other, tmp_path / "other", str(tmp_path / "first"), Watch(config))
+    assert not (tmp_path / "other").exists()
+
+
+def test_it_stops_once_the_mean_of_a_full_window_is_above_the_mark(tmp_path):
+    config = tiny(stop_on="return_per_game", stop_at=-10.5, window_episodes=20, total_steps=4_000)
+    result, watch = go(config, tmp_path / "run")
+    assert result.solved
+    assert result.games == 20 + result.games % 20 < 30  # the window of 20 must be full first
+    assert f"Solved at episode {result.games}!" in watch.notes
+    assert metrics(tmp_path / "run")[-1]["step"] == result.step
+    again = Watch(config)
+    assert resume(tmp_path / "run", progress=again).solved
+    unreachable, _ = go(dataclasses.replace(config, stop_at=10.0, total_steps=800), tmp_path / "not")
+    assert not unreachable.solved
+
+
+def test_the_notebooks_own_line(tmp_path):
+    _, watch = go(tiny(notebook_log=True, total_steps=800, target_period_steps=400), tmp_path / "run")
+    lines = [note for note in watch.notes if note.startswith("running reward")]
+    last = metrics(tmp_path / "run")[-1]
+    assert len(lines) == 2
+    assert lines[-1] == (
+        f"running reward: {last['train/return_per_life']:.2f} at episode {last['lives']}, frame count 800"
+    )
+
+
+def test_with_one_game_the_first_update_is_at_step_36(tmp_path):
+    parts = make_parts(resolve(tiny(envs=1)))
+    begin(parts)
+    counts = []
+    for _ in range(44):
+        actions = parts.actor.act(parts.obs, 1.0, parts.life_lost)
+        parts.envs.send(actions)
+        result = parts.envs.recv()
+        life_lost, _ = parts.tracker.update(result)
+        remember(parts, actions, result, life_lost)
+        parts.step += 1
+        learn(parts)
+        counts.append(parts.learner.updates)
+    assert counts == [0] * 35 + [1] * 4 + [2] * 4 + [3]
+
+
+def test_updates_keep_their_ratio_to_steps_whatever_the_number_of_games():
+    for envs in (1, 3, 8, 64):
+        done = sum(updates_due(step, step - envs, 4) for step in range(envs, 10 * 192 + 1, envs))
+        assert done == 10 * 192 // 4
+    assert [crossed(step, step - 8, 20) for step in (8, 16, 24, 32, 40, 48)] == [False, False, True, False, True, False]
+
+
+def test_what_is_remembered_is_what_learning_should_see(tmp_path):
+    parts = make_parts(resolve(tiny(envs=1)))
+    parts.envs = CounterEnv(1, seed=3, script=["..L..T.U"])
+    begin(parts)
+    seen = []
+    for _ in range(20):
+        actions = np.array([2])
+        parts.envs.send(actions)
+        result = parts.envs.recv()
+        life_lost, _ = parts.tracker.update(result)
+        remember(parts, actions, result, life_lost)
+        seen.append(result)
+    ring = parts.buffer.ring
+    rows = slice(0, 20)
+    assert np.abs([result.reward[0] for result in seen]).max() == 2
+    assert ring.rewards[rows, 0].tolist() == [float(np.sign(result.reward[0])) for result in seen]
+    assert ring.truncated[rows, 0].tolist() == [bool(result.truncated[0]) for result in seen]
+    assert ring.ignored[rows, 0].tolist() == [bool(result.reset[0]) for result in seen]
+    ends = [bool(result.terminated[0]) for result in seen]
+    lost = [index for index, end in enumerate(ring.terminated[rows, 0]) if end and not ends[index]]
+    assert lost
+    assert all(seen[index].lives[0] < seen[index - 1].lives[0] for index in lost)  # a lost life, not a game's end
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_the_last_good_checkpoint(tmp_path, monkeypatch):
+    config = tiny(checkpoint_every_steps=304)
+
+    def spoil(record):
+        if record["step"] == 400:
+            monkeypatch.setattr("pixelq.learner.Learner._clip", lambda self: self._masters[0].grad.fill_(float("nan")))
+
+    with pytest.raises(DivergedError, match=r"the loss became nan before step 600: .* checkpoint is of step 304"):
+        go(config, tmp_path / "run", spoil)
+    monkeypatch.undo()
+    assert resume(tmp_path / "run", progress=Watch(config)).step == 1_600
+
+
+def test_a_second_interrupt_stops_at_once(tmp_path, monkeypatch):
+    def twice(record):
+        if record["step"] == 600:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        go(tiny(), tmp_path / "run", twice)
+    assert resume(tmp_path / "run", progress=Watch(tiny())).step == 1_600
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    go(tiny(total_steps=400), tmp_path / "run")
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    config["network"]["hidden"] = 24
+    config["total_steps"] = 800
+    (tmp_path / "run/config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="does not fit this run"):
+        resume(tmp_path / "run", progress=Watch(tiny()))
+
+
+@pytest.mark.slow
+def test_memory_is_flat_once_the_replay_is_full(tmp_path):
+    resident = {}
+
+    def note(record):
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        resident[record["step"]] = pages * os.sysconf("SC_PAGE_SIZE")
+
+    config = tiny(total_steps=12_000, log_every_steps=1_000, replay={"capacity": 2_000}, checkpoint_every_steps=3_000)
+    go(config, tmp_path / "run", note)
+    assert resident[12_000] < 1.01 * resident[4_000]
+
+
+@pytest.mark.slow
+def test_a_video_of_the_final_agent(tmp_path):
+    go(tiny(total_steps=400, video_every_episodes=100), tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run/videos").iterdir()] == ["step-000000000400.mp4"]
+
+
+@pytest.mark.slow
+def test_it_learns_catch(tmp_path):
+    config = tiny(
+        total_steps=20_000,
+        checkpoint_every_steps=20_000,
+        network=NetworkConfig(channels=(8, 16, 16), hidden=64, init="glorot_uniform"),
+        target_period_steps=250,
+        replay={"capacity": 10_000, "train_period": 2},
+        exploration={"end": 0.05, "decay_steps": 6_000, "random_steps": 500},
+    )
+    go(config, tmp_path / "run")
+    from pixelq.agent import load_agent
+    from pixelq.evaluation import PROTOCOLS
+    from pixelq.evaluation.evaluate import evaluate
+
+    scores = evaluate(load_agent(tmp_path / "run"), PROTOCOLS["noop"], episodes=20).scores
+    assert np.mean(scores) > 8.0  # of 10 balls: 90% caught
+
+
+def test_the_loop_is_over_at_once_when_there_is_nothing_to_do(tmp_path):
+    class Over(Session):
+        over = True
+
+        def __init__(self):
+            pass
+
+    parts = make_parts(resolve(tiny(envs=1)))
+    begin(parts)
+    replay_loop(parts, Over())
+    assert parts.step == 0
