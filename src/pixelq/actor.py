@@ -1,5 +1,8 @@
 """The actor: epsilon-greedy choice of actions, one batched forward for all games."""
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -8,7 +11,7 @@ from pixelq.config import ExplorationConfig
 from pixelq.networks import QNetwork
 from pixelq.schedules import linear
 
-__all__ = ["Actor", "epsilon_at", "greedy_actions"]
+__all__ = ["Actor", "epsilon_at", "epsilon_greedy", "greedy_actions"]
 
 
 def epsilon_at(config: ExplorationConfig, step: int) -> float:
@@ -23,6 +26,30 @@ def greedy_actions(network: QNetwork, obs: NDArray[np.uint8], device: torch.devi
     """The actions of highest value, [N, 4, 84, 84] uint8 to [N] int64."""
     values = network.q_values(torch.from_numpy(obs).to(device))
     return values.argmax(dim=1).cpu().numpy()
+
+
+def epsilon_greedy(
+    generator: np.random.Generator,
+    num_games: int,
+    num_actions: int,
+    epsilon: float,
+    greedy: Callable[[], NDArray[np.int64]],
+) -> NDArray[np.int64]:
+    """Choose at random with probability ε, each game by itself, else greedily.
+
+    Args:
+        generator: the source of chance; every call draws the same amount, whatever happens.
+        num_games: N.
+        num_actions: A.
+        epsilon: probability of a random action.
+        greedy: gives the greedy actions [N]; called only if one is needed.
+
+    Returns:
+        [N] int64.
+    """
+    explore = generator.random(num_games) < epsilon
+    actions = generator.integers(0, num_actions, num_games)
+    return actions if explore.all() else np.where(explore, actions, greedy())
 
 
 class Actor:
@@ -63,10 +90,8 @@ class Actor:
         Returns:
             [N] int64.
         """
-        explore = self.generator.random(len(obs)) < epsilon
-        actions = self.generator.integers(0, self._num_actions, len(obs))
-        if not explore.all():
-            actions = np.where(explore, actions, greedy_actions(self._network, obs, self._device))
+        greedy = functools.partial(greedy_actions, self._network, obs, self._device)
+        actions = epsilon_greedy(self.generator, len(obs), self._num_actions, epsilon, greedy)
         if self._fire is not None:
             actions[life_lost] = self._fire
         return actions

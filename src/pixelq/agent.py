@@ -21,6 +21,7 @@ from pixelq.device import resolve_device
 from pixelq.errors import CheckpointError, ConfigError, PixelqError
 from pixelq.networks import QNetwork, make_network
 from pixelq.run.manifest import MANIFEST, read_manifest, verify_file
+from pixelq.run.rundir import check_agent_path
 from pixelq.run.storage import storage_errors, write_atomically
 
 __all__ = ["Agent", "AgentCard", "load_agent", "save_agent"]
@@ -181,12 +182,9 @@ def load_agent(path: Path | str, device: str = "cpu", on_damage: Callable[[str],
     """
     where = resolve_device(device)
     path = Path(path)
+    check_agent_path(path)
     if path.is_dir():
         data, path = _read_newest(path, on_damage)
-    elif not path.exists():
-        raise PixelqError(f"{path} does not exist: give a run directory or a .safetensors file")
-    elif path.suffix != ".safetensors":
-        raise PixelqError(f"{path} is no agent file: pixelq loads .safetensors only")
     else:
         try:
             data = path.read_bytes()
@@ -208,8 +206,6 @@ def _checked_obs(obs: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _read_newest(run: Path, on_damage: Callable[[str], None]) -> tuple[bytes, Path]:
     """The bytes of the newest undamaged agent of a run, and its path; the run's replay is not read."""
     folder = run / "checkpoints"
-    if not folder.is_dir():
-        raise PixelqError(f"{run} is no run directory: it has no checkpoints folder")
     places = sorted(folder.glob("step-*"), key=_age)
     damage = ""
     for place in reversed(places):

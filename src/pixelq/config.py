@@ -19,6 +19,7 @@ __all__ = [
     "NetworkConfig",
     "OptimiserConfig",
     "ReplayConfig",
+    "StoreName",
     "TrainConfig",
     "from_json",
     "option",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 FRAME_SKIP = 4  # emulator frames per agent step, in all of pixelq
+StoreName = Literal["auto", "lz4", "ram", "device"]
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,19 @@ class ReplayConfig:
     """Steps an update."""
     learn_start: int = 50_000
     """Transitions that must be there before the first update."""
+    store: StoreName = "auto"
+    """Where frames are kept: LZ4 blocks in host memory, raw in host memory, raw in the device's own memory; auto: the
+    last on a GPU if they take less than half of its free memory, else LZ4."""
+    sampling: Literal["uniform", "prioritised"] = "uniform"
+    """Draw transitions all alike, or the more often, the larger their error was."""
+    priority_exponent: float = 0.6
+    """α: a priority is (|error| + ε)^α; 0 draws all alike."""
+    priority_epsilon: float = 1e-6
+    """ε, which keeps transitions without error from never being drawn again."""
+    importance_exponent_start: float = 0.4
+    """β at the first step: how far importance weights make up for unequal probabilities; 1: wholly."""
+    importance_exponent_end: float = 1.0
+    """β at the last step, linear in between."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +150,7 @@ class TrainConfig:
     """A whole run. A step is an agent step, 4 emulator frames."""
 
     preset: str = "custom"
-    """Name of the recipe the settings started from."""
+    """Name of the recipe the settings started from; `pixelq train` takes it as its first word."""
     game: str = "breakout"
     """ROM name or Gymnasium id; see `pixelq games`."""
     seed: int = 1
@@ -156,6 +171,8 @@ class TrainConfig:
     """Steps between two checkpoints."""
     keep_checkpoints: int = 2
     """Newest checkpoints kept, at least two."""
+    keep_going: bool = False
+    """Train on when the disk takes no more, and try again at the next checkpoint; else stop."""
     notebook_log: bool = False
     """Print the Keras example's own line whenever the target network is copied."""
     stop_on: Literal["none", "return_per_life", "return_per_game"] = "none"
@@ -191,8 +208,19 @@ class _Bound(typing.NamedTuple):
     wanted: str
 
 
+_MOST = 10**15  # of anything: beyond it libraries' integers overflow
+
+
 def _at_least(path: str, low: float) -> _Bound:
     return _Bound(path, lambda value: value >= low, f"at least {low:,}")
+
+
+def _between(path: str, low: int, high: int) -> _Bound:
+    return _Bound(path, lambda value: low <= value <= high, f"between {low:,} and {high:,}")
+
+
+def _finite(path: str) -> _Bound:
+    return _Bound(path, lambda value: True, "a finite number")
 
 
 def _above(path: str, low: float) -> _Bound:
@@ -206,32 +234,42 @@ def _share(path: str) -> _Bound:
 _BOUNDS = (
     _Bound("seed", lambda value: 0 <= value < 2**31, "between 0 and 2147483647"),
     _at_least("total_steps", 1),
-    _Bound("envs", lambda value: 1 <= value <= 4096, "between 1 and 4,096"),
+    _between("envs", 1, 4096),
     _Bound("threads", lambda value: 0 <= value <= 1024, "between 0 (one a core) and 1,024"),
     _at_least("log_every_steps", 1),
     _at_least("checkpoint_every_steps", 1),
     _at_least("keep_checkpoints", 2),
-    _at_least("window_episodes", 1),
+    _finite("stop_at"),
+    _between("window_episodes", 1, 1_000_000),
     _at_least("video_every_episodes", 0),
     _at_least("video_min_seconds", 0),
     _at_least("keep_videos", 1),
     _at_least("target_period_steps", 1),
     _share("env.sticky"),
-    _at_least("env.noop_max", 0),
-    _at_least("env.max_frames_per_game", FRAME_SKIP),
+    _between("env.noop_max", 0, 10_000),
+    _between("env.max_frames_per_game", FRAME_SKIP, 10**9),
     _at_least("env.max_steps_per_life", 0),
-    _Bound("network.channels", lambda value: len(value) == 3 and min(value) >= 1, "three counts of at least 1"),
-    _at_least("network.hidden", 1),
+    _Bound(
+        "network.channels",
+        lambda value: len(value) == 3 and min(value) >= 1 and max(value) <= 1024,
+        "three counts between 1 and 1,024",
+    ),
+    _between("network.hidden", 1, 16_384),
     _share("algo.gamma"),
-    _Bound("algo.n_step", lambda value: 1 <= value <= 100, "between 1 and 100"),
+    _between("algo.n_step", 1, 100),
+    _finite("algo.terminal_target"),
     _above("optimiser.learning_rate", 0),
     _above("optimiser.epsilon", 0),
     _Bound("optimiser.decay", lambda value: 0 <= value < 1, "at least 0 and below 1"),
     _above("optimiser.clip_norm", 0),
     _at_least("replay.capacity", 1),
-    _at_least("replay.batch_size", 1),
+    _between("replay.batch_size", 1, 65_536),
     _at_least("replay.train_period", 1),
     _at_least("replay.learn_start", 1),
+    _share("replay.priority_exponent"),
+    _above("replay.priority_epsilon", 0),
+    _share("replay.importance_exponent_start"),
+    _share("replay.importance_exponent_end"),
     _share("exploration.start"),
     _share("exploration.end"),
     _at_least("exploration.decay_steps", 0),
@@ -262,9 +300,11 @@ def validate(config: TrainConfig) -> None:
         value = _value(config, path)
         if (isinstance(value, float) and not math.isfinite(value)) or not ok(value):
             raise ConfigError(f"{option(path)} is {value}: must be {wanted}")
+        if isinstance(value, int) and value > _MOST:
+            raise ConfigError(f"{option(path)} is {value}: must be at most {_MOST:,}")
     replay, exploration = config.replay, config.exploration
-    if not math.isfinite(config.stop_at):
-        raise ConfigError(f"--stop-at is {config.stop_at}: must be a number")
+    if config.algo.terminal_target is not None and config.algo.gamma**config.algo.n_step == 0:
+        raise ConfigError("--algo.gamma is 0 with an --algo.terminal-target: every step would count as terminal")
     if exploration.end > exploration.start:
         raise ConfigError(
             f"--exploration.end is {exploration.end}: must not be above --exploration.start ({exploration.start})"
@@ -299,13 +339,13 @@ def from_json(kind: type, values: dict[str, Any], path: str = "") -> Any:
         ConfigError: a name that `kind` does not have or a value of another type.
     """
     if not isinstance(values, dict):
-        raise ConfigError(f"config: {path or 'the whole'} must be an object")
+        raise ConfigError(f'"{path}" must be an object' if path else "the settings must be an object")
     hints = typing.get_type_hints(kind)
     built: dict[str, Any] = {}
     for name, value in values.items():
         where = f"{path}.{name}" if path else name
         if name not in hints:
-            raise ConfigError(f'config: unknown setting "{where}"')
+            raise ConfigError(f'unknown setting "{where}"')
         built[name] = _typed(hints[name], value, where)
     return kind(**built)
 
@@ -327,5 +367,15 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
     else:
         ok = type(value) is hint
     if not ok:
-        raise ConfigError(f'config: "{where}" is {value!r}, which is not {getattr(hint, "__name__", hint)}')
+        raise ConfigError(f'"{where}" is {value!r}: must be {_in_words(hint)}')
     return value
+
+
+def _in_words(hint: Any) -> str:
+    """What a JSON value of a type is."""
+    args = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(map(repr, args))
+    if typing.get_origin(hint) is tuple:
+        return f"{len(args)} whole numbers"
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[hint]

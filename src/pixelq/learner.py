@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pixelq.algos import ALGOS
 from pixelq.config import TrainConfig
+from pixelq.divergence import DivergenceWatch, all_finite
 from pixelq.networks import QNetwork
 from pixelq.optimisers import clip_global, clip_per_variable, make_optimiser
 from pixelq.types import Batch
@@ -72,14 +73,23 @@ class Learner:
         self._q_sum = torch.zeros((), device=device)
         self._count = 0
         self.updates = 0
+        self._watch = DivergenceWatch(device)
 
-    def update(self, batch: Batch) -> None:
-        """Move the online network by one batch; waits for nothing on the device."""
+    def update(self, batch: Batch) -> Tensor:
+        """Move the online network by one batch; waits for nothing on the device.
+
+        Args:
+            batch: transitions; each one's loss counts by its weight before the mean is taken.
+
+        Returns:
+            The errors [B] of the batch before the move, on the device.
+        """
         output = self._algo.loss(self._config.algo, self.online, self.target, batch)
-        loss = output.loss.mean()
+        loss = (batch.weight * output.loss).mean()
         self.online.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._gradients_to_masters()
+        self._watch.note(loss.detach(), output.q_tm1, batch, self._gradients())
         self._clip()
         self._optimiser.step()
         self._masters_to_working()
@@ -87,6 +97,7 @@ class Learner:
         self._q_sum += output.q_tm1.mean()
         self._count += 1
         self.updates += 1
+        return output.error
 
     def _gradients_to_masters(self) -> None:
         for index in self._lowered:
@@ -97,8 +108,11 @@ class Learner:
                 master.grad = torch.empty_like(master)
             master.grad.copy_(gradient)
 
+    def _gradients(self) -> list[Tensor]:
+        return [master.grad for master in self._masters if master.grad is not None]
+
     def _clip(self) -> None:
-        gradients = [master.grad for master in self._masters if master.grad is not None]
+        gradients = self._gradients()
         if self._config.optimiser.clip == "per_variable":
             clip_per_variable(gradients, self._config.optimiser.clip_norm)
         elif self._config.optimiser.clip == "global":
@@ -127,6 +141,16 @@ class Learner:
         self._count = 0
         return metrics
 
+    def trouble(self) -> tuple[int, str] | None:
+        """Whether the loss, or anything that `weights` and `state` give, is no longer finite; waits for the device.
+
+        Returns:
+            None if all is well; else how many updates ago it began, 0 being the last, and that update in words.
+        """
+        if not self._watch.found and all_finite([*self.weights().values(), *self.state().values()]):
+            return None
+        return self._watch.describe()
+
     def weights(self) -> dict[str, Tensor]:
         """The online network's float32 weights by name, as an agent file holds them."""
         return {name: master.detach() for name, master in zip(self._names, self._masters, strict=True)}
@@ -135,6 +159,8 @@ class Learner:
     def load_weights(self, weights: dict[str, Tensor]) -> None:
         """Set online and target network to float32 weights of the same shapes."""
         for name, master in zip(self._names, self._masters, strict=True):
+            if weights[name].shape != master.shape:  # copy_ would broadcast
+                raise ValueError(f"{name} has shape {tuple(weights[name].shape)}: must be {tuple(master.shape)}")
             master.copy_(weights[name])
         self._masters_to_working()
         self.copy_to_target()

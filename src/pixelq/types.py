@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 __all__ = ["Batch", "LossOutput"]
@@ -15,6 +16,7 @@ class Batch(NamedTuple):
     r_t: Tensor  # [B] float32, sum of n discounted learning rewards
     discount_t: Tensor  # [B] float32, gamma**m, 0 where terminated
     obs_t: Tensor  # [B, 4, 84, 84] uint8
+    weight: Tensor = torch.ones(())  # [B] float32, importance weights; or a single 1 for all
 
 
 class LossOutput(NamedTuple):
@@ -22,3 +24,4 @@ class LossOutput(NamedTuple):
 
     loss: Tensor  # [B] float32, per sample, differentiable
     q_tm1: Tensor  # [B, A] float32, detached: the online network's values, for the metrics
+    error: Tensor  # [B] float32, detached: its size becomes the transition's priority

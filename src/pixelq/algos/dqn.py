@@ -22,7 +22,7 @@ def loss(config: DQNConfig, online: QNetwork, target: QNetwork, batch: Batch) ->
         batch: transitions.
 
     Returns:
-        Losses [B] and the online values [B, A].
+        Losses [B], the online values [B, A] and the temporal-difference errors [B].
 
     Source: Mnih et al. 2015, Methods, Algorithm 1.
     """
@@ -34,4 +34,4 @@ def loss(config: DQNConfig, online: QNetwork, target: QNetwork, batch: Batch) ->
         # `updated * (1 − done) − done` in the notebook: the target itself, the last reward being dropped
         r_t = torch.where(batch.discount_t == 0, config.terminal_target, r_t)
     error = td.q_learning(q_tm1, batch.a_tm1, r_t, batch.discount_t, q_t)
-    return LossOutput(_PENALTIES[config.loss](error), q_tm1.detach())
+    return LossOutput(_PENALTIES[config.loss](error), q_tm1.detach(), error.detach())

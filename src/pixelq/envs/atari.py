@@ -102,9 +102,7 @@ class AtariEnvs:
         self, state: Mapping[str, NDArray[np.generic]], progress: Callable[[int, int], None] | None = None
     ) -> StepResult:
         """Replay the logs; games with shorter ones idle first, so that all arrive together."""
-        lengths = state["lengths"].astype(np.int64)
-        if len(lengths) != self.num_envs:
-            raise CheckpointError(f"the checkpoint holds {len(lengths)} games: this run has {self.num_envs}")
+        lengths = self._checked(state)["lengths"].astype(np.int64)
         ticks = int(lengths.max())
         self._load_logs(lengths, state["actions"].astype(np.uint8))
         self._seeds = state["seeds"].astype(np.int64)
@@ -113,7 +111,7 @@ class AtariEnvs:
         rows = np.arange(self.num_envs)
         self._reset_to_seeds(np.ones(self.num_envs, np.bool_))
         for tick in range(ticks):
-            if progress is not None and tick % 100 == 0:
+            if progress is not None and tick % 20 == 0:
                 progress(tick * self.num_envs, ticks * self.num_envs)
             if tick and (starts == tick).any():
                 self._reset_to_seeds(starts == tick)
@@ -129,11 +127,22 @@ class AtariEnvs:
             raise CheckpointError("the checkpoint's games play differently here: use the ale-py that wrote it")
         return last
 
+    def restart(self, state: Mapping[str, NDArray[np.generic]]) -> StepResult:
+        """Start every game from the seed that it would have been given next."""
+        self._seedings = self._checked(state)["seedings"].astype(np.int64)
+        return self._seed_games(np.ones(self.num_envs, np.bool_))
+
     def close(self) -> None:
         """Stop the games' threads; may be called twice."""
         if not self._vector.closed:
             self._vector.close()
             del self._vector.ale  # its threads end with it
+
+    def _checked(self, state: Mapping[str, NDArray[np.generic]]) -> Mapping[str, NDArray[np.generic]]:
+        held = len(state["lengths"])
+        if held != self.num_envs:
+            raise CheckpointError(f"the checkpoint holds {held} games: this run has {self.num_envs}")
+        return state
 
     def _current(self) -> StepResult:
         if self._last is None or self._in_flight:

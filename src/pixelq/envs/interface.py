@@ -63,6 +63,20 @@ class VectorEnvs(Protocol):
         """
         ...
 
+    def restart(self, state: Mapping[str, NDArray[np.generic]]) -> StepResult:
+        """Give up the games of `state`, on a new instance made with the same arguments, and start others.
+
+        Args:
+            state: what `state` gave.
+
+        Returns:
+            Their first result, `reset` being True for all; no game that was played before is played again.
+
+        Raises:
+            CheckpointError: the state is of other games.
+        """
+        ...
+
     def close(self) -> None:
         """Stop the games' threads; may be called twice."""
         ...

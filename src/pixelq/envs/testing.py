@@ -145,6 +145,12 @@ class CounterEnv:
         self._now = _Counts(**_copied(state, self.num_envs))
         return self.recv()
 
+    def restart(self, state: Mapping[str, NDArray[np.generic]]) -> StepResult:
+        """Start the episode after the one at hand, in every game."""
+        now = _Counts(**_copied(state, self.num_envs))
+        self._now = self._start()._replace(episode=now.episode + 1, played=now.played)
+        return self.recv()
+
     def close(self) -> None:
         """Nothing to stop."""
 
@@ -246,16 +252,24 @@ class Catch:
         self._now = _Board(**_copied(state, self.num_envs))
         return self.recv()
 
+    def restart(self, state: Mapping[str, NDArray[np.generic]]) -> StepResult:
+        """Give up the ball that falls and start the next game."""
+        balls = _Board(**_copied(state, self.num_envs)).dropped
+        self._now = self._start(-(-balls // _BALLS) * _BALLS)
+        return self.recv()
+
     def close(self) -> None:
         """Nothing to stop."""
 
-    def _start(self) -> _Board:
+    def _start(self, dropped: NDArray[np.int64] | None = None) -> _Board:
+        """A game's first board, after so many balls."""
         zeros, yes = np.zeros(self.num_envs, np.int64), np.ones(self.num_envs, np.bool_)
+        dropped = zeros if dropped is None else dropped
         paddle = zeros + _LAST // 2
-        column, drift = self._new_ball(zeros)
+        column, drift = self._new_ball(dropped)
         obs = np.zeros((self.num_envs, 4, 84, 84), np.uint8)
         obs = self._pushed(obs, yes, paddle, zeros, column)
-        return _Board(obs, paddle, zeros, column, drift, zeros + 1, zeros.astype(np.float32), ~yes, yes)
+        return _Board(obs, paddle, zeros, column, drift, dropped + 1, zeros.astype(np.float32), ~yes, yes)
 
     def _new_ball(self, dropped: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Column and drift of each game's next ball."""

@@ -1,10 +1,12 @@
 """Who plays, a trained agent or chance alone, and the games that a protocol gives them."""
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelq.actor import epsilon_greedy
 from pixelq.agent import Agent
 from pixelq.config import EnvConfig
 from pixelq.envs import VectorEnvs, make_envs
@@ -51,10 +53,10 @@ class Policy:
     def __init__(
         self, player: Player, action_meanings: tuple[str, ...], epsilon: float, generator: np.random.Generator
     ) -> None:
-        self._agent = player if isinstance(player, Agent) else None
+        self._greedy = player.act if isinstance(player, Agent) else _never
         self._num_actions = len(action_meanings)
         self._fire = fire_index(action_meanings) if fire_assist(player) else None
-        self._epsilon = epsilon
+        self._epsilon = epsilon if isinstance(player, Agent) else 1.0
         self._generator = generator
 
     def act(self, obs: NDArray[np.uint8], life_lost: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -67,13 +69,16 @@ class Policy:
         Returns:
             [N] int64.
         """
-        random = self._generator.random(len(obs)) < self._epsilon
-        actions = self._generator.integers(0, self._num_actions, len(obs))
-        if self._agent is not None and not random.all():
-            actions = np.where(random, actions, self._agent.act(obs))
+        actions = epsilon_greedy(
+            self._generator, len(obs), self._num_actions, self._epsilon, functools.partial(self._greedy, obs)
+        )
         if self._fire is not None:
             actions[life_lost] = self._fire
         return actions
+
+
+def _never(obs: NDArray[np.uint8]) -> NDArray[np.int64]:
+    raise AssertionError(f"chance alone has no greedy action for {len(obs)} games")
 
 
 def make_games(player: Player, protocol: Protocol, num_envs: int, seed: int, threads: int) -> VectorEnvs:

@@ -1,25 +1,31 @@
 """The replay memory: planes in, batches out."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from pixelq.replay.frames import RamFrames
-from pixelq.replay.ring import STACK, Ring
-from pixelq.replay.samplers import sample_uniform
+from pixelq.config import ReplayConfig
+from pixelq.replay.priorities import PRIORITY_BYTES, Priorities
+from pixelq.replay.ring import SCALAR_BYTES, Ring, rows_needed
+from pixelq.replay.samplers import Draw, draw_uniform
+from pixelq.replay.stores import describe_store, make_frames
 from pixelq.types import Batch
 
 __all__ = ["ReplayBuffer"]
 
 
 class ReplayBuffer:
-    """A memory of the newest transitions of N games, sampled uniformly.
+    """A memory of the newest transitions of N games.
 
     Args:
-        capacity: transitions held, over all games.
+        config: capacity, frame store (decided, not `auto`) and how to sample.
         num_envs: games N.
         gamma: discount a step.
         n_step: rewards summed before bootstrapping.
+        device: where batches go.
         generator: the source of chance of all sampling.
 
     Raises:
@@ -29,43 +35,119 @@ class ReplayBuffer:
     plane once, stacks rebuilt, as Mnih et al. 2015.
     """
 
-    def __init__(self, capacity: int, num_envs: int, gamma: float, n_step: int, generator: np.random.Generator) -> None:
-        # beside the transitions: the head, n − 1 rows that wait for their n steps, 3 whose stacks are cut by the seam
-        rows = -(-capacity // num_envs) + STACK - 1 + n_step
-        self.ring = Ring(rows, num_envs, RamFrames(rows * num_envs))
+    def __init__(
+        self,
+        config: ReplayConfig,
+        num_envs: int,
+        gamma: float,
+        n_step: int,
+        device: torch.device,
+        generator: np.random.Generator,
+    ) -> None:
+        rows = rows_needed(config.capacity, num_envs, n_step)
+        self.ring = Ring(rows, num_envs, make_frames(config.store, rows * num_envs, device))
+        self._store = config.store
+        self._priorities = None
+        if config.sampling == "prioritised":
+            self._priorities = Priorities(self.ring, n_step, config.priority_exponent, config.priority_epsilon)
         self._gamma = gamma
         self._n_step = n_step
+        self._device = device
         self.generator = generator
 
     def __len__(self) -> int:
-        """Rows held times games: the transitions, the ignored steps counted in."""
-        return (self.ring.head - self.ring.oldest) * self.ring.num_envs
+        """Rows whose n steps are known times games: the transitions, the ignored steps counted in."""
+        return max(0, self.ring.head - self._n_step + 1 - self.ring.oldest) * self.ring.num_envs
 
-    def sample(self, batch_size: int, device: torch.device) -> Batch:
-        """Draw a batch uniformly, with replacement.
+    def describe(self) -> str:
+        """What it keeps where and how much memory it takes, in words."""
+        beside = SCALAR_BYTES + (PRIORITY_BYTES if self._priorities is not None else 0)
+        return describe_store(self._store, self.ring.rows * self.ring.num_envs, beside)
+
+    def append(
+        self,
+        actions: NDArray[np.int64],
+        rewards: NDArray[np.float32],
+        terminated: NDArray[np.bool_],
+        truncated: NDArray[np.bool_],
+        ignored: NDArray[np.bool_],
+        next_planes: NDArray[np.uint8],
+    ) -> None:
+        """Remember a step of all games; the arguments are those of `Ring.append`."""
+        self.ring.append(actions, rewards, terminated, truncated, ignored, next_planes)
+        if self._priorities is not None:
+            self._priorities.appended()
+
+    def restart(self, planes: NDArray[np.uint8]) -> None:
+        """Give up the games that are played, as if they were truncated, and begin others.
+
+        Args:
+            planes: [N, 84, 84] the first of the new games.
+        """
+        no = np.zeros(self.ring.num_envs, np.bool_)
+        self.append(no.astype(np.int64), no.astype(np.float32), no, no, ~no, planes)
+
+    def draw(self, batch_size: int, importance_exponent: float) -> Draw:
+        """Draw transitions, with replacement.
 
         Args:
             batch_size: B.
-            device: where the tensors go.
+            importance_exponent: β, for the weights of prioritised sampling; uniform ones are all 1.
 
-        Returns:
-            A batch whose shapes are in `pixelq.types.Batch`.
+        Raises:
+            ValueError: the memory holds no transition.
         """
-        rows, envs = sample_uniform(self.ring, batch_size, self._n_step, self.generator)
-        return self.batch(rows, envs, device)
+        if self._priorities is not None:
+            return self._priorities.draw(batch_size, importance_exponent, self.generator)
+        return draw_uniform(self.ring, batch_size, self._n_step, self.generator)
 
-    def batch(self, rows: NDArray[np.int64], envs: NDArray[np.int64], device: torch.device) -> Batch:
-        """The transitions that begin at the given global rows and games, [B] each."""
+    def batch(self, draw: Draw) -> Batch:
+        """What was drawn, on the device; shapes are in `pixelq.types.Batch`."""
+        rows, envs = draw.rows, draw.envs
         returns, discounts, ends = self._n_step_returns(rows, envs)
         stacks = self.ring.stacks(np.concatenate([rows, ends]), np.concatenate([envs, envs]))
+        stacks = stacks.to(self._device, non_blocking=True)
         actions = self.ring.actions[rows % self.ring.rows, envs].astype(np.int64)
-        arrays = (stacks[: len(rows)], actions, returns, discounts, stacks[len(rows) :])
-        return Batch(*(torch.from_numpy(array).to(device, non_blocking=True) for array in arrays))
+        return Batch(
+            obs_tm1=stacks[: len(rows)],
+            a_tm1=self._tensor(actions),
+            r_t=self._tensor(returns),
+            discount_t=self._tensor(discounts),
+            obs_t=stacks[len(rows) :],
+            weight=self._tensor(draw.weight),
+        )
+
+    def _tensor(self, array: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(array).to(self._device, non_blocking=True)
+
+    def learned(self, draw: Draw, errors: Tensor) -> None:
+        """Tell the memory how wrong the network was about a batch; waits for nothing on the device.
+
+        Args:
+            draw: the batch.
+            errors: [B] on any device.
+        """
+        if self._priorities is not None:
+            self._priorities.learned(draw, errors)
+
+    def state(self) -> dict[str, NDArray[np.float64]]:
+        """What there is to save beside the ring and the generator: nothing, if sampling is uniform."""
+        return {} if self._priorities is None else self._priorities.state()
+
+    def restore(self, state: Mapping[str, NDArray[np.float64]]) -> None:
+        """The inverse of `state`, after the ring is restored.
+
+        Raises:
+            KeyError: of a memory that was sampled otherwise.
+            ValueError: of a memory of another size.
+        """
+        if self._priorities is not None:
+            self._priorities.restore(state)
 
     def _n_step_returns(
         self, rows: NDArray[np.int64], envs: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-        """Sum up to n rewards, stopping where the episode terminated (discount 0) or was truncated (bootstraps there).
+        """Sum up to n rewards, stopping where the episode terminated (discount 0) or was cut off (bootstraps there).
 
         Source: Sutton & Barto 2018, "Reinforcement Learning", eq. 7.1.
         """
@@ -74,6 +156,7 @@ class ReplayBuffer:
         going = np.ones(len(rows), np.bool_)
         for step in range(self._n_step):
             at = (rows + step) % ring.rows
+            going &= ~ring.ignored[at, envs]  # the game was given up without a flag in the row before
             ended = ring.terminated[at, envs]
             returns += going * discounts * ring.rewards[at, envs]
             discounts = np.where(going, discounts * self._gamma * ~ended, discounts)

@@ -1,28 +1,32 @@
 """Frame stores: where the planes of a replay memory live. One slot holds one 84×84 plane."""
 
-import os
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from pixelq.errors import PixelqError
+from pixelq.replay.memory import require_memory
 
-__all__ = ["PLANE_BYTES", "FrameStore", "RamFrames", "available_memory", "require_memory"]
+__all__ = ["NO_PLANE", "PLANE_BYTES", "PLANE_SHAPE", "DeviceFrames", "FrameStore", "RamFrames"]
 
 PLANE_SHAPE = (84, 84)
 PLANE_BYTES = 84 * 84
+NO_PLANE = -1  # the slot number that stands for a plane of zeros
 
 
 class FrameStore(Protocol):
     """Planes by slot number; writing a slot again replaces its plane."""
 
     def write(self, first_slot: int, planes: NDArray[np.uint8]) -> None:
-        """Store planes [K, 84, 84] in the slots `first_slot … first_slot + K − 1`."""
+        """Store planes [K, 84, 84] in the slots `first_slot … first_slot + K − 1`.
 
-    def read(self, slots: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The planes of slots [K] as a new array [K, 84, 84]."""
+        Slots are written in their order, from any first one on; after the last comes slot 0 again.
+        """
+
+    def read(self, slots: NDArray[np.int64]) -> Tensor:
+        """The planes of slots [...], each written before or `NO_PLANE`, as a new tensor [..., 84, 84] uint8."""
 
 
 class RamFrames:
@@ -37,45 +41,42 @@ class RamFrames:
 
     def __init__(self, slots: int) -> None:
         require_memory(slots * PLANE_BYTES, "the replay memory")
-        self._planes = np.empty((slots, *PLANE_SHAPE), np.uint8)
+        self._planes = np.empty((slots + 1, *PLANE_SHAPE), np.uint8)
+        self._planes[NO_PLANE] = 0  # the last one
 
     def write(self, first_slot: int, planes: NDArray[np.uint8]) -> None:
         """Store planes [K, 84, 84] in the slots from `first_slot` on."""
         self._planes[first_slot : first_slot + len(planes)] = planes
 
-    def read(self, slots: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The planes of slots [K] as a new array [K, 84, 84]."""
-        return self._planes[slots]
+    def read(self, slots: NDArray[np.int64]) -> Tensor:
+        """The planes of slots [...] as a new tensor [..., 84, 84] on the CPU."""
+        return torch.from_numpy(self._planes[slots])
 
 
-def available_memory() -> int | None:
-    """Bytes of memory that can still be taken, by the machine's and the container's account; None if unknown."""
-    found = []
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                found.append(int(line.split()[1]) * 1024)
-    elif "SC_AVPHYS_PAGES" in os.sysconf_names:
-        found.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and used.exists() and limit.read_text().strip() != "max":
-        found.append(int(limit.read_text()) - int(used.read_text()))
-    return min(found) if found else None
-
-
-def require_memory(needed: int, purpose: str) -> None:
-    """Refuse before allocating what the machine does not have.
+class DeviceFrames:
+    """A raw uint8 tensor on the device that learns, 7,056 bytes a slot; planes are gathered there and stay there.
 
     Args:
-        needed: bytes.
-        purpose: what for, in the error's text.
+        slots: number of slots; a GPU's memory is claimed at once.
+        device: where.
 
     Raises:
-        PixelqError: more than is free.
+        PixelqError: not enough free memory.
     """
-    free = available_memory()
-    if free is not None and needed > free:
-        raise PixelqError(
-            f"{purpose} needs {needed / 1e9:.1f} GB but {free / 1e9:.1f} GB are free: lower --replay.capacity"
-        )
+
+    def __init__(self, slots: int, device: torch.device) -> None:
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+        require_memory((slots + 1) * PLANE_BYTES, f"the replay memory on {device.type}", free)
+        self._planes = torch.empty((slots + 1, *PLANE_SHAPE), dtype=torch.uint8, device=device)
+        self._planes[slots] = 0
+        self._zeros = slots
+
+    def write(self, first_slot: int, planes: NDArray[np.uint8]) -> None:
+        """Store planes [K, 84, 84] in the slots from `first_slot` on."""
+        self._planes[first_slot : first_slot + len(planes)].copy_(torch.from_numpy(planes), non_blocking=True)
+
+    def read(self, slots: NDArray[np.int64]) -> Tensor:
+        """The planes of slots [...] as a new tensor [..., 84, 84] on the device; waits for nothing there."""
+        where = torch.from_numpy(np.where(slots == NO_PLANE, self._zeros, slots).reshape(-1))
+        planes = self._planes.index_select(0, where.to(self._planes.device, non_blocking=True))
+        return planes.view(*slots.shape, *PLANE_SHAPE)

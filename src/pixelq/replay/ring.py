@@ -9,12 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from pixelq.replay.frames import FrameStore
+from pixelq.replay.frames import NO_PLANE, PLANE_SHAPE, FrameStore
 
-__all__ = ["STACK", "Ring", "Rows"]
+__all__ = ["SCALAR_BYTES", "STACK", "Ring", "Rows", "rows_needed"]
 
 STACK = 4  # planes in an observation
+SCALAR_BYTES = 9  # a slot takes beside its plane
 _AGE_LIMIT = 255  # only ages below STACK - 1 matter
 
 
@@ -28,6 +30,12 @@ class Rows(NamedTuple):
     truncated: NDArray[np.bool_]
     ignored: NDArray[np.bool_]
     ages: NDArray[np.uint8]
+
+
+def rows_needed(capacity: int, num_envs: int, n_step: int) -> int:
+    """Rows of a ring that holds so many transitions of N games whose n steps are known, once it is full."""
+    # beside the transitions: the head, n − 1 rows that wait for their n steps, 3 whose stacks are cut by the seam
+    return -(-capacity // num_envs) + STACK - 1 + n_step
 
 
 class Ring:
@@ -96,16 +104,12 @@ class Ring:
         self.ages[at] = ages
         self._frames.write(at * self.num_envs, planes)
 
-    def stacks(self, rows: NDArray[np.int64], envs: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def stacks(self, rows: NDArray[np.int64], envs: NDArray[np.int64]) -> Tensor:
         """Observations of the given rows and games, [K] each, as [K, 4, 84, 84], zeros before a game's start."""
         back = np.arange(STACK - 1, -1, -1)
         slots = (rows[:, None] - back) % self.rows * self.num_envs + envs[:, None]  # [K, 4]
-        missing = back > self.ages[rows % self.rows, envs][:, None]
-        slots[missing] = slots[:, -1:].repeat(STACK, 1)[missing]  # read nothing that may be another game's
-        unique, inverse = np.unique(slots, return_inverse=True)
-        planes: NDArray[np.uint8] = self._frames.read(unique)[inverse.reshape(slots.shape)]
-        planes[missing] = 0
-        return planes
+        slots[back > self.ages[rows % self.rows, envs][:, None]] = NO_PLANE  # not what may be another game's
+        return self._frames.read(slots)
 
     def is_transition(self, rows: NDArray[np.int64], envs: NDArray[np.int64], n_step: int) -> NDArray[np.bool_]:
         """Which of the slots [K] can be sampled: whole stack held, n steps known, action not ignored."""
@@ -116,8 +120,7 @@ class Ring:
     def read_rows(self, start: int, end: int) -> Rows:
         """Complete rows start … end − 1, all still held, as copies."""
         at = np.arange(start, end) % self.rows
-        slots = at[:, None] * self.num_envs + np.arange(self.num_envs)
-        planes = self._frames.read(slots.reshape(-1)).reshape(end - start, self.num_envs, 84, 84)
+        planes = self._frames.read(self._slots(at)).cpu().numpy()
         flags = (self.terminated[at], self.truncated[at], self.ignored[at])
         return Rows(planes, self.actions[at], self.rewards[at], *flags, self.ages[at])
 
@@ -135,16 +138,19 @@ class Ring:
             self.actions[to], self.rewards[to] = rows.actions[part], rows.rewards[part]
             self.terminated[to], self.truncated[to] = rows.terminated[part], rows.truncated[part]
             self.ignored[to], self.ages[to] = rows.ignored[part], rows.ages[part]
-            self._frames.write(at * self.num_envs, rows.planes[part].reshape(-1, 84, 84))
+            self._frames.write(at * self.num_envs, rows.planes[part].reshape(-1, *PLANE_SHAPE))
             done = part.stop
         self.head = start + len(rows.actions)
 
     def head_row(self) -> dict[str, NDArray[np.uint8]]:
         """The head's planes [N, 84, 84] and ages [N], which no complete row holds yet."""
-        at = self.head % self.rows
-        slots = at * self.num_envs + np.arange(self.num_envs)
-        return {"planes": self._frames.read(slots), "ages": self.ages[at].copy()}
+        at = np.array(self.head % self.rows)
+        return {"planes": self._frames.read(self._slots(at)).cpu().numpy(), "ages": self.ages[at].copy()}
 
     def restore_head(self, row: dict[str, NDArray[np.uint8]]) -> None:
         """The inverse of `head_row`, after all complete rows are back."""
         self._write_head(row["planes"], row["ages"])
+
+    def _slots(self, at: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Slots [..., N] of the rows at positions [...] of the ring."""
+        return at[..., None] * self.num_envs + np.arange(self.num_envs)

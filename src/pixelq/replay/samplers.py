@@ -1,18 +1,26 @@
-"""Samplers: which transitions a batch is made of."""
+"""Samplers: which transitions a batch is made of. This one draws uniformly; `priorities` holds the other."""
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pixelq.replay.ring import Ring
 
-__all__ = ["sample_uniform"]
+__all__ = ["Draw", "draw_uniform"]
 
 _MOST_ROUNDS = 1_000
 
 
-def sample_uniform(
-    ring: Ring, batch_size: int, n_step: int, generator: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+class Draw(NamedTuple):
+    """Where the transitions of a batch begin, and how much each counts."""
+
+    rows: NDArray[np.int64]  # [B] global
+    envs: NDArray[np.int64]  # [B]
+    weight: NDArray[np.float32]  # [B] importance weights, the largest 1
+
+
+def draw_uniform(ring: Ring, batch_size: int, n_step: int, generator: np.random.Generator) -> Draw:
     """Draw transitions uniformly, with replacement.
 
     Slots are drawn over all that is held; those that are no transition (the ring's seam, a game's final
@@ -25,7 +33,7 @@ def sample_uniform(
         generator: the only source of chance.
 
     Returns:
-        Global rows [B] and games [B].
+        Transitions that all count the same.
 
     Raises:
         ValueError: the ring holds no transition.
@@ -41,5 +49,5 @@ def sample_uniform(
         envs[missing] = generator.integers(0, ring.num_envs, len(missing))
         missing = missing[~ring.is_transition(rows[missing], envs[missing], n_step)]
         if not len(missing):
-            return rows, envs
+            return Draw(rows, envs, np.ones(batch_size, np.float32))
     raise ValueError("the replay memory holds next to no transition")

@@ -83,8 +83,12 @@ class CheckpointStore:
         keep: how many of the newest checkpoints stay, at least two, so that a damaged one has one before it.
     """
 
+    newest_good: Path | None
+    """The checkpoint that this store wrote or loaded last."""
+
     def __init__(self, directory: Path, keep: int = 2) -> None:
         self.directory = directory
+        self.newest_good = None
         self._keep = max(2, keep)
         # newer than the checkpoint that was loaded: damaged, and no longer what comes next
         self._given_up: set[Path] = set()
@@ -133,6 +137,7 @@ class CheckpointStore:
                 folder.mkdir()
                 _write_folder(folder, Manifest(step, {}, entries), state, tensors, metadata or {})
             self._trusted = entries
+            self.newest_good = final.path
             sync_directory(self.directory)
             self._prune(final)
         return final.path
@@ -161,6 +166,7 @@ class CheckpointStore:
             else:
                 self._given_up = set(damage)
                 self._trusted = dict(checkpoint.manifest.chunks)
+                self.newest_good = checkpoint.path
                 return checkpoint
         if damage:
             raise CheckpointError(f"no undamaged checkpoint in {self.directory}: {next(iter(damage.values()))}")

@@ -51,12 +51,14 @@ def encode_arrays(arrays: Mapping[str, np.ndarray], file: DigestWriter) -> None:
     header = json.dumps(table, separators=(",", ":")).encode()
     size = _LENGTH_BYTES + len(header) + sum(array.nbytes for array in whole.values())
     compressor = zstandard.ZstdCompressor(level=_LEVEL)
-    with compressor.stream_writer(cast("BinaryIO", file), size=size, closefd=False) as stream:
-        stream.write(len(header).to_bytes(_LENGTH_BYTES, "little"))
-        stream.write(header)
-        for array in whole.values():
-            if array.size:  # memoryview cannot cast an empty array
-                stream.write(array.data.cast("B"))
+    # no `with`: after a failed write it would end the frame, and its own error would hide the disk's
+    stream = compressor.stream_writer(cast("BinaryIO", file), size=size, closefd=False)
+    stream.write(len(header).to_bytes(_LENGTH_BYTES, "little"))
+    stream.write(header)
+    for array in whole.values():
+        if array.size:  # memoryview cannot cast an empty array
+            stream.write(array.data.cast("B"))
+    stream.close()  # type: ignore[no-untyped-call]
 
 
 def decode_arrays(data: bytes) -> dict[str, np.ndarray]:

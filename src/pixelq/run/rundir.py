@@ -13,11 +13,14 @@ from typing import Any
 from pixelq.errors import PixelqError
 from pixelq.run.storage import reason, storage_errors, write_atomically
 
-__all__ = ["RunDir"]
+__all__ = ["RunDir", "check_agent_path"]
 
 _FOLDERS = ("checkpoints", "videos", "eval", "tb")
 # what is wrong with the path that was given, not with the machine
-_WRONG_PATH = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
+_WRONG_PATH = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP),
+    errno.ENOENT,  # in /proc, say: parents are made where they can be
+}
 
 
 @dataclass(frozen=True)
@@ -149,3 +152,21 @@ class RunDir:
             yield
         finally:
             os.close(descriptor)
+
+
+def check_agent_path(path: Path) -> None:
+    """Refuse what cannot hold an agent, by its name and kind alone; nothing is read.
+
+    Raises:
+        PixelqError: it is missing, or neither a run directory nor a `.safetensors` file.
+    """
+    try:
+        if not path.exists():
+            raise PixelqError(f"{path} does not exist: give a run directory or a .safetensors file")
+        if path.is_dir():
+            if not (path / "checkpoints").is_dir():
+                raise PixelqError(f"{path} is no run directory: it has no checkpoints folder")
+        elif path.suffix != ".safetensors":
+            raise PixelqError(f"{path} is no agent file: pixelq loads .safetensors only")
+    except OSError as error:
+        raise PixelqError(f"cannot read {path}: {reason(error)}") from error

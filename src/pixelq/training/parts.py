@@ -17,6 +17,7 @@ from pixelq.envs.fire import fire_index
 from pixelq.games import TEST_GAMES, resolve_game
 from pixelq.learner import Learner, has_fast_bfloat16
 from pixelq.replay import ReplayBuffer
+from pixelq.replay.stores import choose_store
 from pixelq.run.seeding import stream, stream_seed
 
 __all__ = ["Parts", "make_parts", "resolve"]
@@ -68,6 +69,9 @@ def resolve(config: TrainConfig) -> TrainConfig:
         device=device.type,  # type: ignore[arg-type]
         precision=precision,
         threads=config.threads or _cores(),
+        replay=dataclasses.replace(
+            config.replay, store=choose_store(config.replay.store, config.replay.capacity, device)
+        ),
         env=dataclasses.replace(config.env, sticky=None if game.name in TEST_GAMES else sticky),
     )
 
@@ -85,10 +89,11 @@ def make_parts(config: TrainConfig) -> Parts:
     torch.set_num_threads(config.threads)
     device = torch.device(config.device)
     buffer = ReplayBuffer(
-        config.replay.capacity,
+        config.replay,
         config.envs,
         config.algo.gamma,
         config.algo.n_step,
+        device,
         stream(config.seed, "replay"),
     )
     threads = min(config.threads, config.envs)

@@ -1,13 +1,16 @@
 """What a person sees of a run: a live bar on a terminal, plain lines elsewhere."""
 
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from pixelq.config import TrainConfig
 
-__all__ = ["PlainProgress", "Progress", "RichProgress", "make_progress"]
+__all__ = ["PlainProgress", "Progress", "RichProgress", "follow_restoring", "make_progress"]
+
+_LONG_SECONDS = 10  # from which on restoring exactly may not be worth the wait
 
 
 class Progress(Protocol):
@@ -81,50 +84,56 @@ class PlainProgress:
         """Print the record's figures."""
         figures = "  ".join(f"{name} {value}" for name, value in _summary(record, self._total).items())
         share = 100 * record["step"] / self._total
-        print(f"step {record['step']:,} ({share:.1f}%)  {figures}", flush=True)
+        _print(f"step {record['step']:,} ({share:.1f}%)  {figures}")
 
     def note(self, text: str) -> None:
         """Print it."""
-        print(text, flush=True)
+        _print(text)
 
     def restoring(self, done: int, total: int) -> None:
         """Print at every quarter."""
         quarter = 4 * done // max(total, 1)
         if quarter != self._quarter:
             self._quarter = quarter
-            print(f"restoring the games: {25 * quarter}%", flush=True)
+            _print(f"restoring the games: {25 * quarter}%")
+
+
+def _print(text: str) -> None:
+    """Print a line; a log file on a full disk is no reason to end a run, a pipe that nobody reads is."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
 
 
 class RichProgress:
     """A live bar with the latest figures beneath it."""
 
     def __init__(self, config: TrainConfig) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.console import Console, Group
+        from rich.live import Live
+        from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
+        from rich.text import Text
 
-        self._config = config
-        self._bar = Bar(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("\n  {task.fields[figures]}"),
-            console=Console(),
-            refresh_per_second=2,
-            expand=True,
-        )
-        self._task = self._bar.add_task(config.game, total=config.total_steps, figures="…")
+        self._total = config.total_steps
+        columns = (BarColumn(bar_width=None), TaskProgressColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._bar = Bar(TextColumn("[bold]{task.description}"), *columns, expand=True)
+        self._task = self._bar.add_task(f"{config.preset} {config.game}", total=config.total_steps)
+        self._figures = Text("  the figures come with the first line of metrics", style="dim")
+        self._live = Live(Group(self._bar, self._figures), console=Console(), refresh_per_second=2)
         self._restoring: Any = None
 
     def __enter__(self) -> Self:
         """Start the display."""
-        self._bar.start()
+        self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Stop it and leave its last state on the screen."""
-        self._bar.stop()
+        self._live.stop()
 
     def advance(self, step: int) -> None:
         """Move the bar."""
@@ -132,20 +141,19 @@ class RichProgress:
 
     def metrics(self, record: Mapping[str, Any]) -> None:
         """Renew the figures."""
-        figures = "  ".join(
-            f"[dim]{name}[/dim] [cyan]{value}[/cyan]"
-            for name, value in _summary(record, self._config.total_steps).items()
-        )
-        self._bar.update(self._task, completed=record["step"], figures=figures)
+        self._bar.update(self._task, completed=record["step"])
+        self._figures.truncate(0)
+        for name, value in _summary(record, self._total).items():
+            self._figures.append(f"  {name} ", style="dim").append(value, style="cyan")
 
     def note(self, text: str) -> None:
         """Print above the bar."""
-        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def restoring(self, done: int, total: int) -> None:
         """Show a second bar while the games are replayed."""
         if self._restoring is None:
-            self._restoring = self._bar.add_task("restoring the games", total=total, figures="")
+            self._restoring = self._bar.add_task("restoring the games", total=total)
         self._bar.update(self._restoring, completed=done)
         if done >= total:
             self._bar.remove_task(self._restoring)
@@ -155,3 +163,29 @@ class RichProgress:
 def make_progress(config: TrainConfig) -> Progress:
     """The live display if standard output is a terminal, else plain lines."""
     return RichProgress(config) if sys.stdout.isatty() else PlainProgress(config)
+
+
+def follow_restoring(show: Progress) -> Callable[[int, int], None]:
+    """Show how far the games are replayed, and say, as soon as a few steps are timed, how long it will take.
+
+    Args:
+        show: where to.
+
+    Returns:
+        What takes the steps replayed and to replay, at first 0.
+    """
+    started = time.monotonic()
+    told = False
+
+    def follow(done: int, total: int) -> None:
+        nonlocal started, told
+        show.restoring(done, total)
+        if not done:
+            started = time.monotonic()
+        elif done < total and not told:
+            told = True
+            seconds = (time.monotonic() - started) / done * total
+            hint = "; --fresh-games would skip it" if seconds >= _LONG_SECONDS else ""
+            show.note(f"replaying the games: {total:,} steps, about {seconds:.0f} s{hint}")
+
+    return follow

@@ -4,11 +4,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelq.actor import epsilon_at
+from pixelq.config import TrainConfig
 from pixelq.envs import StepResult
+from pixelq.schedules import linear
 from pixelq.training.parts import Parts
 from pixelq.training.session import Session, crossed
 
-__all__ = ["begin", "learn", "remember", "replay_loop", "updates_due"]
+__all__ = ["begin", "importance_exponent_at", "learn", "remember", "replay_loop", "updates_due"]
 
 
 def begin(parts: Parts) -> None:
@@ -56,13 +58,21 @@ def updates_due(step: int, before: int, train_period: int) -> int:
     return step // train_period - before // train_period
 
 
+def importance_exponent_at(config: TrainConfig, step: int) -> float:
+    """β of prioritised sampling after `step` steps are done (Schaul et al. 2016, section 3.4)."""
+    replay = config.replay
+    return linear(step, replay.importance_exponent_start, replay.importance_exponent_end, config.total_steps)
+
+
 def learn(parts: Parts) -> None:
     """Do the updates owed for the last step of the games, and copy the target network when its time has come."""
     config, step = parts.config, parts.step
     before = max(step - config.envs, 0)
     if len(parts.buffer) >= config.replay.learn_start:
         for _ in range(updates_due(step, before, config.replay.train_period)):
-            parts.learner.update(parts.buffer.sample(config.replay.batch_size, parts.device))
+            draw = parts.buffer.draw(config.replay.batch_size, importance_exponent_at(config, step))
+            errors = parts.learner.update(parts.buffer.batch(draw))
+            parts.buffer.learned(draw, errors)
     if crossed(step, before, config.target_period_steps):
         parts.learner.copy_to_target()
 
@@ -70,7 +80,7 @@ def learn(parts: Parts) -> None:
 def remember(parts: Parts, actions: NDArray[np.int64], result: StepResult, life_lost: NDArray[np.bool_]) -> None:
     """Store what happened as learning is to see it: clipped rewards, and lost lives as ends if the config says so."""
     env = parts.config.env
-    parts.buffer.ring.append(
+    parts.buffer.append(
         actions,
         np.sign(result.reward) if env.clip_rewards else result.reward,
         result.terminated | life_lost if env.life_loss_terminal else result.terminated,

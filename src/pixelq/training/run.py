@@ -4,21 +4,23 @@ import dataclasses
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pixelq.agent import load_agent
-from pixelq.config import TrainConfig, from_json, to_json, validate
+from pixelq.config import TrainConfig, from_json, to_json
 from pixelq.envs.episodes import EpisodeTracker
 from pixelq.errors import PixelqError
-from pixelq.run.checkpoint import CheckpointStore
+from pixelq.run.checkpoint import Checkpoint, CheckpointStore
 from pixelq.run.metrics import MetricsLog
 from pixelq.run.provenance import provenance
 from pixelq.run.rundir import RunDir
+from pixelq.training.changes import allowed_changes
 from pixelq.training.parts import Parts, make_parts, resolve
-from pixelq.training.progress import Progress, make_progress
+from pixelq.training.progress import Progress, follow_restoring, make_progress
 from pixelq.training.replay_loop import begin, replay_loop
+from pixelq.training.saving import Saver
 from pixelq.training.session import Session
-from pixelq.training.state import restore_parts, save_parts, saved_arrays
+from pixelq.training.state import restore_parts, restore_with_fresh_games, save_parts, saved_arrays
 from pixelq.training.videos import Videos
 
 __all__ = ["RunResult", "resume", "train"]
@@ -53,6 +55,8 @@ def train(
 
     Raises:
         PixelqError: a setting, path or agent that cannot be used.
+        StorageError: the disk takes no more.
+        DivergedError: the loss or the weights became NaN.
     """
     config = resolve(config)
     if Path(run_dir).exists():
@@ -62,14 +66,16 @@ def train(
         if init is not None:
             _load_initial(parts, init)
         run = RunDir.create(run_dir)
-        with run.lock():
-            run.write_json("config.json", to_json(config))
+        show = progress or make_progress(config)
+        with run.lock(), show:
             run.write_json("provenance.json", provenance())
             begin(parts)
             store = CheckpointStore(run.checkpoints, config.keep_checkpoints)
             with closing(MetricsLog(run.metrics, run.tb)) as log:
                 chunks = save_parts(store, parts, [], log.offset())
-                return _go_on(run, parts, log, store, chunks, progress or make_progress(config))
+                # last, so that what has a config.json can be resumed
+                run.write_json("config.json", to_json(config))
+                return _go_on(run, parts, Saver(parts, log, store, chunks, show.note), show)
 
 
 def resume(
@@ -77,52 +83,88 @@ def resume(
     device: str | None = None,
     total_steps: int | None = None,
     progress: Progress | None = None,
+    *,
+    threads: int | None = None,
+    checkpoint_every_steps: int | None = None,
+    keep_going: bool | None = None,
+    fresh_games: bool = False,
 ) -> RunResult:
     """Go on with a run from its newest good checkpoint.
 
     Args:
         run_dir: the run.
-        device: another device than the run's; None: the same.
-        total_steps: another length than the run's; None: the same.
+        device: another device than the run's, for this process alone; None: the same.
+        total_steps: another length from now on; None: the same.
         progress: as in `train`.
+        threads: another number of threads than the run's, for this process alone; None: the same.
+        checkpoint_every_steps: another distance between checkpoints from now on; None: the same.
+        keep_going: whether to train on when the disk takes no more, from now on; None: the same.
+        fresh_games: give up the games that were being played and start new ones, which saves the time to replay
+            them, but is no longer bit for bit the run that was never stopped.
 
     Returns:
         How the run stands; a finished run comes back as it is.
 
     Raises:
-        PixelqError: no run, no good checkpoint, another process writing it, a device that isn't there.
+        PixelqError: no run, no good checkpoint, a changed setting, another process writing it, a device that isn't
+            there.
+        StorageError, DivergedError: as in `train`.
     """
     run = RunDir.open(run_dir)
     with run.lock():
-        config = resolve(_saved_config(run, device, total_steps))
+        saved: TrainConfig = from_json(TrainConfig, run.read_json("config.json"))
+        lasting = _given(total_steps=total_steps, checkpoint_every_steps=checkpoint_every_steps, keep_going=keep_going)
+        config = resolve(dataclasses.replace(saved, **lasting, **_given(device=device, threads=threads)))
         show = progress or make_progress(config)
         store = CheckpointStore(run.checkpoints, config.keep_checkpoints)
-        checkpoint = store.load_newest(lambda line: show.note(f"{line}; using the checkpoint before it"))
+        damage: list[str] = []
+        checkpoint = store.load_newest(damage.append)
+        for line in damage:
+            show.note(f"{line}; using the checkpoint before it")
+        for change in allowed_changes(config, checkpoint):
+            show.note(change)
+        if lasting:
+            run.write_json("config.json", to_json(dataclasses.replace(saved, **lasting)))
         if checkpoint.state["solved"] or checkpoint.step >= config.total_steps:
             show.note(f"{run.path} is finished, at step {checkpoint.step:,}")
-            tracker = EpisodeTracker(config.envs, config.window_episodes)
-            tracker.restore(saved_arrays(checkpoint, "tracker"))
-            return _result(run, checkpoint.step, tracker, bool(checkpoint.state["solved"]), False)
-        parts = make_parts(config)
-        with closing(parts.envs):
-            started = time.monotonic()
-            chunks = restore_parts(parts, checkpoint, show.restoring)
-            show.note(f"resumed at step {parts.step:,}, restored in {time.monotonic() - started:.1f} s")
-            offset = int(checkpoint.state["metrics_offset"])
-            with closing(MetricsLog(run.metrics, run.tb, offset, parts.step + 1)) as log:
-                if log.missing_bytes:
-                    show.note(f"{run.metrics} lost {log.missing_bytes} bytes that were written before")
-                return _go_on(run, parts, log, store, chunks, show)
+            return _finished(run, config, checkpoint)
+        with show:
+            return _restore_and_go_on(run, config, store, checkpoint, show, fresh_games)
 
 
-def _saved_config(run: RunDir, device: str | None, total_steps: int | None) -> TrainConfig:
-    """The run's config; a new length is written down, another device is for this process alone."""
-    config: TrainConfig = from_json(TrainConfig, run.read_json("config.json"))
-    if total_steps is not None:
-        config = dataclasses.replace(config, total_steps=total_steps)
-        validate(config)
-        run.write_json("config.json", to_json(config))
-    return dataclasses.replace(config, device=device or config.device)  # type: ignore[arg-type]
+def _given(**settings: Any) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _finished(run: RunDir, config: TrainConfig, checkpoint: Checkpoint) -> RunResult:
+    tracker = EpisodeTracker(config.envs, config.window_episodes)
+    tracker.restore(saved_arrays(checkpoint, "tracker"))
+    return _result(run, checkpoint.step, tracker, bool(checkpoint.state["solved"]), False)
+
+
+def _restore_and_go_on(
+    run: RunDir,
+    config: TrainConfig,
+    store: CheckpointStore,
+    checkpoint: Checkpoint,
+    show: Progress,
+    fresh_games: bool,
+) -> RunResult:
+    parts = make_parts(config)
+    with closing(parts.envs):
+        started = time.monotonic()
+        show.note(f"restoring {checkpoint.path}")
+        if fresh_games:
+            chunks = restore_with_fresh_games(parts, checkpoint)
+        else:
+            chunks = restore_parts(parts, checkpoint, follow_restoring(show))
+        games = "with fresh games" if fresh_games else f"restored in {time.monotonic() - started:.1f} s"
+        show.note(f"resumed at step {parts.step:,}, {games}")
+        offset = int(checkpoint.state["metrics_offset"])
+        with closing(MetricsLog(run.metrics, run.tb, offset, parts.step + 1)) as log:
+            if log.missing_bytes:
+                show.note(f"{run.metrics} lost {log.missing_bytes} bytes that were written before")
+            return _go_on(run, parts, Saver(parts, log, store, chunks, show.note), show)
 
 
 def _load_initial(parts: Parts, init: str) -> None:
@@ -135,26 +177,20 @@ def _load_initial(parts: Parts, init: str) -> None:
     parts.learner.load_weights(dict(agent.network.state_dict()))
 
 
-def _go_on(
-    run: RunDir,
-    parts: Parts,
-    log: MetricsLog,
-    store: CheckpointStore,
-    chunks: list[tuple[int, int]],
-    progress: Progress,
-) -> RunResult:
+def _go_on(run: RunDir, parts: Parts, saver: Saver, show: Progress) -> RunResult:
     config = parts.config
-    videos = Videos(run.videos, config.video_every_episodes, config.video_min_seconds, config.keep_videos)
-    session = Session(parts, log, store, chunks, videos, progress)
-    with session.signals(), progress, closing(videos):
-        progress.note(
+    videos = Videos(run.videos, config.video_every_episodes, config.video_min_seconds, config.keep_videos, show.note)
+    session = Session(parts, saver, videos, show)
+    with session.signals(), closing(videos):
+        show.note(
             f"{config.preset} on {config.game}: {config.envs} games, {config.device}, {config.precision}, "
             f"{config.threads} threads, seed {config.seed}; run directory {run.path}"
         )
+        show.note(f"replay memory of {config.replay.capacity:,} transitions: {parts.buffer.describe()}")
         replay_loop(parts, session)
         session.finish()
         if session.interrupted and not parts.finished:
-            progress.note(f"saved at step {parts.step:,}; go on with: pixelq resume {run.path}")
+            show.note(f"saved at step {parts.step:,}; go on with: pixelq resume {run.path}")
     interrupted = session.interrupted and not parts.finished
     return _result(run, parts.step, parts.tracker, parts.solved, interrupted)
 

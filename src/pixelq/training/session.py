@@ -1,6 +1,5 @@
 """What surrounds a training loop: metrics, checkpoints, videos, messages, and when to stop."""
 
-import math
 import signal
 import threading
 import time
@@ -12,21 +11,12 @@ from typing import Any
 from pixelq.actor import epsilon_at
 from pixelq.config import FRAME_SKIP
 from pixelq.envs.episodes import Episode
-from pixelq.errors import PixelqError
-from pixelq.run.checkpoint import CheckpointStore
-from pixelq.run.metrics import MetricsLog
 from pixelq.training.parts import Parts
 from pixelq.training.progress import Progress
-from pixelq.training.state import save_parts
+from pixelq.training.saving import Saver
 from pixelq.training.videos import Videos
 
-__all__ = ["DivergedError", "Session", "crossed"]
-
-
-class DivergedError(PixelqError):
-    """The loss is no longer a number."""
-
-    exit_status = 1
+__all__ = ["Session", "crossed"]
 
 
 def crossed(step: int, before: int, period: int) -> bool:
@@ -39,26 +29,14 @@ class Session:
 
     Args:
         parts: the run.
-        log: its metrics.
-        store: its checkpoints.
-        chunks: replay chunks on disk.
+        saver: its metrics and checkpoints.
         videos: its recordings.
         progress: what a person sees.
     """
 
-    def __init__(
-        self,
-        parts: Parts,
-        log: MetricsLog,
-        store: CheckpointStore,
-        chunks: list[tuple[int, int]],
-        videos: Videos,
-        progress: Progress,
-    ) -> None:
+    def __init__(self, parts: Parts, saver: Saver, videos: Videos, progress: Progress) -> None:
         self._parts = parts
-        self._log = log
-        self._store = store
-        self._chunks = chunks
+        self._saver = saver
         self._videos = videos
         self._progress = progress
         self.interrupted = False
@@ -88,25 +66,24 @@ class Session:
         if crossed(parts.step, before, config.log_every_steps):
             self._write_metrics()
         if crossed(parts.step, before, config.checkpoint_every_steps) and not self.over:
-            self.save()
+            self._save(last=False)
 
     def finish(self) -> None:
         """The loop has ended: last line of metrics, last checkpoint, last video."""
         parts = self._parts
         if not parts.finished:  # interrupted
-            self.save()
+            self._save(last=True)
             return
         if self._logged_step != parts.step:
             self._write_metrics()
-        self.save()
+        self._save(last=True)
         video = self._videos.final(parts, self._episodes())
         if video:
             self._progress.note(f"the final agent: {video}")
 
-    def save(self) -> None:
-        """Write a checkpoint."""
+    def _save(self, last: bool) -> None:
         self._update_seconds()
-        self._chunks = save_parts(self._store, self._parts, self._chunks, self._log.offset())
+        self._saver.save(last)
 
     def _episodes(self) -> int:
         tracker = self._parts.tracker
@@ -151,13 +128,9 @@ class Session:
         }
         self._tick_seconds, self._tick_step = parts.seconds, parts.step
         self._logged_step = parts.step
-        self._log.write(record)
+        self._saver.write_metrics(record)
         self._progress.metrics(record)
-        if learned.loss is not None and not math.isfinite(learned.loss):
-            raise DivergedError(
-                f"the loss became {learned.loss} before step {parts.step:,}: training stops, the last checkpoint is of "
-                f"step {self._store.steps()[-1]:,}; try a lower --optimiser.learning-rate"
-            )
+        self._saver.check_learner()
 
     @contextmanager
     def signals(self) -> Iterator[None]:

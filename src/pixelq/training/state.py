@@ -1,6 +1,7 @@
 """What a checkpoint holds: everything that a run needs to go on as if it had never stopped."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ from pixelq.run.checkpoint import Checkpoint, CheckpointStore, Chunk
 from pixelq.run.seeding import generator_state, restore_generator
 from pixelq.training.parts import Parts
 
-__all__ = ["agent_card", "replay_chunks", "restore_parts", "save_parts", "saved_arrays"]
+__all__ = ["agent_card", "replay_chunks", "restore_parts", "restore_with_fresh_games", "save_parts", "saved_arrays"]
 
-_CHUNK_SLOTS = 24_576  # planes a chunk file at most, 173 MB before compression
+_CHUNK_SLOTS = 8_192  # planes a chunk file at most: 58 MB before compression, held twice while it is written
 
 
 def agent_card(parts: Parts) -> AgentCard:
@@ -84,6 +85,8 @@ def save_parts(
         "tracker": parts.tracker.state(),
         "head": ring.head_row(),
     }
+    if sampler := parts.buffer.state():
+        tensors["sampler"] = sampler
     lazy = [Chunk(start, end, _chunk_arrays(ring, start, end)) for start, end in chunks]
     store.save(parts.step, state, tensors, lazy, {"agent": {"pixelq": agent_card(parts).to_json()}})
     return chunks
@@ -114,21 +117,50 @@ def restore_parts(
     Raises:
         CheckpointError: it does not fit the parts.
     """
-    state = checkpoint.state
-    try:
-        parts.step, parts.seconds = int(state["step"]), float(state["seconds"])
-        parts.solved = bool(state["solved"])
-        parts.actor.generator = restore_generator(state["explore"])
-        parts.buffer.generator = restore_generator(state["replay"])
-        parts.learner.restore(checkpoint.tensors("agent"), checkpoint.tensors("learner"))
-        parts.tracker.restore(saved_arrays(checkpoint, "tracker"))
-        for start, rows in _saved_rows(checkpoint):
-            parts.buffer.ring.write_rows(start, rows)
-        parts.buffer.ring.restore_head(saved_arrays(checkpoint, "head"))
+    with _fitting(checkpoint):
+        chunks = _restore_all_but_games(parts, checkpoint)
         parts.life_lost = saved_arrays(checkpoint, "pending")["life_lost"]
         parts.obs = parts.envs.restore(saved_arrays(checkpoint, "envs"), progress).obs
+    return chunks
+
+
+def restore_with_fresh_games(parts: Parts, checkpoint: Checkpoint) -> list[tuple[int, int]]:
+    """Like `restore_parts`, but give up the games that were played and start others.
+
+    The transitions up to there stay in the replay memory, which takes the old games as truncated. Unfinished games
+    and lives count for no return.
+    """
+    with _fitting(checkpoint):
+        chunks = _restore_all_but_games(parts, checkpoint)
+        result = parts.envs.restart(saved_arrays(checkpoint, "envs"))
+        parts.tracker.reset(result)
+        parts.buffer.restart(result.obs[:, -1])
+        parts.life_lost = np.zeros(parts.config.envs, np.bool_)
+        parts.obs = result.obs
+    return chunks
+
+
+@contextmanager
+def _fitting(checkpoint: Checkpoint) -> Iterator[None]:
+    try:
+        yield
     except (KeyError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{checkpoint.path} does not fit this run: {error}") from error
+
+
+def _restore_all_but_games(parts: Parts, checkpoint: Checkpoint) -> list[tuple[int, int]]:
+    state = checkpoint.state
+    parts.step, parts.seconds = int(state["step"]), float(state["seconds"])
+    parts.solved = bool(state["solved"])
+    parts.actor.generator = restore_generator(state["explore"])
+    parts.buffer.generator = restore_generator(state["replay"])
+    parts.learner.restore(checkpoint.tensors("agent"), checkpoint.tensors("learner"))
+    parts.tracker.restore(saved_arrays(checkpoint, "tracker"))
+    for start, rows in _saved_rows(checkpoint):
+        parts.buffer.ring.write_rows(start, rows)
+    parts.buffer.ring.restore_head(saved_arrays(checkpoint, "head"))
+    if parts.config.replay.sampling == "prioritised":
+        parts.buffer.restore(saved_arrays(checkpoint, "sampler"))
     return [(int(start), int(end)) for start, end in state["chunks"]]
 
 

@@ -4,10 +4,12 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from pixelq.agent import save_agent
+from pixelq.errors import PixelqError
 from pixelq.run.seeding import stream_seed
 from pixelq.training.parts import Parts
 from pixelq.training.state import agent_card
@@ -21,24 +23,33 @@ class Videos:
     """Starts the recordings of a run and keeps the newest.
 
     A recording has its own process at the lowest priority, its own games and random stream, so it neither slows nor
-    changes the run. One at a time; a moment that comes too early is skipped.
+    changes the run. One at a time; a moment that comes too early is skipped. One that fails, because the disk is full
+    say, is told in a line and never ends the run: if that matters, the next checkpoint or line of metrics will.
 
     Args:
         folder: where the videos go.
         every: episodes between two recordings; 0: none.
         min_seconds: least time between two.
         keep: newest videos kept.
+        say: tells a person one line.
     """
 
-    def __init__(self, folder: Path, every: int, min_seconds: float, keep: int) -> None:
+    def __init__(
+        self, folder: Path, every: int, min_seconds: float, keep: int, say: Callable[[str], None] = print
+    ) -> None:
         self._folder = folder
         self._every = every
         self._min_seconds = min_seconds
         self._keep = keep
+        self._say = say
         self._seen: int | None = None
         self._last_start = -float("inf")
         self._process: subprocess.Popen[bytes] | None = None
         self._weights: Path | None = None
+        with suppress(OSError):  # what a killed process of this run left behind
+            for pattern in (".agent-*", ".tmp-*"):
+                for path in folder.glob(pattern):
+                    path.unlink(missing_ok=True)
 
     def after_episodes(self, parts: Parts, episodes: int) -> None:
         """Record if a multiple of `every` was passed, the last recording is done and long enough ago."""
@@ -62,6 +73,7 @@ class Videos:
     def close(self) -> None:
         """Stop a recording that is under way."""
         if self._process is not None and self._process.poll() is None:
+            self._say = _nothing  # it fails because it is stopped
             self._process.terminate()
         self._wait()
 
@@ -81,30 +93,43 @@ class Videos:
         self._clean()
 
     def _clean(self) -> None:
+        """The recording is over: say so if it failed, remove its agent and the oldest videos."""
+        if self._process is not None and self._process.stderr is not None:
+            with self._process.stderr as stderr:
+                said = stderr.read().decode(errors="replace").strip().splitlines()
+            if self._process.returncode:
+                why = said[-1] if said else f"the recorder ended with {self._process.returncode}"
+                self._say(f"no video: {why.removeprefix('pixelq: ')}")
         self._process = None
-        if self._weights is not None:
-            self._weights.unlink(missing_ok=True)
-            self._weights = None
-        videos = sorted(self._folder.glob("step-*.mp4"))
-        for path in videos[: -self._keep]:
-            path.unlink(missing_ok=True)
+        stale = [self._weights] if self._weights is not None else []
+        with suppress(OSError):
+            stale += sorted(self._folder.glob("step-*.mp4"))[: -self._keep]
+            for path in stale:
+                path.unlink(missing_ok=True)
+        self._weights = None
 
     def _start(self, parts: Parts, episodes: int) -> Path:
         out = self._folder / f"step-{parts.step:012d}.mp4"
         weights = self._folder / f".agent-{parts.step:012d}.safetensors"
-        with suppress(OSError):  # a video is never worth a run
+        self._last_start = time.monotonic()
+        try:
             save_agent(weights, parts.learner.weights(), agent_card(parts))
-            seed = stream_seed(parts.config.seed, f"video {episodes}") % 2**31
             self._weights = weights
-            self._last_start = time.monotonic()
+            seed = stream_seed(parts.config.seed, f"video {episodes}") % 2**31
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "pixelq.evaluation.record_worker", str(weights), str(out), str(seed)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,  # a line or a traceback: less than a pipe holds
                 start_new_session=True,  # a Ctrl-C at the terminal is for the run
                 env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
             )
             if hasattr(os, "setpriority"):
                 os.setpriority(os.PRIO_PROCESS, self._process.pid, 19)
+        except (PixelqError, OSError) as error:
+            self._say(f"no video: {error}")
         return out
+
+
+def _nothing(text: str) -> None:
+    del text

@@ -1,0 +1,47 @@
+"""How much memory is free, asked before any is taken."""
+
+import os
+from pathlib import Path
+
+from pixelq.errors import PixelqError
+
+__all__ = ["available_memory", "format_bytes", "require_memory"]
+
+
+def available_memory() -> int | None:
+    """Bytes of memory that can still be taken, by the machine's and the container's account; None if unknown."""
+    found = []
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                found.append(int(line.split()[1]) * 1024)
+    elif "SC_AVPHYS_PAGES" in os.sysconf_names:
+        found.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and used.exists() and limit.read_text().strip() != "max":
+        found.append(int(limit.read_text()) - int(used.read_text()))
+    return min(found) if found else None
+
+
+def require_memory(needed: int, purpose: str, free: int | None = None) -> None:
+    """Refuse before allocating what is not there.
+
+    Args:
+        needed: bytes.
+        purpose: what for, in the error's text.
+        free: bytes that are free where it is to go; None: ask the machine.
+
+    Raises:
+        PixelqError: more than is free.
+    """
+    free = available_memory() if free is None else free
+    if free is not None and needed > free:
+        raise PixelqError(
+            f"{purpose} needs {format_bytes(needed)} but {format_bytes(free)} are free: lower --replay.capacity"
+        )
+
+
+def format_bytes(count: int) -> str:
+    """A number of bytes for a person: `7.1 GB`, `29 MB`."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

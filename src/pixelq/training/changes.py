@@ -1,0 +1,54 @@
+"""Which settings may change between a run's stop and its resuming, and which are the run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pixelq.config import TrainConfig, from_json, to_json
+from pixelq.errors import ConfigError
+from pixelq.run.checkpoint import Checkpoint
+
+__all__ = ["allowed_changes"]
+
+# when to stop, what to save and how, what to show: nothing that is played or learned depends on these
+_FREE = {
+    *("total_steps", "stop_on", "stop_at", "checkpoint_every_steps", "keep_checkpoints", "keep_going"),
+    "replay.store",
+    *("notebook_log", "video_every_episodes", "video_min_seconds", "keep_videos"),
+}
+# where it is computed: the same run but for rounding
+_MACHINE = {"device", "threads"}
+
+
+def allowed_changes(config: TrainConfig, checkpoint: Checkpoint) -> list[str]:
+    """Compare a run's settings with those under which its checkpoint was written.
+
+    Args:
+        config: the settings to go on with, resolved.
+        checkpoint: the one to go on from.
+
+    Returns:
+        A line for each setting that is another now and may be.
+
+    Raises:
+        ConfigError: a setting differs that may not; names every such one, with both values.
+    """
+    now = _flat(to_json(config))
+    before = _flat(to_json(from_json(TrainConfig, checkpoint.state["config"])))
+    changed = [path for path in now if now[path] != before.get(path)]
+    refused = [path for path in changed if path not in _FREE | _MACHINE]
+    if refused:
+        which = ", ".join(f"{path} is {now[path]} but was {before.get(path)}" for path in refused)
+        raise ConfigError(f"config.json does not fit {checkpoint.path}: {which}; put it back, or start a new run")
+    return [
+        f"{path} is {now[path]}, was {before[path]}"
+        + ("; from here on the run is another in its rounding" if path in _MACHINE else "")
+        for path in changed
+    ]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted path."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
