@@ -15,7 +15,7 @@ LAYERS = (
     ("errors", "types", "schedules", "returns", "losses"),
     ("config", "presets", "games"),
     ("networks", "envs", "replay", "run", "device"),
-    ("algos", "actor", "optimisers", "learner"),
+    ("algos", "actor", "divergence", "optimisers", "learner"),
     ("evaluation", "agent"),
     ("training",),
     ("viewer", "bench", "distributed"),

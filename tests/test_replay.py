@@ -1,6 +1,4 @@
-"""The replay memory against a naive list that keeps every observation whole."""
-
-from typing import NamedTuple
+"""The replay memory against naive lists, whatever its store and however it is sampled."""
 
 import numpy as np
 import pytest
@@ -8,155 +6,79 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixelq.envs.episodes import EpisodeTracker
-from pixelq.envs.testing import CounterEnv, decode
-from pixelq.errors import PixelqError
-from pixelq.replay import ReplayBuffer
-from pixelq.replay.frames import RamFrames, require_memory
-from pixelq.replay.samplers import sample_uniform
-
-CPU = torch.device("cpu")
-GAMMA = 0.9
+from naive_replay import GAMMA, STORES, Pair, drawn, make_buffer
+from pixelq.envs.testing import decode
 
 
-class Step(NamedTuple):
-    """One game's step as a naive memory keeps it."""
-
-    obs: np.ndarray
-    action: int
-    reward: float
-    terminated: bool
-    truncated: bool
-    ignored: bool
-    next_obs: np.ndarray
-    started: int  # row of the first observation of this game
+@pytest.fixture(autouse=True)
+def short_segments(monkeypatch):
+    """So short that small memories have many segments, and the last one is cut short."""
+    monkeypatch.setattr("pixelq.replay.lz4_frames._SEGMENT", 32)
 
 
-class Pair:
-    """A replay memory and its naive twin, fed with the same games."""
-
-    def __init__(self, num_envs, capacity, n_step, seed, chances=(0.03, 0.02, 0.05), life_terminal=True):
-        self.envs = CounterEnv(num_envs, seed, chances)
-        self.n_step = n_step
-        self.life_terminal = life_terminal
-        self.rng = np.random.default_rng(seed)
-        self.capacity = capacity
-        self.buffer = self.fresh()
-        self.steps: list[list[Step]] = [[] for _ in range(num_envs)]
-        self.tracker = EpisodeTracker(num_envs)
-        result = self.envs.reset()
-        self.tracker.reset(result)
-        self.obs = result.obs
-        self.started = [0] * num_envs
-        self.buffer.ring.start(result.obs[:, -1])
-
-    def fresh(self):
-        return ReplayBuffer(self.capacity, self.envs.num_envs, GAMMA, self.n_step, np.random.default_rng(7))
-
-    def play(self, ticks):
-        for _ in range(ticks):
-            actions = self.rng.integers(0, 4, self.envs.num_envs)
-            self.envs.send(actions)
-            result = self.envs.recv()
-            lost, _ = self.tracker.update(result)
-            terminated = result.terminated | lost if self.life_terminal else result.terminated
-            reward = np.sign(result.reward)
-            self.buffer.ring.append(actions, reward, terminated, result.truncated, result.reset, result.obs[:, -1])
-            row = len(self.steps[0])
-            for i, history in enumerate(self.steps):
-                flags = (bool(terminated[i]), bool(result.truncated[i]), bool(result.reset[i]))
-                history.append(
-                    Step(self.obs[i], int(actions[i]), float(reward[i]), *flags, result.obs[i], self.started[i])
-                )
-                if result.reset[i]:
-                    self.started[i] = row + 1
-            self.obs = result.obs
-
-    def expected(self, row, env):
-        """The n-step transition that begins at a row, in plain loops."""
-        total, discount, history = 0.0, 1.0, self.steps[env]
-        for k in range(self.n_step):
-            step = history[row + k]
-            total += discount * step.reward
-            discount *= GAMMA
-            if step.terminated:
-                discount = 0.0
-            if step.terminated or step.truncated:
-                break
-        return history[row].obs, history[row].action, total, discount, step.next_obs
-
-    def sampleable(self):
-        """Every slot that may be drawn: held with its whole stack, its n steps known, its action heeded."""
-        head, rows = len(self.steps[0]), self.buffer.ring.rows
-        oldest = max(0, head - rows + 1)
-        return {
-            (row, env)
-            for env, history in enumerate(self.steps)
-            for row in range(oldest, head - self.n_step + 1)
-            if not history[row].ignored and max(row - 3, history[row].started) >= oldest
-        }
-
-    def check(self, rows, envs, buffer=None):
-        batch = (buffer or self.buffer).batch(rows, envs, CPU)
-        assert batch.obs_tm1.dtype == batch.obs_t.dtype == torch.uint8
-        assert batch.a_tm1.dtype == torch.int64
-        assert batch.r_t.dtype == batch.discount_t.dtype == torch.float32
-        for index, (row, env) in enumerate(zip(rows.tolist(), envs.tolist(), strict=True)):
-            obs, action, total, discount, next_obs = self.expected(row, env)
-            np.testing.assert_array_equal(batch.obs_tm1[index], obs)
-            np.testing.assert_array_equal(batch.obs_t[index], next_obs)
-            assert batch.a_tm1[index] == action
-            assert batch.r_t[index] == np.float32(total)
-            assert batch.discount_t[index] == pytest.approx(discount, rel=1e-6)
-
-    def check_all(self, buffer=None):
-        slots = sorted(self.sampleable())
-        if slots:
-            rows, envs = np.array(slots).T
-            self.check(rows, envs, buffer)
-
-    def reloaded(self):
-        """A new memory, filled from rows as a checkpoint keeps them, in two pieces."""
-        ring, twin = self.buffer.ring, self.fresh()
-        middle = (ring.oldest + ring.head) // 2
-        twin.ring.write_rows(ring.oldest, ring.read_rows(ring.oldest, middle))
-        twin.ring.write_rows(middle, ring.read_rows(middle, ring.head))
-        twin.ring.restore_head(ring.head_row())
-        return twin
-
-
+@pytest.mark.parametrize("sampling", ["uniform", "prioritised"])
+@pytest.mark.parametrize("store", STORES)
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
-def test_every_batch_equals_the_naive_lists(data):
+@settings(max_examples=25, deadline=None)
+def test_every_batch_equals_the_naive_lists(store, sampling, data):
     num_envs = data.draw(st.integers(1, 5))
     n_step = data.draw(st.integers(1, 5))
     capacity = data.draw(st.integers(num_envs * (n_step + 1), 120))
     chances = data.draw(st.sampled_from([(0.03, 0.02, 0.05), (0.3, 0.0, 0.0), (0.0, 0.3, 0.1), (0.0, 0.0, 0.0)]))
-    pair = Pair(num_envs, capacity, n_step, data.draw(st.integers(0, 999)), chances, data.draw(st.booleans()))
+    seed, life_terminal = data.draw(st.integers(0, 999)), data.draw(st.booleans())
+    pair = Pair(num_envs, capacity, n_step, seed, chances, life_terminal, store, sampling)
     for ticks in data.draw(st.lists(st.integers(1, 60), min_size=1, max_size=4)):
         pair.play(ticks)
         pair.check_all()
         allowed = pair.sampleable()
         if len(allowed) < 5:
             continue
-        rows, envs = sample_uniform(pair.buffer.ring, 16, n_step, pair.buffer.generator)
-        assert set(zip(rows.tolist(), envs.tolist(), strict=True)) <= allowed
-        pair.check_all(pair.reloaded())
+        draw = pair.buffer.draw(16, 0.4)
+        assert set(zip(draw.rows.tolist(), draw.envs.tolist(), strict=True)) <= allowed
+        pair.buffer.learned(draw, torch.randn(16))
+        twin = pair.reloaded()
+        pair.check_all(twin)
+        twin.generator = np.random.default_rng(9)
+        pair.buffer.generator = np.random.default_rng(9)
+        for a, b in zip(twin.draw(16, 0.4), pair.buffer.draw(16, 0.4), strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
-def test_uniform_sampling_draws_every_transition_equally_often():
-    pair = Pair(3, 90, 1, 1)
-    pair.play(200)
-    allowed = sorted(pair.sampleable())
-    counts = dict.fromkeys(allowed, 0)
-    draws = 200 * len(allowed)
-    rows, envs = sample_uniform(pair.buffer.ring, draws, 1, np.random.default_rng(0))
-    for slot in zip(rows.tolist(), envs.tolist(), strict=True):
-        counts[slot] += 1
-    expected = draws / len(allowed)
-    chi_square = sum((count - expected) ** 2 / expected for count in counts.values())
-    freedom = len(allowed) - 1
-    assert abs(chi_square - freedom) < 4 * (2 * freedom) ** 0.5
+def test_every_store_gives_the_same_batches_bit_for_bit():
+    pairs = [Pair(3, 200, 3, 5, store=store) for store in STORES]
+    for pair in pairs:
+        pair.play(230)
+        pair.buffer.generator = np.random.default_rng(3)
+    for _ in range(20):
+        batches = [pair.buffer.batch(pair.buffer.draw(32, 1.0)) for pair in pairs]
+        for tensors in zip(*batches, strict=True):
+            assert all(torch.equal(tensors[0], tensor) for tensor in tensors)
+
+
+@pytest.mark.parametrize("other", STORES)
+@pytest.mark.parametrize("store", STORES)
+def test_rows_go_from_any_store_to_any_other(store, other):
+    """As when a run that began on a GPU goes on without one."""
+    pair = Pair(2, 90, 2, 8, store=store)
+    pair.play(140)
+    pair.kind = (other, "uniform")
+    pair.buffer = pair.reloaded()
+    pair.check_all()
+    pair.play(100)  # from the middle of the ring on
+    pair.check_all()
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "prioritised"])
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_games_that_were_given_up_end_there_without_terminating(n_step, sampling):
+    pair = Pair(3, 80, n_step, 4, (0.0, 0.0, 0.0), sampling=sampling)
+    for ticks in (0, 2, 30, 1, 5):
+        pair.play(ticks)
+        pair.give_up()
+        pair.play(n_step)
+        pair.check_all()
+        draw = pair.buffer.draw(200, 0.4)
+        assert set(zip(draw.rows.tolist(), draw.envs.tolist(), strict=True)) <= pair.sampleable()
 
 
 @pytest.mark.parametrize("num_envs", [1, 3, 8])
@@ -172,39 +94,22 @@ def test_a_truncated_transition_bootstraps_from_the_final_observation():
     rows = [row for row, _ in sorted(pair.sampleable()) if pair.steps[0][row].truncated]
     assert rows
     for row in rows:
-        batch = pair.buffer.batch(np.array([row]), np.array([0]), CPU)
+        batch = pair.buffer.batch(drawn(np.array([row]), np.array([0])))
         before, after = decode(batch.obs_tm1[0, -1].numpy()), decode(batch.obs_t[0, -1].numpy())
         assert batch.discount_t[0] == np.float32(GAMMA)
-        assert after.tolist() == [*before[:2].tolist(), before[2] + 1]  # same game, a step later: not the next game's start
+        assert after.tolist() == [
+            *before[:2].tolist(),
+            before[2] + 1,
+        ]  # same game, a step later: not the next game's start
 
 
-def test_sampling_goes_by_its_generator_alone():
-    pair = Pair(2, 60, 1, 0)
-    pair.play(50)
-    pair.buffer.generator = np.random.default_rng(5)
-    first = pair.buffer.sample(32, CPU)
-    np.random.seed(0)
-    torch.manual_seed(0)
-    pair.buffer.generator = np.random.default_rng(5)
-    second = pair.buffer.sample(32, CPU)
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-
-
-def test_an_empty_memory_says_so():
-    buffer = ReplayBuffer(100, 2, GAMMA, 1, np.random.default_rng(0))
-    buffer.ring.start(np.zeros((2, 84, 84), np.uint8))
-    assert len(buffer) == 0
-    with pytest.raises(ValueError, match="no transition yet"):
-        buffer.sample(4, CPU)
-
-
-def test_a_memory_of_ignored_steps_alone_says_so():
-    buffer = ReplayBuffer(100, 1, GAMMA, 1, np.random.default_rng(0))
-    plane, no = np.zeros((1, 84, 84), np.uint8), np.zeros(1, bool)
-    buffer.ring.start(plane)
-    buffer.ring.append(np.zeros(1, int), np.zeros(1, np.float32), no, no, ~no, plane)
-    with pytest.raises(ValueError, match="next to no transition"):
-        buffer.sample(4, CPU)
+def test_a_transition_counts_once_its_n_steps_are_known():
+    pair = Pair(2, 60, 3, 0, chances=(0.0, 0.0, 0.0))
+    sizes = []
+    for _ in range(5):
+        sizes.append(len(pair.buffer))
+        pair.play(1)
+    assert sizes == [0, 0, 0, 2, 4]
 
 
 def test_rows_that_do_not_follow_are_refused():
@@ -218,11 +123,5 @@ def test_rows_that_do_not_follow_are_refused():
 
 
 def test_a_plane_is_stored_once():
-    buffer = ReplayBuffer(100_000, 8, GAMMA, 1, np.random.default_rng(0))
+    buffer = make_buffer(100_000, 8, 1)
     assert buffer.ring.rows * 8 * 84 * 84 <= 1.001 * 100_000 * 84 * 84  # 0.71 GB, claimed as it fills
-
-
-def test_more_than_the_machine_has_is_refused_before_anything_is_allocated():
-    with pytest.raises(PixelqError, match=r"the replay memory needs 7056000\.0 GB but .* lower --replay\.capacity"):
-        RamFrames(10**12)
-    require_memory(1, "a byte")

@@ -1,6 +1,7 @@
 """`pixelq VERB …`: finds the verb and turns every user error into one line and an exit status."""
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ _VERBS = {
     "resume": "go on with a run: pixelq resume RUN",
     "eval": "score an agent under a named protocol: pixelq eval AGENT [--protocol P]",
     "record": "write a video of an agent: pixelq record AGENT --out FILE.mp4",
+    "bench": "measure a part: pixelq bench replay [--transitions N] [--games G …] [--json]",
     "presets": "list the recipes",
     "games": "list the games",
 }
@@ -42,27 +44,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # ε on a terminal that has no ε is no reason to fail
     try:
         return _dispatch(words)
+    except SystemExit as shown:  # a verb's help
+        return int(shown.code or 0)
     except PixelqError as error:
-        print(f"pixelq: {error}", file=sys.stderr)
+        _complain(str(error))
         return error.exit_status
     except KeyboardInterrupt:
-        print("pixelq: interrupted", file=sys.stderr)
+        _complain("interrupted")
         return 130
     except BrokenPipeError:  # the reader of a pipe, `head` say, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        where = f" {error.filename}:" if error.filename else ""
-        print(f"pixelq:{where} {error.strerror or error}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        _complain(f"{where}{error.strerror or error}")
         return 1
+
+
+def _complain(text: str) -> None:
+    """One line on stderr, whatever the names in it hold."""
+    line = "".join(letter if letter.isprintable() else " " for letter in text)
+    print(f"pixelq: {line}", file=sys.stderr)
 
 
 def _dispatch(words: list[str]) -> int:
     if not words:
-        print(_USAGE, file=sys.stderr)
-        return 2
+        raise PixelqError(f"a command is missing: {', '.join(_VERBS)}; see: pixelq --help")
     verb, rest = words[0], words[1:]
     if verb in ("-h", "--help", "help"):
         print(_USAGE)

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import tyro
 
+from pixelq.cli.complaints import explain
 from pixelq.errors import PixelqError
 
 __all__ = ["parse"]
@@ -34,6 +35,7 @@ def parse(
 
     Raises:
         PixelqError: unknown, missing or ill-typed; one line.
+        SystemExit: the help was asked for and printed.
     """
     read = functools.partial(tyro.cli, kind, prog=command, description=description)
     if default is not None:
@@ -45,24 +47,20 @@ def parse(
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             options: _Options = read(args=list(words))
     except SystemExit as error:
-        raise PixelqError(f"{_one_line(said.getvalue())}; see: {command} --help") from error
+        line = explain(kind, words, command) or f"{_unboxed(said.getvalue())}; see: {command} --help"
+        raise PixelqError(line) from error
     return options
 
 
-def _one_line(box: str) -> str:
+def _unboxed(box: str) -> str:
     """What a box of tyro's says, without its frame, its title and its help."""
-    lines = [re.sub(r"^[\s│|]+|[\s│|]+$", "", line) for line in box.splitlines()]
     parts: list[list[str]] = [[]]
-    for line in lines:
-        if re.fullmatch(r"[-─╭╮╰╯]{5,}", line) or re.match(r"[╭╰]", line):
+    for line in box.splitlines():
+        text = re.sub(r"^[\s│|]+|[\s│|]+$", "", line)
+        if re.match(r"[-─╭╮╰╯]{5,}|[╭╰]", text):
             parts.append([])
-        elif line:
-            parts[-1].append(line)
+        elif text:
+            parts[-1].append(text)
     texts = [" ".join(part) for part in parts if part]
     # the title stands first, the error second
-    text = texts[1] if len(texts) > 1 else " ".join(texts) or "cannot read the options"
-    text = text.removesuffix(".").replace("Unrecognized options:", "unknown option or word:")
-    near = next((part for part in parts if part and re.match(r"Perhaps you meant|Arguments similar", part[0])), None)
-    if near and len(near) > 1:
-        text += f" (did you mean {near[1].split()[0].rstrip(',')}?)"
-    return text[:1].lower() + text[1:]
+    return (texts[1:2] or texts[:1] or ["cannot read the options"])[0].removesuffix(".")

@@ -1,5 +1,6 @@
 """`pixelq resume`: go on with a run."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Annotated, Literal
 import tyro
 
 from pixelq.cli.options import parse
-from pixelq.errors import PixelqError
+from pixelq.config import TrainConfig, from_json, validate
+from pixelq.errors import ConfigError, PixelqError
 from pixelq.run.rundir import RunDir
 
 __all__ = ["run"]
@@ -16,22 +18,47 @@ __all__ = ["run"]
 
 @dataclass(frozen=True)
 class _Options:
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Directory of the run."""
     device: Literal["auto", "cpu", "cuda"] | None = None
-    """Another device than before."""
+    """Another device than before, this time."""
+    threads: int | None = None
+    """Another number of threads than before, this time; 0: one a core."""
     total_steps: int | None = None
-    """Another length than before."""
+    """Another length than before, from now on."""
+    checkpoint_every_steps: int | None = None
+    """Another distance between checkpoints than before, from now on."""
+    keep_going: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """From now on, train on when the disk takes no more, and try again at the next checkpoint."""
+    fresh_games: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Start new games instead of replaying the old ones: quicker, but no longer bit for bit the same run."""
 
 
 def run(words: Sequence[str]) -> int:
     """Run the verb and return the exit status."""
     options = parse(_Options, words, "pixelq resume", "Go on with a run from its newest good checkpoint.")
-    RunDir.open(options.run)
-    if options.total_steps is not None and options.total_steps < 1:
-        raise PixelqError(f"--total-steps is {options.total_steps}: must be at least 1")
+    _check(RunDir.open(options.run), options)
 
     from pixelq.training.run import resume
 
-    result = resume(options.run, options.device, options.total_steps)
+    result = resume(
+        options.run,
+        options.device,
+        options.total_steps,
+        threads=options.threads,
+        checkpoint_every_steps=options.checkpoint_every_steps,
+        keep_going=options.keep_going or None,
+        fresh_games=options.fresh_games,
+    )
     return 130 if result.interrupted else 0
+
+
+def _check(run: RunDir, options: _Options) -> None:
+    """Say what is wrong with the run's settings, or with the new ones, before torch is loaded."""
+    try:
+        config: TrainConfig = from_json(TrainConfig, run.read_json("config.json"))
+        validate(config)
+    except ConfigError as error:
+        raise PixelqError(f"{run.config} cannot be used: {error}") from error
+    given = {name: getattr(options, name) for name in ("threads", "total_steps", "checkpoint_every_steps")}
+    validate(dataclasses.replace(config, **{name: value for name, value in given.items() if value is not None}))

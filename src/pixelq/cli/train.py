@@ -1,6 +1,6 @@
 """`pixelq train`: start a run."""
 
-import dataclasses
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,10 +10,12 @@ from typing import Annotated
 import tyro
 
 from pixelq.cli.options import parse
+from pixelq.cli.places import check_new_place
 from pixelq.config import TrainConfig, validate
 from pixelq.errors import PixelqError
 from pixelq.games import resolve_game
 from pixelq.presets import DEFAULT_PRESET, PRESETS, preset
+from pixelq.run.rundir import RunDir, check_agent_path
 
 __all__ = ["run"]
 
@@ -21,35 +23,39 @@ __all__ = ["run"]
 @dataclass(frozen=True)
 class _Options:
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
-    run: Path | None = None
+    run: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
     """Directory of the run, a new one; default: runs/GAME-PRESET-sSEED-TIME."""
-    init: str | None = None
+    init: Annotated[Path | None, tyro.conf.arg(metavar="AGENT")] = None
     """Agent whose weights to begin with: a run directory or a .safetensors file."""
 
 
 def run(words: Sequence[str]) -> int:
     """Run the verb and return the exit status."""
-    words = list(words)
-    name = words.pop(0) if words and not words[0].startswith("-") else DEFAULT_PRESET
+    words, command = list(words), "pixelq train"
+    name = DEFAULT_PRESET
+    if words and not words[0].startswith("-"):
+        name = words.pop(0)
+        command += f" {name}"
     default = _Options(preset(name))
-    options = parse(_Options, words, f"pixelq train {name}", PRESETS[name].summary, default)
-    config = dataclasses.replace(options.config, preset=name)
+    about = (
+        f"Train an agent: pixelq train [PRESET] [options]. Presets: {', '.join(PRESETS)}; see: pixelq presets. "
+        f"The defaults below are those of {name}: {PRESETS[name].summary}."
+    )
+    options = parse(_Options, words, command, about, default)
+    if options.config.preset != name:
+        raise PixelqError(f"--preset is not how to choose one: pixelq train {options.config.preset} …")
+    config = options.config
     # everything that can be wrong without torch is said before torch is loaded
     validate(config)
     game = resolve_game(config.game).name
     place = options.run or Path("runs") / f"{game}-{name}-s{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    _check_place(place)
-    if options.init is not None and not Path(options.init).exists():
-        raise PixelqError(f"--init {options.init}: no such file or run directory")
+    check_new_place("--run", place)
+    if os.path.lexists(place):
+        RunDir.create(place)  # raises, and says why
+    if options.init is not None:
+        check_agent_path(options.init)
 
     from pixelq.training.run import train
 
-    result = train(config, place, options.init)
+    result = train(config, place, None if options.init is None else str(options.init))
     return 130 if result.interrupted else 0
-
-
-def _check_place(place: Path) -> None:
-    from pixelq.run.rundir import RunDir
-
-    if place.exists():
-        RunDir.create(place)  # raises, and says why

@@ -1,0 +1,117 @@
+"""`pixelq bench WHAT`: measure a part of pixelq on this machine."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from pixelq.cli.options import parse
+from pixelq.cli.players import RANDOM, open_player
+from pixelq.errors import PixelqError
+from pixelq.games import did_you_mean, resolve_game
+from pixelq.run.rundir import check_agent_path
+
+if TYPE_CHECKING:
+    from pixelq.bench.replay import Measurement
+    from pixelq.evaluation.players import Player
+
+__all__ = ["run"]
+
+_LEAST_TRANSITIONS = 1_000
+_GAMES = ("breakout", "pong", "ms_pacman", "seaquest", "space_invaders")
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the verb and return the exit status."""
+    what, rest = (words[0], words[1:]) if words else ("", [])
+    if what in ("-h", "--help"):
+        print(
+            "usage: pixelq bench WHAT [options]\n",
+            *(f"  {name:<9}{about}" for name, (about, _) in _BENCHES.items()),
+            sep="\n",
+        )
+        return 0
+    if what not in _BENCHES:
+        known = ", ".join(_BENCHES)
+        said = f'unknown benchmark "{what}"{did_you_mean(what, tuple(_BENCHES))}' if what else "which benchmark?"
+        raise PixelqError(f"{said}; there is: {known}; see: pixelq bench --help")
+    return _BENCHES[what][1](rest)
+
+
+@dataclass(frozen=True)
+class _ReplayOptions:
+    transitions: Annotated[int, tyro.conf.arg(metavar="N")] = 1_000_000
+    """Capacity of the memory, which is filled once."""
+    games: Annotated[tuple[str, ...], tyro.conf.arg(metavar="G …")] = _GAMES
+    """ROM names or Gymnasium ids."""
+    stores: Annotated[tuple[Literal["lz4", "ram", "device"], ...], tyro.conf.arg(metavar="S …")] = ("lz4", "ram")
+    """Frame stores: lz4, ram, device."""
+    agent: Annotated[str, tyro.conf.arg(metavar="RUN")] = RANDOM
+    """Who plays with ε = 0.1: a run directory or a .safetensors file, for its own game; other games are played at
+    random, and so are all with `random`."""
+    seconds: Annotated[float, tyro.conf.arg(metavar="S")] = 3.0
+    """For how long to sample, each store."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """The last line of stdout is the results as JSON."""
+
+
+def _replay(words: Sequence[str]) -> int:
+    about = "Fill a replay memory and measure what it takes, how quickly it fills and how quickly it gives batches."
+    options = parse(_ReplayOptions, words, "pixelq bench replay", about)
+    if options.transitions < _LEAST_TRANSITIONS:
+        raise PixelqError(f"--transitions is {options.transitions}: must be at least {_LEAST_TRANSITIONS:,}")
+    if not 0 <= options.seconds <= 3_600:
+        raise PixelqError(f"--seconds is {options.seconds:g}: must be between 0 and 3,600")
+    games = [resolve_game(game).name for game in options.games]
+    if options.agent != RANDOM:
+        check_agent_path(Path(options.agent))
+
+    from pixelq.bench.replay import bench_replay
+
+    results: list[Measurement] = []
+    print(_ROW.format("game", "store", "transitions", "resident", "B/transition", "sample(32)", "adds/s"), flush=True)
+    for player in _players(options.agent, games):
+        for result in bench_replay(player, options.stores, options.transitions, options.seconds, _note):
+            print(_line(result), flush=True)
+            results.append(result)
+    if options.json:
+        print(json.dumps({"results": [result._asdict() for result in results]}))
+    return 0
+
+
+def _players(agent: str, games: Sequence[str]) -> list["Player"]:
+    """Who plays each game."""
+    if agent == RANDOM:
+        return [open_player(RANDOM, game, "cpu") for game in games]
+    trained = open_player(agent, None, "cpu")
+    others = [game for game in games if game != trained.game]
+    if others:
+        _note(f"{agent} plays {trained.game}; played at random: {', '.join(others)}")
+    return [trained if game == trained.game else open_player(RANDOM, game, "cpu") for game in games]
+
+
+def _note(text: str) -> None:
+    print(f"  {text}", flush=True)
+
+
+_ROW = "{:<16}{:<8}{:>12}{:>11}{:>14}{:>12}{:>11}"
+
+
+def _line(result: "Measurement") -> str:
+    return _ROW.format(
+        result.game,
+        result.store,
+        f"{result.transitions:,}",
+        f"{result.resident_bytes / 1e6:,.0f} MB",
+        f"{result.bytes_per_transition:,.0f}",
+        f"{result.sample32_ms_median:.2f} ms",
+        f"{result.adds_per_second:,.0f}",
+    )
+
+
+_BENCHES: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
+    "replay": ("the replay memory: resident memory, adding, sampling", _replay),
+}

@@ -1,0 +1,178 @@
+"""What is wrong with the words of a verb, in one line; asked only after the option parser has refused them."""
+
+import dataclasses
+import itertools
+import re
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import tyro
+
+from pixelq.games import did_you_mean
+
+__all__ = ["explain"]
+
+_LONGEST = 60  # characters of a value that are repeated
+_NUMBER = re.compile(r"-(\d|\.\d|inf|nan)")  # a word that begins so is a value, not an option
+_WORDS = {int: "a whole number", float: "a number"}
+
+
+class _Option(NamedTuple):
+    name: str  # `--env.noop-max`; of a word by itself its metavar, e.g. `RUN`
+    kind: Any  # its type, without annotations
+    required: bool
+    usage: str  # how it is written, e.g. `--out FILE.mp4`
+
+    @property
+    def positional(self) -> bool:
+        return not self.name.startswith("-")
+
+
+def explain(kind: type, words: Sequence[str], command: str) -> str | None:
+    """Find out why words cannot be read as options.
+
+    Args:
+        kind: the dataclass whose fields are the options.
+        words: what follows the verb.
+        command: how the verb is called, e.g. `pixelq eval`.
+
+    Returns:
+        One line that names what is wrong and what would be right; None if nothing is found.
+    """
+    options = list(_options(kind))
+    named = {option.name: option for option in options if not option.positional}
+    unknown = [name for name in map(_name, filter(_is_option, words)) if name not in named]
+    if unknown:
+        text = f"unknown option{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}{_near(unknown[0], list(named))}"
+        return f"{text}; see: {command} --help"
+    wrong, given = _read(words, named, [option for option in options if option.positional])
+    if wrong:
+        return f"{wrong}; see: {command} --help"
+    missing = [option for option in options if option.required and option.name not in given]
+    if missing:
+        usage = " ".join([command, *(option.usage for option in options if option.required)])
+        return f"{missing[0].name} is missing: {usage}"
+    return None
+
+
+def _options(kind: type, prefix: str = "") -> Iterator[_Option]:
+    """The options that a dataclass stands for, nested ones under their path."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):
+        hint, marks = _unannotated(hints[field.name])
+        name = next((mark.name for mark in marks if getattr(mark, "name", None) is not None), field.name)
+        path = ".".join(part for part in (prefix, name.replace("_", "-")) if part)
+        if dataclasses.is_dataclass(hint):
+            yield from _options(typing.cast("type", hint), path)
+            continue
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        metavar = next((mark.metavar for mark in marks if getattr(mark, "metavar", None)), name.upper())
+        if tyro.conf.Positional in marks:
+            yield _Option(metavar, hint, required, metavar)
+            continue
+        yield _Option(f"--{path}", hint, required, f"--{path} {metavar}")
+        if hint is bool and tyro.conf.FlagCreatePairsOff not in marks:
+            head, dot, last = path.rpartition(".")
+            yield _Option(f"--{head}{dot}no-{last}", hint, False, "")
+
+
+def _unannotated(hint: Any) -> tuple[Any, list[Any]]:
+    if typing.get_origin(hint) is not typing.Annotated:
+        return hint, []
+    plain, *marks = typing.get_args(hint)
+    return plain, marks
+
+
+def _is_option(word: str) -> bool:
+    return len(word) > 1 and word.startswith("-") and word != "--" and not _NUMBER.match(word)
+
+
+def _name(word: str) -> str:
+    return word.partition("=")[0].replace("_", "-")
+
+
+def _near(unknown: str, names: list[str]) -> str:
+    """A suffix that suggests the option meant: the same name deeper down, or a similar one."""
+    deeper = [name for name in names if name.endswith("." + unknown.lstrip("-"))]
+    return f' (did you mean "{deeper[0]}"?)' if deeper else did_you_mean(unknown, names)
+
+
+def _read(words: Sequence[str], named: dict[str, _Option], places: list[_Option]) -> tuple[str | None, set[str]]:
+    """Go through the words, every option known; returns what is wrong first, and the names that were given."""
+    left = list(words)
+    given: set[str] = set()
+    while left:
+        word = left.pop(0)
+        if word == "--":
+            continue
+        if _is_option(word):
+            option = named[_name(word)]
+            _, equals, value = word.partition("=")
+            if option.kind is bool and equals:
+                return f"{option.name} takes no value", given
+            following = list(itertools.takewhile(lambda word: not _is_option(word), left))
+            count = _count(option.kind, len(following))
+            values = [value] if equals else following[:count]
+            if len(values) < count:
+                return f"{option.name} needs {'a value' if count == 1 else f'{count} values'}", given
+            left = left if equals else left[count:]
+        elif places:
+            option, values = places.pop(0), [word]
+        else:
+            return f'unexpected word "{_shown([word])}"', given
+        if not _fits(option.kind, values):
+            near = did_you_mean(values[0], _choices(option.kind)) if len(values) == 1 else ""
+            return f"{option.name} is {_shown(values)}: must be {_wanted(option.kind)}{near}", given
+        given.add(option.name)
+    return None, given
+
+
+def _count(kind: Any, there: int) -> int:
+    """Words that an option's value takes, of those that are there."""
+    if typing.get_origin(kind) is tuple:
+        return max(there, 1) if ... in typing.get_args(kind) else len(typing.get_args(kind))
+    return 0 if kind is bool else 1
+
+
+def _fits(kind: Any, values: list[str]) -> bool:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return values[0] in args
+    if origin in (types.UnionType, typing.Union):
+        return any(values == ["None"] if part is type(None) else _fits(part, values) for part in args)
+    if origin is tuple:
+        parts = args[:1] * len(values) if ... in args else args
+        return len(parts) == len(values) and all(map(_fits, parts, ([value] for value in values)))
+    if kind in _WORDS:
+        try:
+            kind(values[0])
+        except ValueError:
+            return False
+    return True
+
+
+def _wanted(kind: Any) -> str:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return " or ".join(filter(None, (", ".join(args[:-1]), args[-1])))
+    if origin in (types.UnionType, typing.Union):
+        return _wanted(next(part for part in args if part is not type(None)))
+    if origin is tuple and ... in args:
+        return f"any of {_wanted(args[0])}"
+    if origin is tuple:
+        return f"{len(args)} {_WORDS[args[0]].removeprefix('a ')}s"
+    return _WORDS.get(kind, "a word")
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    """The words a value may be, if they are few."""
+    if typing.get_origin(kind) is Literal:
+        return typing.get_args(kind)
+    return tuple(word for part in typing.get_args(kind) for word in _choices(part))
+
+
+def _shown(values: list[str]) -> str:
+    text = " ".join(values) or '""'
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

@@ -1,0 +1,103 @@
+"""`pixelq eval`: score an agent."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from pixelq.cli.options import parse
+from pixelq.cli.players import RANDOM, check_play, open_player, show_games
+from pixelq.evaluation import DEFAULT_PROTOCOL
+from pixelq.run.rundir import RunDir
+from pixelq.run.storage import storage_errors
+
+if TYPE_CHECKING:
+    from pixelq.agent import Agent
+    from pixelq.evaluation.evaluate import EvalResult
+
+__all__ = ["run"]
+
+
+@dataclass(frozen=True)
+class _Options:
+    agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
+    """A run directory, a .safetensors file, or `random`."""
+    protocol: Annotated[str, tyro.conf.arg(metavar="P")] = DEFAULT_PROTOCOL
+    """How it is played: nature, noop, dopamine or machado."""
+    episodes: Annotated[int, tyro.conf.arg(metavar="N")] = 30
+    """Games to play."""
+    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    """Seed of the games and of all chance; the same seed gives the same scores."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the network lives."""
+    game: Annotated[str | None, tyro.conf.arg(metavar="G")] = None
+    """What `random` plays, a ROM name or Gymnasium id (default: breakout); an agent plays its own game."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """The last line of stdout is the result as JSON."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the verb and return the exit status."""
+    about = "Play whole games and sum up their raw scores. Of a run directory, the result is also kept in its eval/."
+    options = parse(_Options, words, "pixelq eval", about)
+    protocol = check_play(options.agent, options.game, options.protocol, options.episodes, options.seed)
+
+    from pixelq.agent import Agent
+    from pixelq.evaluation.evaluate import evaluate
+
+    player = open_player(options.agent, options.game, options.device)
+    with show_games(f"{player.game}, protocol {protocol.name}") as progress:
+        result = evaluate(player, protocol, options.episodes, options.seed, progress=progress)
+    at = f" at step {player.card.step:,}" if isinstance(player, Agent) else ""
+    print(f"{player.game}: {options.agent}{at}, seed {options.seed}", *_lines(result), sep="\n", flush=True)
+    try:
+        if isinstance(player, Agent) and options.agent != RANDOM and Path(options.agent).is_dir():
+            print(f"saved as {_save(Path(options.agent), player, result, options.seed)}")
+    finally:  # a disk that is full is no reason to lose the scores
+        if options.json:
+            print(json.dumps(result.to_json()))
+    return 0
+
+
+def _lines(result: "EvalResult") -> list[str]:
+    """What a person reads."""
+    low, high = result.ci95
+    human = result.human_normalised
+    normalised = "–" if human is None else f"{human:.3f} (random play 0, human 1)"
+    return [
+        result.settings,
+        f"{result.episodes} games, {result.frames:,} frames",
+        f"mean              {result.mean:.2f}  (95% between {low:.2f} and {high:.2f})",
+        f"median            {result.median:.2f}",
+        f"IQM               {result.iqm:.2f}",
+        f"human-normalised  {normalised}",
+        f"raw scores        {' '.join(f'{score:g}' for score in result.scores)}",
+        *result.notes(),
+    ]
+
+
+def _save(run: Path, agent: "Agent", result: "EvalResult", seed: int) -> Path:
+    """Keep a result in the run directory, with everything it takes to get it again."""
+    protocol = result.protocol
+    record: dict[str, Any] = {
+        **result.to_json(),
+        "step": agent.card.step,
+        "seed": seed,
+        "settings": {
+            **dataclasses.asdict(protocol),
+            "fire_at_start": True,
+            "fire_after_life_loss": agent.card.fire_after_life_loss,
+            "action_meanings": list(agent.action_meanings),
+            "text": result.settings,
+        },
+        "frames": result.frames,
+        "notes": result.notes(),
+    }
+    place = RunDir(run)
+    with storage_errors(place.eval):
+        place.eval.mkdir(exist_ok=True)
+    return place.write_json(f"eval/{protocol.name}-step-{agent.card.step}-seed{seed}.json", record)

@@ -1,0 +1,30 @@
+"""Whether a new file or folder can be made, found out without making it."""
+
+import os
+from pathlib import Path
+
+from pixelq.errors import PixelqError
+from pixelq.run.storage import reason
+
+__all__ = ["check_new_place"]
+
+
+def check_new_place(option: str, path: Path) -> None:
+    """Refuse a path whose nearest existing parent is no folder, or is one that cannot be written.
+
+    Args:
+        option: what gave the path, for the error's text.
+        path: what will be made, its parents too; what is there already is not looked at.
+
+    Raises:
+        PixelqError: names the parent, or says what is wrong with the path itself.
+    """
+    try:
+        path.exists()  # a name that is too long is an error here
+        parent = next(place for place in path.absolute().parents if place.exists())
+        if not parent.is_dir():
+            raise PixelqError(f"{option} {path} cannot be made: {parent} is not a folder")
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise PixelqError(f"{option} {path} cannot be made: {parent} cannot be written")
+    except OSError as error:
+        raise PixelqError(f"{option} {path} cannot be made: {reason(error)}") from error

@@ -1,0 +1,100 @@
+"""What `pixelq eval` and `pixelq record` have in common: who plays, under which protocol, and how it is shown."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pixelq.errors import PixelqError
+from pixelq.evaluation import Protocol, find_protocol
+from pixelq.games import resolve_game
+from pixelq.run.rundir import check_agent_path
+
+if TYPE_CHECKING:
+    from pixelq.evaluation.players import Player
+
+__all__ = ["RANDOM", "check_play", "open_player", "show_games"]
+
+RANDOM = "random"  # the agent that needs no file; `./random` is a run directory of that name
+_DEFAULT_GAME = "breakout"
+_MOST_EPISODES = 100_000
+_SEEDS = 2**31
+
+
+def check_play(agent: str, game: str | None, protocol: str, episodes: int, seed: int) -> Protocol:
+    """Say what is wrong before torch is loaded.
+
+    Args:
+        agent: a run directory, a `.safetensors` file, or `random`.
+        game: ROM name or Gymnasium id; None: the agent's own, Breakout for `random`.
+        protocol: a protocol's name.
+        episodes: games to play.
+        seed: of the games and of all chance.
+
+    Returns:
+        The protocol of that name.
+
+    Raises:
+        PixelqError: the first that is wrong, with what would be right.
+    """
+    conditions = find_protocol(protocol)
+    if not 1 <= episodes <= _MOST_EPISODES:
+        raise PixelqError(f"--episodes is {episodes}: must be between 1 and {_MOST_EPISODES:,}")
+    if not 0 <= seed < _SEEDS:
+        raise PixelqError(f"--seed is {seed}: must be between 0 and {_SEEDS - 1}")
+    if game is not None:
+        resolve_game(game)
+    if agent != RANDOM:
+        check_agent_path(Path(agent))
+    return conditions
+
+
+def open_player(agent: str, game: str | None, device: str) -> "Player":
+    """Load an agent, or make the one that plays at random.
+
+    Args:
+        agent: a run directory, a `.safetensors` file, or `random`.
+        game: as in `check_play`.
+        device: where the network is to live.
+
+    Raises:
+        PixelqError: the file, its game or the device is not what it should be.
+    """
+    from pixelq.agent import load_agent
+    from pixelq.device import resolve_device
+    from pixelq.evaluation.players import RandomAgent
+
+    name = None if game is None else resolve_game(game).name
+    if agent == RANDOM:
+        resolve_device(device)
+        return RandomAgent(name or _DEFAULT_GAME)
+    damage: list[str] = []
+    player = load_agent(agent, device, damage.append)
+    if name not in (None, player.game):
+        raise PixelqError(f"--game is {game}: this agent plays {player.game}; leave --game out")
+    for line in damage:
+        print(f"pixelq: {line}; using the checkpoint before it", file=sys.stderr)
+    return player
+
+
+@contextmanager
+def show_games(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Show on stderr, if it is a terminal, how many games are done; stdout is for the result.
+
+    Args:
+        what: said before the bar.
+
+    Yields:
+        What takes the games done and the games to do; None where nothing is shown.
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

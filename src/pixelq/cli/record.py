@@ -1,0 +1,59 @@
+"""`pixelq record`: write a video of an agent at play."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from pixelq.cli.options import parse
+from pixelq.cli.places import check_new_place
+from pixelq.cli.players import check_play, open_player, show_games
+from pixelq.errors import PixelqError
+from pixelq.evaluation import DEFAULT_PROTOCOL
+
+__all__ = ["run"]
+
+
+@dataclass(frozen=True)
+class _Options:
+    agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
+    """A run directory, a .safetensors file, or `random`."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE.mp4")]
+    """The video; a file of that name is replaced, as a whole."""
+    protocol: Annotated[str, tyro.conf.arg(metavar="P")] = DEFAULT_PROTOCOL
+    """How it is played: nature, noop, dopamine or machado."""
+    episodes: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    """Games, one after the other."""
+    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    """Seed of the games and of all chance; the same seed gives the same games."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the network lives."""
+    game: Annotated[str | None, tyro.conf.arg(metavar="G")] = None
+    """What `random` plays, a ROM name or Gymnasium id (default: breakout); an agent plays its own game."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the verb and return the exit status."""
+    options = parse(_Options, words, "pixelq record", "Write whole games to an MP4, in colour and at real speed.")
+    protocol = check_play(options.agent, options.game, options.protocol, options.episodes, options.seed)
+    _check_out(options.out)
+
+    from pixelq.evaluation.record import record
+
+    player = open_player(options.agent, options.game, options.device)
+    with show_games(f"{player.game}, protocol {protocol.name}") as progress:
+        made = record(player, options.out, options.episodes, options.seed, protocol=protocol, progress=progress)
+    print(made.settings)
+    print(f"raw scores {' '.join(f'{score:g}' for score in made.scores)}")
+    print(f"{made.path}: {made.frames:,} pictures, {made.seconds:.1f} s")
+    return 0
+
+
+def _check_out(out: Path) -> None:
+    if out.suffix != ".mp4":
+        raise PixelqError(f"--out {out}: a video's name must end in .mp4")
+    check_new_place("--out", out)
+    if out.is_dir():
+        raise PixelqError(f"--out {out} is a folder: give the video a file name")

@@ -1,0 +1,165 @@
+"""A naive replay memory, lists that keep every observation whole, beside the real one."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from pixelq.config import ReplayConfig
+from pixelq.envs.episodes import EpisodeTracker
+from pixelq.envs.testing import CounterEnv
+from pixelq.replay import ReplayBuffer
+from pixelq.replay.samplers import Draw
+
+CPU = torch.device("cpu")
+GAMMA = 0.9
+STORES = ("ram", "lz4", "device")
+
+
+def make_buffer(capacity, num_envs, n_step, store="ram", sampling="uniform", generator=None):
+    config = ReplayConfig(capacity=capacity, store=store, sampling=sampling)
+    return ReplayBuffer(config, num_envs, GAMMA, n_step, CPU, generator or np.random.default_rng(7))
+
+
+def drawn(rows, envs):
+    return Draw(rows, envs, np.ones(len(rows), np.float32))
+
+
+class Step(NamedTuple):
+    """One game's step as a naive memory keeps it."""
+
+    obs: np.ndarray
+    action: int
+    reward: float
+    terminated: bool
+    truncated: bool
+    ignored: bool
+    next_obs: np.ndarray
+    started: int  # row of the first observation of this game
+
+
+class Pair:
+    """A replay memory and its naive twin, fed with the same games."""
+
+    def __init__(
+        self,
+        num_envs,
+        capacity,
+        n_step,
+        seed,
+        chances=(0.03, 0.02, 0.05),
+        life_terminal=True,
+        store="ram",
+        sampling="uniform",
+    ):
+        self.kind = (store, sampling)
+        self.envs = CounterEnv(num_envs, seed, chances)
+        self.n_step = n_step
+        self.life_terminal = life_terminal
+        self.rng = np.random.default_rng(seed)
+        self.capacity = capacity
+        self.buffer = self.fresh()
+        self.steps: list[list[Step]] = [[] for _ in range(num_envs)]
+        self.tracker = EpisodeTracker(num_envs)
+        result = self.envs.reset()
+        self.tracker.reset(result)
+        self.obs = result.obs
+        self.started = [0] * num_envs
+        self.buffer.ring.start(result.obs[:, -1])
+
+    def fresh(self):
+        return make_buffer(self.capacity, self.envs.num_envs, self.n_step, *self.kind)
+
+    def play(self, ticks):
+        for _ in range(ticks):
+            actions = self.rng.integers(0, 4, self.envs.num_envs)
+            self.envs.send(actions)
+            result = self.envs.recv()
+            lost, _ = self.tracker.update(result)
+            terminated = result.terminated | lost if self.life_terminal else result.terminated
+            reward = np.sign(result.reward)
+            self.buffer.append(actions, reward, terminated, result.truncated, result.reset, result.obs[:, -1])
+            row = len(self.steps[0])
+            for i, history in enumerate(self.steps):
+                flags = (bool(terminated[i]), bool(result.truncated[i]), bool(result.reset[i]))
+                history.append(
+                    Step(self.obs[i], int(actions[i]), float(reward[i]), *flags, result.obs[i], self.started[i])
+                )
+                if result.reset[i]:
+                    self.started[i] = row + 1
+            self.obs = result.obs
+
+    def give_up(self):
+        """Begin other games in the middle of those that are played."""
+        self.envs = CounterEnv(self.envs.num_envs, self.rng.integers(1_000))
+        result = self.envs.reset()
+        self.tracker.reset(result)
+        self.buffer.restart(result.obs[:, -1])
+        row = len(self.steps[0])
+        for i, history in enumerate(self.steps):
+            if row and not history[-1].ignored and not history[-1].terminated:
+                history[-1] = history[-1]._replace(truncated=True)
+            history.append(Step(self.obs[i], 0, 0.0, False, False, True, result.obs[i], self.started[i]))
+            self.started[i] = row + 1
+        self.obs = result.obs
+
+    def expected(self, row, env):
+        """The n-step transition that begins at a row, in plain loops."""
+        total, discount, history = 0.0, 1.0, self.steps[env]
+        for k in range(self.n_step):
+            step = history[row + k]
+            total += discount * step.reward
+            discount *= GAMMA
+            if step.terminated:
+                discount = 0.0
+            if step.terminated or step.truncated:
+                break
+        return history[row].obs, history[row].action, total, discount, step.next_obs
+
+    def sampleable(self):
+        """Every slot that may be drawn: held with its whole stack, its n steps known, its action heeded."""
+        head, rows = len(self.steps[0]), self.buffer.ring.rows
+        oldest = max(0, head - rows + 1)
+        return {
+            (row, env)
+            for env, history in enumerate(self.steps)
+            for row in range(oldest, head - self.n_step + 1)
+            if not history[row].ignored and max(row - 3, history[row].started) >= oldest
+        }
+
+    def check(self, rows, envs, buffer=None):
+        batch = (buffer or self.buffer).batch(drawn(rows, envs))
+        assert batch.obs_tm1.dtype == batch.obs_t.dtype == torch.uint8
+        assert batch.a_tm1.dtype == torch.int64
+        assert batch.r_t.dtype == batch.discount_t.dtype == batch.weight.dtype == torch.float32
+        assert batch.weight.shape == (len(rows),)
+        for index, (row, env) in enumerate(zip(rows.tolist(), envs.tolist(), strict=True)):
+            obs, action, total, discount, next_obs = self.expected(row, env)
+            np.testing.assert_array_equal(batch.obs_tm1[index], obs)
+            np.testing.assert_array_equal(batch.obs_t[index], next_obs)
+            assert batch.a_tm1[index] == action
+            assert batch.r_t[index] == np.float32(total)
+            assert batch.discount_t[index] == pytest.approx(discount, rel=1e-6)
+
+    def check_all(self, buffer=None):
+        slots = sorted(self.sampleable())
+        if slots:
+            rows, envs = np.array(slots).T
+            self.check(rows, envs, buffer)
+
+    def reloaded(self):
+        """A new memory, filled from rows as a checkpoint keeps them, in two pieces."""
+        ring, twin = self.buffer.ring, self.fresh()
+        middle = (ring.oldest + ring.head) // 2
+        twin.ring.write_rows(ring.oldest, ring.read_rows(ring.oldest, middle))
+        twin.ring.write_rows(middle, ring.read_rows(middle, ring.head))
+        twin.ring.restore_head(ring.head_row())
+        twin.restore(self.buffer.state())
+        return twin
+
+    def reloaded_with_generator(self):
+        """The same, to go on with."""
+        twin = self.reloaded()
+        twin.generator = self.buffer.generator
+        return twin

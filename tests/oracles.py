@@ -1,0 +1,113 @@
+"""The optimisers and the clipping once more, in float64, as their sources print them; slow and plain."""
+
+import numpy as np
+
+BETA_1, BETA_2 = 0.9, 0.999
+
+
+class Adam:
+    """Kingma & Ba 2015, Algorithm 1: ε is added to the corrected root."""
+
+    def __init__(self, learning_rate, epsilon):
+        self.learning_rate, self.epsilon = learning_rate, epsilon
+        self.t, self.m, self.v = 0, {}, {}
+
+    def step(self, parameters, gradients):
+        """New parameters, by name, float64."""
+        self.t += 1
+        return {name: p - self.move(name, gradients[name].astype(np.float64)) for name, p in parameters.items()}
+
+    def move(self, name, g):
+        m, v = self.moments(name, g)
+        corrected_m, corrected_v = m / (1 - BETA_1**self.t), v / (1 - BETA_2**self.t)
+        return self.learning_rate * corrected_m / (np.sqrt(corrected_v) + self.epsilon)
+
+    def moments(self, name, g):
+        self.m[name] = BETA_1 * self.m.get(name, 0.0) + (1 - BETA_1) * g
+        self.v[name] = BETA_2 * self.v.get(name, 0.0) + (1 - BETA_2) * g * g
+        return self.m[name], self.v[name]
+
+
+class KerasAdam(Adam):
+    """The form just before section 2.1 of the same paper, which is Keras': ε is added to the root as it is."""
+
+    def move(self, name, g):
+        m, v = self.moments(name, g)
+        alpha = self.learning_rate * np.sqrt(1 - BETA_2**self.t) / (1 - BETA_1**self.t)
+        return alpha * m / (np.sqrt(v) + self.epsilon)
+
+
+class CentredRMSProp:
+    """Graves 2013, eqs. 38–45, without momentum: ε is inside the root."""
+
+    def __init__(self, learning_rate, epsilon, decay):
+        self.learning_rate, self.epsilon, self.decay = learning_rate, epsilon, decay
+        self.mean, self.square = {}, {}
+
+    def step(self, parameters, gradients):
+        """New parameters, by name, float64."""
+        return {name: p - self.move(name, gradients[name].astype(np.float64)) for name, p in parameters.items()}
+
+    def move(self, name, g):
+        rho = self.decay
+        self.mean[name] = rho * self.mean.get(name, 0.0) + (1 - rho) * g
+        self.square[name] = rho * self.square.get(name, 0.0) + (1 - rho) * g * g
+        return self.learning_rate * g / np.sqrt(self.square[name] - self.mean[name] ** 2 + self.epsilon)
+
+
+def make_optimiser(config):
+    """The oracle of an `OptimiserConfig`."""
+    if config.name == "centred_rmsprop":
+        return CentredRMSProp(config.learning_rate, config.epsilon, config.decay)
+    return {"adam": Adam, "keras_adam": KerasAdam}[config.name](config.learning_rate, config.epsilon)
+
+
+def clip_by_norm(gradient, norm):
+    """Keras' `clip_by_norm`: g · c / max(‖g‖, c)."""
+    return gradient * norm / max(float(np.sqrt(np.sum(np.square(gradient, dtype=np.float64)))), norm)
+
+
+def clip_by_global_norm(gradients, norm):
+    """Pascanu et al. 2013, Algorithm 1: all gradients times c / ‖all‖ if that norm exceeds c."""
+    total = np.sqrt(sum(np.sum(np.square(g, dtype=np.float64)) for g in gradients.values()))
+    return {name: g * norm / total if total > norm else g for name, g in gradients.items()}
+
+
+def clip(config, gradients):
+    """What an `OptimiserConfig` asks of gradients by name."""
+    if config.clip == "per_variable":
+        return {name: clip_by_norm(g, config.clip_norm) for name, g in gradients.items()}
+    if config.clip == "global":
+        return clip_by_global_norm(gradients, config.clip_norm)
+    return gradients
+
+
+def screens(rng, count):
+    """Observations somewhat like a game's: black, with a few bright rectangles; [count, 4, 84, 84] uint8."""
+    obs = np.zeros((count, 4, 84, 84), np.uint8)
+    for planes in obs:
+        for _ in range(6):
+            top, left = rng.integers(0, 70, 2)
+            height, width = rng.integers(2, 14, 2)
+            planes[rng.integers(0, 4), top : top + height, left : left + width] = rng.integers(40, 256)
+    return obs
+
+
+def kink_distance(network, obs):
+    """How near any ReLU comes to 0: its smallest input, as a share of its layer's largest.
+
+    Where that is less than float32's rounding, two programs may see different sides of the kink, and their gradients
+    differ for no fault of theirs.
+    """
+    shares = []
+
+    def look(module, inputs, output):
+        sizes = output.detach().abs()
+        shares.append((sizes[sizes > 0].min() / sizes.max()).item())
+
+    layers = [*network.torso.layers[::2], network.head.hidden]
+    hooks = [layer.register_forward_hook(look) for layer in layers]
+    network.q_values(obs)
+    for hook in hooks:
+        hook.remove()
+    return min(shares)
