@@ -22,6 +22,7 @@ def bench(capsys, *words):
     return status, said.out.splitlines(), said.err
 
 
+@pytest.mark.slow
 def test_it_ends_with_one_line_of_json(capsys):
     words = ("--transitions", "30000", "--games", "catch", "--stores", "lz4", "ram", "--seconds", "0.1", "--json")
     status, lines, _ = bench(capsys, "replay", *words)
@@ -41,6 +42,7 @@ def test_it_ends_with_one_line_of_json(capsys):
         assert result["adds_per_second"] > 1_000
 
 
+@pytest.mark.slow
 def test_a_store_that_is_too_large_is_left_out_with_a_note(capsys):
     words = ("--transitions", "1000000000", "--games", "catch", "--stores", "ram", "--json")
     status, lines, _ = bench(capsys, "replay", *words)

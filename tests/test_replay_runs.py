@@ -41,6 +41,7 @@ def test_a_run_is_the_same_on_every_store_and_can_change_it(tmp_path):
     assert_same_run(tmp_path / "lz4", tmp_path / "both")
 
 
+@pytest.mark.slow
 def test_stopping_and_resuming_a_prioritised_run_changes_nothing(tmp_path):
     config = prioritised()
     go(config, tmp_path / "whole")

@@ -100,6 +100,7 @@ def test_lz4_keeps_to_its_bound_and_frees_what_is_overwritten():
     assert sum(len(s.arena) for s in frames._sealed) < 64 * 100
 
 
+@pytest.mark.slow
 def test_lz4_memory_is_flat_once_it_is_full():
     def resident():
         gc.collect()

@@ -46,7 +46,14 @@ def test_the_last_line_of_metrics_is_of_the_end_even_off_the_ticks(tmp_path):
     assert [line["step"] for line in metrics(tmp_path / "run")] == [200, 400, 504]
 
 
-@pytest.mark.parametrize("name", ["keras-example", "nature-dqn", "cleanrl-dqn"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "keras-example",
+        pytest.param("nature-dqn", marks=pytest.mark.slow),
+        pytest.param("cleanrl-dqn", marks=pytest.mark.slow),
+    ],
+)
 def test_the_same_seed_gives_the_same_run(tmp_path, name):
     config = tiny(name, total_steps=800)
     go(config, tmp_path / "one")
@@ -57,8 +64,18 @@ def test_the_same_seed_gives_the_same_run(tmp_path, name):
     assert metrics(tmp_path / "one")[-1]["loss/td"] > 0
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", ["keras-example", "nature-dqn", "cleanrl-dqn"])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("keras-example", "bfloat16"),
+        pytest.param("keras-example", "float32", marks=pytest.mark.slow),
+        *(
+            pytest.param(name, precision, marks=pytest.mark.slow)
+            for name in ("nature-dqn", "cleanrl-dqn")
+            for precision in ("float32", "bfloat16")
+        ),
+    ],
+)
 def test_stopping_and_resuming_changes_nothing(tmp_path, name, precision):
     config = tiny(name, precision=precision)
     go(config, tmp_path / "whole")
@@ -82,12 +99,14 @@ def test_stopping_and_resuming_changes_nothing_on_breakout(tmp_path):
     assert metrics(tmp_path / "whole")[-1]["lives"] > 20
 
 
+@pytest.mark.slow
 def test_how_often_a_checkpoint_is_written_changes_nothing(tmp_path):
     go(tiny(checkpoint_every_steps=104), tmp_path / "often")
     go(tiny(checkpoint_every_steps=10_000), tmp_path / "never")
     assert metrics(tmp_path / "often") == metrics(tmp_path / "never")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_there_before_the_first_step(tmp_path):
     steps = []
     go(
@@ -98,6 +117,7 @@ def test_a_checkpoint_is_there_before_the_first_step(tmp_path):
     assert steps[0] == ["step-000000000000"]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path):
     config = tiny()
     go(config, tmp_path / "whole")
@@ -148,6 +168,7 @@ def test_init_begins_with_an_agents_weights_and_a_fresh_optimiser(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
 def test_it_stops_once_the_mean_of_a_full_window_is_above_the_mark(tmp_path):
     config = tiny(stop_on="return_per_game", stop_at=-10.5, window_episodes=20, total_steps=4_000)
     result, watch = go(config, tmp_path / "run")
@@ -218,6 +239,7 @@ def test_what_is_remembered_is_what_learning_should_see(tmp_path):
     assert all(seen[index].lives[0] < seen[index - 1].lives[0] for index in lost)  # a lost life, not a game's end
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_stops_at_once(tmp_path, monkeypatch):
     def twice(record):
         if record["step"] == 600:
