@@ -1,0 +1,49 @@
+"""Every setting of a run: dataclasses, their checks, and their JSON. Imports no torch."""
+
+from pixelq.config.algos import (
+    ALGO_KINDS,
+    AlgoConfig,
+    C51Config,
+    DQNConfig,
+    IQNConfig,
+    MunchausenConfig,
+    PQNConfig,
+    QRConfig,
+    kind_of,
+)
+from pixelq.config.serialisation import from_json, to_json
+from pixelq.config.settings import (
+    FRAME_SKIP,
+    EnvConfig,
+    ExplorationConfig,
+    NetworkConfig,
+    OptimiserConfig,
+    ReplayConfig,
+    StoreName,
+    TrainConfig,
+)
+from pixelq.config.validation import option, validate
+
+__all__ = [
+    "ALGO_KINDS",
+    "FRAME_SKIP",
+    "AlgoConfig",
+    "C51Config",
+    "DQNConfig",
+    "EnvConfig",
+    "ExplorationConfig",
+    "IQNConfig",
+    "MunchausenConfig",
+    "NetworkConfig",
+    "OptimiserConfig",
+    "PQNConfig",
+    "QRConfig",
+    "ReplayConfig",
+    "StoreName",
+    "TrainConfig",
+    "from_json",
+    "kind_of",
+    "option",
+    "to_json",
+    "validate",
+]

@@ -1,0 +1,199 @@
+"""Every setting of a run: frozen dataclasses whose fields are the command line's options. Imports no torch."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pixelq.config.algos import AlgoConfig, DQNConfig
+
+__all__ = [
+    "FRAME_SKIP",
+    "EnvConfig",
+    "ExplorationConfig",
+    "NetworkConfig",
+    "OptimiserConfig",
+    "ReplayConfig",
+    "StoreName",
+    "TrainConfig",
+]
+
+FRAME_SKIP = 4  # emulator frames per agent step, in all of pixelq
+StoreName = Literal["auto", "lz4", "ram", "device"]
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """How the games are played and what learning sees of them."""
+
+    sticky: float | None = None
+    """Probability that the emulator repeats the last action; None: what the game's id says (ROM names: 0)."""
+    noop_max: int = 30
+    """At most this many no-op frames at a game's start, drawn at random."""
+    max_frames_per_game: int = 108_000
+    """A game is truncated after this many emulator frames."""
+    full_action_space: bool = False
+    """All 18 actions instead of the game's minimal set."""
+    fire_at_start: bool = True
+    """Press FIRE at a game's start, in games that have it."""
+    fire_after_life_loss: bool = False
+    """The actor presses FIRE after every lost life, in games that have it; the executed action is what is stored."""
+    life_loss_terminal: bool = False
+    """A lost life ends the episode, for learning only; the game goes on."""
+    max_steps_per_life: int = 0
+    """Close the return per life after this many steps, the game going on; 0: no cap."""
+    clip_rewards: bool = True
+    """Learn from the sign of the reward; scores stay raw."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The Q-network: a torso over pixels, dense layers, and the head that the algorithm asks for."""
+
+    torso: Literal["nature", "impala"] = "nature"
+    """Three convolutions (Mnih et al. 2015), or three stages of residual blocks (Espeholt et al. 2018)."""
+    channels: tuple[int, int, int] = (32, 64, 64)
+    """Filters of the three convolutions, or of the three stages."""
+    width: int = 1
+    """Multiplies `channels`."""
+    hidden: int = 512
+    """Units of each dense layer."""
+    dueling: bool = False
+    """Value and advantage in dense layers of their own (Wang et al. 2016)."""
+    noisy: bool = False
+    """Factorised noise on the weights of the dense layers (Fortunato et al. 2018)."""
+    noisy_sigma: float = 0.5
+    """σ₀: initial size of that noise, divided by √inputs."""
+    norm: Literal["none", "layer", "layer_per_pixel"] = "none"
+    """LayerNorm before each ReLU of the nature torso and the dense layer: over all of a layer, or at each pixel over
+    its channels."""
+    spectral_norm: bool = False
+    """Residual convolutions of the impala torso divided by their largest singular value."""
+    max_pool: int = 0
+    """The impala torso's last planes are max-pooled to so many rows and columns; 0: left as they are."""
+    init: Literal["torch", "glorot_uniform", "he_normal", "orthogonal"] = "torch"
+    """Initial weights: PyTorch's default; or Glorot uniform, He normal or orthogonal (gain √2, the last layer 1), all
+    with zero biases."""
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """How gradients become steps."""
+
+    name: Literal["adam", "keras_adam", "radam", "centred_rmsprop"] = "adam"
+    """Adam; Adam with ε added to the uncorrected root as Keras does; rectified Adam; centred RMSProp with ε inside the
+    root."""
+    learning_rate: float = 1e-4
+    """Step size, at the start."""
+    learning_rate_end: float | None = None
+    """Step size at the run's last step, linear in between; None: the same throughout."""
+    epsilon: float = 1e-8
+    """The optimiser's ε."""
+    decay: float = 0.95
+    """Decay of both moving averages of the centred RMSProp."""
+    clip: Literal["none", "per_variable", "global"] = "none"
+    """What `clip_norm` bounds: nothing, each variable's gradient, or all gradients together."""
+    clip_norm: float = 1.0
+    """Largest Euclidean norm of a gradient."""
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """Experience replay."""
+
+    capacity: int = 1_000_000
+    """Transitions held, over all games."""
+    batch_size: int = 32
+    """Transitions an update."""
+    train_period: int = 4
+    """Steps an update."""
+    learn_start: int = 50_000
+    """Transitions that must be there before the first update."""
+    store: StoreName = "auto"
+    """Where frames are kept: LZ4 blocks in host memory, raw in host memory, raw in the device's own memory; auto: the
+    last on a GPU if they take less than half of its free memory, else LZ4."""
+    sampling: Literal["uniform", "prioritised"] = "uniform"
+    """Draw transitions all alike, or the more often, the larger their error was."""
+    priority_exponent: float = 0.6
+    """α: a priority is (|error| + ε)^α; 0 draws all alike."""
+    priority_epsilon: float = 1e-6
+    """ε, which keeps transitions without error from never being drawn again."""
+    importance_exponent_start: float = 0.4
+    """β at the first step: how far importance weights make up for unequal probabilities; 1: wholly."""
+    importance_exponent_end: float = 1.0
+    """β at the last step, linear in between."""
+
+
+@dataclass(frozen=True)
+class ExplorationConfig:
+    """Epsilon-greedy exploration."""
+
+    shape: Literal["linear", "exponential"] = "linear"
+    """How ε falls: in a straight line, or as exp(−t / decay_steps)."""
+    start: float = 1.0
+    """ε at the start."""
+    end: float = 0.1
+    """ε after the decay."""
+    decay_steps: int = 1_000_000
+    """Length of the slope in steps; of the exponential its time constant."""
+    decay_from_step: int = 0
+    """Step at which the slope begins."""
+    random_steps: int = 0
+    """All actions are random before this step, whatever ε says."""
+    off_after_step: int = 0
+    """From this step on ε is 0; 0: never."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole run. A step is an agent step, 4 emulator frames."""
+
+    preset: str = "custom"
+    """Name of the recipe the settings started from; `pixelq train` takes it as its first word."""
+    game: str = "breakout"
+    """ROM name or Gymnasium id; see `pixelq games`."""
+    seed: int = 1
+    """Seed of every random stream."""
+    total_steps: int = 10_000_000
+    """Steps to train for, over all games."""
+    envs: int = 8
+    """Games played at once."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the network lives."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Torso and dense layer in bfloat16 with float32 masters, or all in float32; auto: bfloat16 where it is fast."""
+    threads: int = 0
+    """CPU threads of torch and of the emulator; 0: one a core."""
+    log_every_steps: int = 2_000
+    """Steps between two lines of metrics."""
+    checkpoint_every_steps: int = 50_000
+    """Steps between two checkpoints."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints kept, at least two."""
+    keep_going: bool = False
+    """Train on when the disk takes no more, and try again at the next checkpoint; else stop."""
+    notebook_log: bool = False
+    """Print the Keras example's own line whenever the target network is copied."""
+    stop_on: Literal["none", "return_per_life", "return_per_game"] = "none"
+    """The running mean that ends the run as solved."""
+    stop_at: float = 40.0
+    """Solved once the running mean is above this."""
+    window_episodes: int = 100
+    """Finished lives or games in each running mean; it must be full before a run counts as solved."""
+    video_every_episodes: int = 100
+    """Record a game every so many episodes (lives if `stop_on` counts lives, else games); 0: no videos."""
+    video_min_seconds: float = 60.0
+    """Least time between two videos."""
+    keep_videos: int = 20
+    """Newest videos kept."""
+    target_period_steps: int = 10_000
+    """Steps between two copies of the online network to the target network."""
+    env: EnvConfig = field(default_factory=EnvConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    algo: AlgoConfig = field(default_factory=DQNConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
+
+    @property
+    def episode_unit(self) -> Literal["life", "game"]:
+        """What «episode» counts in this run's messages and videos."""
+        return "life" if self.stop_on == "return_per_life" else "game"
