@@ -1,5 +1,6 @@
 """The Q-network: sizes, initial weights, pixels, precision."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -121,7 +122,7 @@ def test_torchs_default_is_torchs_default(nature):
 
 @pytest.mark.parametrize("init", ["torch", "glorot_uniform"])
 def test_the_generator_decides_the_weights(init):
-    config = NetworkConfig(SMALL.channels, SMALL.hidden, init)
+    config = dataclasses.replace(SMALL, init=init)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         first = make_network(config, 4, generator(7)).state_dict()
@@ -154,7 +155,7 @@ def test_values_are_those_of_the_formula_in_float64(init):
 
 def test_pixels_are_scaled_once_and_left_as_they_were():
     # weights that pass the corner pixel of the newest plane through: white is 1, half grey is 128/255
-    network = make_network(NetworkConfig((1, 1, 1), 1, "glorot_uniform"), 1, generator())
+    network = make_network(NetworkConfig(channels=(1, 1, 1), hidden=1, init="glorot_uniform"), 1, generator())
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()

@@ -1,5 +1,24 @@
-"""Q-networks: a torso over pixels and a head of action values."""
+"""Q-networks: a torso over pixels and a head of action values or of distributions of returns."""
 
-from pixelq.networks.network import QNetwork, make_network
+from pixelq.networks.heads import CategoricalHead, DuelingHead, Head, ImplicitHead, LinearHead, QuantileHead
+from pixelq.networks.network import (
+    QNetwork,
+    make_categorical_network,
+    make_implicit_network,
+    make_network,
+    make_quantile_network,
+)
 
-__all__ = ["QNetwork", "make_network"]
+__all__ = [
+    "CategoricalHead",
+    "DuelingHead",
+    "Head",
+    "ImplicitHead",
+    "LinearHead",
+    "QNetwork",
+    "QuantileHead",
+    "make_categorical_network",
+    "make_implicit_network",
+    "make_network",
+    "make_quantile_network",
+]

@@ -1,13 +1,31 @@
 """The Q-network as a whole, built from its config."""
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
 from pixelq.config import NetworkConfig
-from pixelq.networks.heads import LinearHead
-from pixelq.networks.torsos import NatureTorso
+from pixelq.networks.heads import (
+    CategoricalHead,
+    DenseLayer,
+    DuelingHead,
+    Head,
+    ImplicitHead,
+    LinearHead,
+    QuantileHead,
+)
+from pixelq.networks.initialisation import initialise
+from pixelq.networks.noisy import NoisyLinear
+from pixelq.networks.torsos import ImpalaTorso, NatureTorso
 
-__all__ = ["QNetwork", "make_network"]
+__all__ = [
+    "QNetwork",
+    "make_categorical_network",
+    "make_implicit_network",
+    "make_network",
+    "make_quantile_network",
+]
 
 
 class QNetwork(nn.Module):
@@ -15,10 +33,10 @@ class QNetwork(nn.Module):
 
     Args:
         torso: [B, 4, 84, 84] in 0…1 to [B, F].
-        head: [B, F] to [B, A].
+        head: [B, F] to what the algorithm learns, and to action values [B, A].
     """
 
-    def __init__(self, torso: NatureTorso, head: LinearHead) -> None:
+    def __init__(self, torso: NatureTorso | ImpalaTorso, head: Head) -> None:
         super().__init__()
         self.torso = torso
         self.head = head
@@ -26,64 +44,152 @@ class QNetwork(nn.Module):
     @property
     def num_actions(self) -> int:
         """Number of actions A."""
-        return self.head.output.out_features
+        return self.head.num_actions
 
     @property
     def compute_dtype(self) -> torch.dtype:
-        """The type that the torso computes in."""
-        return self.head.hidden.weight.dtype
+        """The type that torso and dense layers compute in."""
+        return self.torso.compute_dtype
 
-    def forward(self, obs: Tensor) -> Tensor:
-        """Values of all actions.
+    def forward(self, obs: Tensor, *arguments: Tensor) -> Tensor:
+        """What the head gives: values, logits or quantiles of all actions.
 
         Args:
-            obs: [B, 4, 84, 84] uint8; divided by 255 here and nowhere else.
+            obs: [B, 4, 84, 84] uint8.
+            arguments: what the head takes beside features: fractions [B, N] for an implicit one.
 
         Returns:
-            [B, A] float32.
+            float32, of the head's shape.
         """
-        pixels = obs.to(self.compute_dtype, memory_format=torch.channels_last).div_(255)
-        values: Tensor = self.head(self.torso(pixels))
-        return values
+        output: Tensor = self.head(self.torso(self._pixels(obs)), *arguments)
+        return output
 
     def q_values(self, obs: Tensor) -> Tensor:
         """Expected return of each action, [B, 4, 84, 84] uint8 to [B, A] float32; every network offers it."""
-        values: Tensor = self(obs)
-        return values
+        return self.head.q_values(self.torso(self._pixels(obs)))
+
+    def q_values_of_pixels(self, pixels: Tensor) -> Tensor:
+        """The same of pixels [B, 4, 84, 84] of a floating type in 0…1, through which gradients flow."""
+        planes = pixels.to(self.compute_dtype, memory_format=torch.channels_last)
+        return self.head.q_values(self.torso(planes))
+
+    def _pixels(self, obs: Tensor) -> Tensor:
+        """Bytes divided by 255, here and nowhere else."""
+        return obs.to(self.compute_dtype, memory_format=torch.channels_last).div_(255)
 
     def lower_precision(self, dtype: torch.dtype) -> None:
-        """Let torso and dense layer compute in `dtype`; the output layer stays float32."""
-        self.torso.to(dtype)
-        self.head.hidden.to(dtype)
+        """Let torso and dense layers compute in `dtype`; the output layers stay float32."""
+        self.torso.lower_precision(dtype)
+        self.head.lower_precision(dtype)
+
+    def redraw_noise(self, generator: torch.Generator) -> None:
+        """Draw new noise in all noisy layers, in order; a network without them draws nothing."""
+        for module in self.modules():
+            if isinstance(module, NoisyLinear):
+                module.redraw_noise(generator)
 
 
 def make_network(config: NetworkConfig, num_actions: int, generator: torch.Generator | None = None) -> QNetwork:
-    """Build a network on the CPU with fresh weights.
+    """Build a network of action values on the CPU with fresh weights.
 
     Args:
         config: its sizes and its initial weights.
-        num_actions: outputs.
+        num_actions: A.
         generator: source of the weights; None: torch's global one.
 
     Returns:
-        The network, float32, convolutions stored channels-last.
+        The network, float32, convolutions stored channels-last; forward gives [B, A].
     """
-    torso = NatureTorso(config.channels)
-    network = QNetwork(torso, LinearHead(torso.features, config.hidden, num_actions))
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            _initialise(module, config.init, generator)
+    torso = _torso(config)
+    return _assemble(config, torso, _body(config, torso.features, num_actions, 1), generator)
+
+
+def make_categorical_network(
+    config: NetworkConfig,
+    num_actions: int,
+    atoms: int,
+    v_min: float,
+    v_max: float,
+    generator: torch.Generator | None = None,
+) -> QNetwork:
+    """Build a network of probabilities of returns on the CPU with fresh weights.
+
+    Args:
+        config: its sizes and its initial weights.
+        num_actions: A.
+        atoms: N, returns that have a probability.
+        v_min: return of the first atom.
+        v_max: return of the last atom.
+        generator: source of the weights; None: torch's global one.
+
+    Returns:
+        The network; forward gives logits [B, A, N], `head.atoms` the returns [N].
+    """
+    torso = _torso(config)
+    body = _body(config, torso.features, num_actions, atoms)
+    return _assemble(config, torso, CategoricalHead(body, atoms, v_min, v_max), generator)
+
+
+def make_quantile_network(
+    config: NetworkConfig, num_actions: int, quantiles: int, generator: torch.Generator | None = None
+) -> QNetwork:
+    """Build a network of quantiles at fixed fractions on the CPU with fresh weights.
+
+    Args:
+        config: its sizes and its initial weights.
+        num_actions: A.
+        quantiles: N.
+        generator: source of the weights; None: torch's global one.
+
+    Returns:
+        The network; forward gives [B, N, A].
+    """
+    torso = _torso(config)
+    return _assemble(config, torso, QuantileHead(_body(config, torso.features, num_actions, quantiles)), generator)
+
+
+def make_implicit_network(
+    config: NetworkConfig,
+    num_actions: int,
+    cosines: int,
+    policy_quantiles: int,
+    generator: torch.Generator | None = None,
+) -> QNetwork:
+    """Build a network of quantiles at any fractions on the CPU with fresh weights.
+
+    Args:
+        config: its sizes and its initial weights.
+        num_actions: A.
+        cosines: size of the embedding of a fraction.
+        policy_quantiles: K, evenly spaced fractions whose mean is an action's value.
+        generator: source of the weights; None: torch's global one.
+
+    Returns:
+        The network; forward takes fractions [B, N] beside the observations and gives [B, N, A].
+    """
+    torso = _torso(config)
+    body = _body(config, torso.features, num_actions, 1)
+    return _assemble(config, torso, ImplicitHead(body, torso.features, cosines, policy_quantiles), generator)
+
+
+def _torso(config: NetworkConfig) -> NatureTorso | ImpalaTorso:
+    first, second, third = (config.width * filters for filters in config.channels)
+    if config.torso == "impala":
+        return ImpalaTorso((first, second, third), config.spectral_norm, config.max_pool)
+    return NatureTorso((first, second, third), config.norm)
+
+
+def _body(config: NetworkConfig, features: int, num_actions: int, units: int) -> LinearHead | DuelingHead:
+    """Dense layers and outputs, so many units an action."""
+    dense: DenseLayer = functools.partial(NoisyLinear, sigma0=config.noisy_sigma) if config.noisy else nn.Linear
+    kind = DuelingHead if config.dueling else LinearHead
+    return kind(features, config.hidden, num_actions, units, dense, config.norm)
+
+
+def _assemble(
+    config: NetworkConfig, torso: NatureTorso | ImpalaTorso, head: Head, generator: torch.Generator | None
+) -> QNetwork:
+    network = QNetwork(torso, head)
+    initialise(network, config.init, generator)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
-
-
-def _initialise(layer: nn.Conv2d | nn.Linear, init: str, generator: torch.Generator | None) -> None:
-    assert layer.bias is not None
-    if init == "glorot_uniform":
-        nn.init.xavier_uniform_(layer.weight, generator=generator)
-        nn.init.zeros_(layer.bias)
-        return
-    # PyTorch's own default, drawn from an explicit generator: both uniform within 1/√fan_in
-    bound = layer.weight[0].numel() ** -0.5
-    nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
-    nn.init.uniform_(layer.bias, -bound, bound, generator=generator)

@@ -1,8 +1,12 @@
 """Torsos: from four planes of pixels to features."""
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["NatureTorso"]
+from pixelq.networks.norms import NormKind, plane_norm
+from pixelq.networks.spectral import SpectralConv2d
+
+__all__ = ["ImpalaTorso", "NatureTorso"]
 
 
 class NatureTorso(nn.Module):
@@ -10,24 +14,107 @@ class NatureTorso(nn.Module):
 
     Args:
         channels: filters of the three.
+        norm: layer normalisation before each ReLU.
 
     Source: Mnih et al. 2015, Methods, Model architecture.
     """
 
-    def __init__(self, channels: tuple[int, int, int]) -> None:
+    def __init__(self, channels: tuple[int, int, int], norm: NormKind = "none") -> None:
         super().__init__()
         first, second, third = channels
         self.layers = nn.Sequential(
             nn.Conv2d(4, first, 8, 4),
+            *plane_norm(norm, first, 20),
             nn.ReLU(),
             nn.Conv2d(first, second, 4, 2),
+            *plane_norm(norm, second, 9),
             nn.ReLU(),
             nn.Conv2d(second, third, 3, 1),
+            *plane_norm(norm, third, 7),
             nn.ReLU(),
         )
         self.features = third * 7 * 7
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """The type that the convolutions compute in, and that pixels must have."""
+        return _dtype_of(self.layers[0])
 
     def forward(self, planes: Tensor) -> Tensor:
         """[B, 4, 84, 84] pixels in 0…1 to [B, features], flattened as channels, rows, columns."""
         features: Tensor = self.layers(planes).flatten(1)
         return features
+
+    def lower_precision(self, dtype: torch.dtype) -> None:
+        """Compute in `dtype`; normalisation keeps its statistics in float32."""
+        self.to(dtype)
+
+
+class ImpalaTorso(nn.Module):
+    """Three stages, each a 3×3 convolution, a max-pool that halves the planes, and two residual blocks; a ReLU last.
+
+    The max-pool, 3×3 by 2, is padded by one on each side, as PyTorch's ports have it; TensorFlow's `SAME` of the
+    paper's code pads 84 and 42 rows on the far side alone. The sizes are the same: 84, 42, 21, 11.
+
+    Args:
+        channels: filters of the three stages.
+        spectral_norm: divide the weights of the residual convolutions, and only these, by their spectral norm.
+        max_pool: max-pool the last planes to so many rows and columns; 0: leave them 11×11.
+
+    Source: Espeholt et al. 2018, "IMPALA", Figure 3 (right); spectral norm and max-pool as Clark et al. 2024, "Beyond
+    the Rainbow", section 3.
+    """
+
+    def __init__(self, channels: tuple[int, int, int], spectral_norm: bool = False, max_pool: int = 0) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        before = 4
+        for filters in channels:
+            layers += [nn.Conv2d(before, filters, 3, padding=1), nn.MaxPool2d(3, 2, padding=1)]
+            layers += [_ResidualBlock(filters, spectral_norm), _ResidualBlock(filters, spectral_norm)]
+            before = filters
+        layers.append(nn.ReLU())
+        if max_pool:
+            layers.append(nn.AdaptiveMaxPool2d(max_pool))
+        self.layers = nn.Sequential(*layers)
+        self.features = before * (max_pool or 11) ** 2
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """The type that the convolutions compute in, and that pixels must have."""
+        return _dtype_of(self.layers[0])
+
+    def forward(self, planes: Tensor) -> Tensor:
+        """[B, 4, 84, 84] pixels in 0…1 to [B, features], flattened as channels, rows, columns."""
+        features: Tensor = self.layers(planes).flatten(1)
+        return features
+
+    def lower_precision(self, dtype: torch.dtype) -> None:
+        """Compute in `dtype`; weights that are divided by their spectral norm stay float32, their quotient does not."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                module.to(dtype)
+
+
+class _ResidualBlock(nn.Module):
+    """Planes plus two 3×3 convolutions of them, a ReLU before each."""
+
+    def __init__(self, channels: int, spectral_norm: bool) -> None:
+        super().__init__()
+        self.first = _residual_convolution(channels, spectral_norm)
+        self.second = _residual_convolution(channels, spectral_norm)
+
+    def forward(self, planes: Tensor) -> Tensor:
+        change: Tensor = self.second(self.first(planes.relu()).relu_())
+        return change.add_(planes)
+
+
+def _residual_convolution(channels: int, spectral_norm: bool) -> nn.Module:
+    if spectral_norm:
+        return SpectralConv2d(channels, channels, 3, padding=1)
+    return nn.Conv2d(channels, channels, 3, padding=1)
+
+
+def _dtype_of(convolution: nn.Module) -> torch.dtype:
+    assert isinstance(convolution, nn.Conv2d)
+    return convolution.weight.dtype

@@ -1,0 +1,48 @@
+"""Layer normalisation of planes and of dense layers, in the two forms that PQN has."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+__all__ = ["NormKind", "PlaneNorm", "dense_norm", "plane_norm"]
+
+NormKind = Literal["none", "layer", "layer_per_pixel"]
+# `layer` is PyTorch's nn.LayerNorm by default, as CleanRL's pqn_atari_envpool.py has it; `layer_per_pixel` is Flax'
+# nn.LayerNorm by default, as purejaxql's pqn_atari.py has it, over the last axis of [B, H, W, C]
+_EPSILON: dict[NormKind, float] = {"layer": 1e-5, "layer_per_pixel": 1e-6}
+
+
+class PlaneNorm(nn.Module):
+    """Layer normalisation of [B, C, H, W] planes, over trailing axes of their channels-last form [B, H, W, C].
+
+    Channels-last planes need no copy. In bfloat16 the statistics are float32 inside of PyTorch's kernel.
+
+    Args:
+        shape: (H, W, C) to normalise all of a layer, (C,) to normalise each pixel; gains and biases have it too.
+        epsilon: added to the variance.
+
+    Source: Ba et al. 2016, "Layer normalization", eq. 3–4; in Q-networks Gallici et al. 2024, "Simplifying deep
+    temporal difference learning", section 3.
+    """
+
+    def __init__(self, shape: tuple[int, ...], epsilon: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(shape, epsilon)
+
+    def forward(self, planes: Tensor) -> Tensor:
+        """[B, C, H, W] to the same shape and type."""
+        normalised: Tensor = self.norm(planes.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return normalised
+
+
+def plane_norm(kind: NormKind, channels: int, side: int) -> list[PlaneNorm]:
+    """What stands between a convolution of `side` × `side` outputs and its ReLU: one norm, or none."""
+    if kind == "none":
+        return []
+    shape = (side, side, channels) if kind == "layer" else (channels,)
+    return [PlaneNorm(shape, _EPSILON[kind])]
+
+
+def dense_norm(kind: NormKind, units: int) -> nn.Module:
+    """What stands between a dense layer and its ReLU: a norm over its units, or nothing."""
+    return nn.Identity() if kind == "none" else nn.LayerNorm(units, _EPSILON[kind])
