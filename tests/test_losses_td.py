@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from pixelq.losses.td import huber, q_learning, squared
+import loss_oracles as oracles
+from pixelq.losses.td import double_q_learning, huber, q_learning, squared
 
 Q_TM1 = [[1.0, 2.0], [4.0, 3.0], [0.0, -1.0]]
 A_TM1 = [0, 1, 1]
 R_T = [1.0, -1.0, 0.5]
 DISCOUNT_T = [0.9, 0.5, 0.0]
 Q_T = [[2.0, 5.0], [-2.0, -4.0], [100.0, 1000.0]]
+Q_T_SELECTOR = [[1.0, 0.0], [-1.0, 3.0], [0.0, 1.0]]
 
 
 def arguments(dtype=torch.float32, **changes):
@@ -46,21 +48,10 @@ def test_q_learning_by_hand():
     assert q_learning(**arguments()).tolist() == pytest.approx([4.5, -5.0, 1.5], rel=1e-6)
 
 
-def q_learning_loop(q_tm1, a_tm1, r_t, discount_t, q_t):
-    """The same in float64, one number after the other."""
-    errors = []
-    for i in range(len(a_tm1)):
-        best = -math.inf
-        for value in q_t[i].tolist():
-            best = max(best, value)
-        errors.append(r_t[i].item() + discount_t[i].item() * best - q_tm1[i, a_tm1[i]].item())
-    return errors
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_q_learning_equals_a_loop(seed):
     named = random_arguments(seed)
-    assert q_learning(**named).tolist() == pytest.approx(q_learning_loop(**named), rel=1e-6, abs=1e-6)
+    assert q_learning(**named).tolist() == pytest.approx(oracles.q_learning(**named), rel=1e-6, abs=1e-6)
 
 
 def test_the_reward_alone_counts_where_the_episode_terminated():
@@ -118,6 +109,22 @@ def test_other_ranks_are_refused(name, wrong):
 
 
 @pytest.mark.parametrize(
+    ("name", "wrong", "told"),
+    [
+        # all of them would broadcast, or be cut by gather, without a word
+        ("a_tm1", torch.tensor([0]), r"a_tm1 has shape \(1,\): B must be 3, as in q_tm1"),
+        ("r_t", torch.zeros(1), r"r_t has shape \(1,\): B must be 3, as in q_tm1"),
+        ("discount_t", torch.ones(1), r"discount_t has shape \(1,\): B must be 3, as in q_tm1"),
+        ("q_t", torch.zeros(1, 2), r"q_t has shape \(1, 2\): B must be 3, as in q_tm1"),
+        ("q_t", torch.zeros(3, 4), r"q_t has shape \(3, 4\): A must be 2, as in q_tm1"),
+    ],
+)
+def test_sizes_that_do_not_agree_are_refused(name, wrong, told):
+    with pytest.raises(ValueError, match=told):
+        q_learning(**arguments(**{name: wrong}))
+
+
+@pytest.mark.parametrize(
     ("name", "wrong"),
     [
         ("q_tm1", torch.zeros(3, 2, dtype=torch.int64)),
@@ -132,6 +139,72 @@ def test_other_ranks_are_refused(name, wrong):
 def test_other_dtypes_are_refused(name, wrong):
     with pytest.raises(TypeError, match=f"{name} is {wrong.dtype}"):
         q_learning(**arguments(**{name: wrong}))
+
+
+def double_arguments(named, q_t_selector):
+    """Those of double Q-learning: what was `q_t` gives the value."""
+    named["q_t_value"] = named.pop("q_t")
+    return named | {"q_t_selector": q_t_selector}
+
+
+def test_double_q_learning_by_hand():
+    # r + discount · q_t_value[argmax q_t_selector] − q_tm1[a]
+    # 1 + 0.9 · 2 − 1 = 1.8: the selector prefers action 0, whose value is 2, though action 1 has 5
+    # −1 + 0.5 · (−4) − 3 = −6
+    # 0.5 + 0 · 1000 − (−1) = 1.5
+    named = double_arguments(arguments(), torch.tensor(Q_T_SELECTOR))
+    assert double_q_learning(**named).tolist() == pytest.approx([1.8, -6.0, 1.5], rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_double_q_learning_equals_a_loop(seed):
+    selector = oracles.random_tensor(np.random.default_rng(seed + 100), 17, 6)
+    named = double_arguments(random_arguments(seed, dtype=torch.float64), selector)
+    error = double_q_learning(**named)
+    assert error.tolist() == pytest.approx(oracles.double_q_learning(**named), rel=1e-6, abs=1e-6)
+
+
+def test_double_equals_plain_where_the_selector_is_the_target():
+    named = random_arguments(6)
+    plain = q_learning(**named)
+    assert torch.equal(double_q_learning(**double_arguments(named, named["q_t"])), plain)
+
+
+def test_the_selector_only_selects():
+    # any other values in the same order choose the same actions
+    named = random_arguments(7)
+    expected = q_learning(**named)
+    assert torch.equal(double_q_learning(**double_arguments(named, named["q_t"].exp() * 100 - 3)), expected)
+
+
+def test_gradients_of_double_q_learning_reach_the_online_values_alone():
+    named = double_arguments(
+        random_arguments(8, dtype=torch.float64), oracles.random_tensor(np.random.default_rng(9), 17, 6)
+    )
+    for name in set(named) - {"a_tm1"}:
+        named[name].requires_grad_()
+    huber(double_q_learning(**named)).sum().backward()
+    assert [name for name, tensor in named.items() if tensor.grad is not None] == ["q_tm1"]
+    q_tm1, rest = named.pop("q_tm1"), {name: tensor.detach() for name, tensor in named.items()}
+    assert torch.autograd.gradcheck(lambda q: huber(double_q_learning(q, **rest)), q_tm1)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "error"),
+    [
+        ("q_t_selector", torch.zeros(3), ValueError),
+        ("q_t_selector", torch.zeros(3, 3), ValueError),
+        ("q_t_selector", torch.zeros(3, 2, dtype=torch.int64), TypeError),
+        ("q_t_value", torch.zeros(3), ValueError),
+        ("q_t_value", torch.zeros(1, 2), ValueError),
+        ("r_t", torch.zeros(3, 1), ValueError),
+        ("discount_t", torch.zeros(3, dtype=torch.bool), TypeError),
+    ],
+)
+def test_double_q_learning_refuses_other_tensors(name, wrong, error):
+    named = double_arguments(arguments(), torch.tensor(Q_T_SELECTOR)) | {name: wrong}
+    with pytest.raises(error, match=f"{name} "):
+        double_q_learning(**named)
 
 
 @pytest.mark.parametrize(
