@@ -62,3 +62,61 @@ def munchausen_q_learning(q_tm1, a_tm1, r_t, discount_t, q_t, q_tm1_target, temp
             target += discount_t[b] * p * (value - temperature * math.log(p))
         errors.append(target - q_tm1[b][action])
     return errors
+
+
+def project(z_p, probs, z_q):
+    """Every atom's mass, split between the neighbours it lies between."""
+    z_p, probs, z_q = lists(z_p, probs, z_q)
+    rows = []
+    for places, masses in zip(z_p, probs, strict=True):
+        row = [0.0] * len(z_q)
+        for place, mass in zip(places, masses, strict=True):
+            z = min(max(place, z_q[0]), z_q[-1])
+            upper = next(i for i, atom in enumerate(z_q) if atom >= z)
+            if z_q[upper] == z:
+                row[upper] += mass
+                continue
+            lower = upper - 1
+            row[lower] += mass * (z_q[upper] - z) / (z_q[upper] - z_q[lower])
+            row[upper] += mass * (z - z_q[lower]) / (z_q[upper] - z_q[lower])
+        rows.append(row)
+    return rows
+
+
+def categorical_algorithm_1(probs, reward, discount, v_min, v_max):
+    """Bellemare et al. 2017, Algorithm 1, of one distribution; with the care that it needs where b is an integer."""
+    count = len(probs)
+    delta = (v_max - v_min) / (count - 1)
+    m = [0.0] * count
+    for j, p in enumerate(probs):
+        tz = min(max(reward + discount * (v_min + j * delta), v_min), v_max)
+        b = (tz - v_min) / delta
+        lower, upper = math.floor(b), math.ceil(b)
+        if lower == upper:
+            m[lower] += p
+        else:
+            m[lower] += p * (upper - b)
+            m[upper] += p * (b - lower)
+    return m
+
+
+def categorical_double_q_learning(atoms_tm1, logits_tm1, a_tm1, r_t, discount_t, atoms_t, logits_t, q_t_selector):
+    """Cross-entropy of the projected target; the selector chooses the next action."""
+    losses = []
+    for b, action in enumerate(a_tm1.tolist()):
+        probs = softmax(logits_t[b, best(q_t_selector[b].tolist())].tolist())
+        places = [r_t[b].item() + discount_t[b].item() * atom for atom in atoms_t.tolist()]
+        target = project(torch.tensor([places]).double(), torch.tensor([probs]).double(), atoms_tm1)[0]
+        predicted = softmax(logits_tm1[b, action].tolist())
+        losses.append(-sum(t * math.log(p) for t, p in zip(target, predicted, strict=True)))
+    return losses
+
+
+def categorical_q_learning(atoms_tm1, logits_tm1, a_tm1, r_t, discount_t, atoms_t, logits_t):
+    """The same, the target's own means choosing."""
+    atoms = atoms_t.tolist()
+    means = [
+        [sum(p * z for p, z in zip(softmax(logits), atoms, strict=True)) for logits in row] for row in logits_t.tolist()
+    ]
+    selector = torch.tensor(means)
+    return categorical_double_q_learning(atoms_tm1, logits_tm1, a_tm1, r_t, discount_t, atoms_t, logits_t, selector)
