@@ -120,3 +120,52 @@ def categorical_q_learning(atoms_tm1, logits_tm1, a_tm1, r_t, discount_t, atoms_
     ]
     selector = torch.tensor(means)
     return categorical_double_q_learning(atoms_tm1, logits_tm1, a_tm1, r_t, discount_t, atoms_t, logits_t, selector)
+
+
+def quantile_regression(dist, tau, target, kappa):
+    """Dabney et al. 2018 (IQN), eq. 3: the mean over the target's, the sum over our own quantiles."""
+    dist, tau, target = lists(dist, tau, target)
+    losses = []
+    for b in range(len(dist)):
+        loss = 0.0
+        for theta, share in zip(dist[b], tau[b], strict=True):
+            for sample in target[b]:
+                u = sample - theta
+                if kappa == 0:
+                    penalty = abs(u)
+                elif abs(u) <= kappa:
+                    penalty = u * u / 2 / kappa
+                else:
+                    penalty = abs(u) - kappa / 2
+                loss += abs(share - (1 if u < 0 else 0)) * penalty / len(target[b])
+        losses.append(loss)
+    return losses
+
+
+def quantile_q_learning(dist_q_tm1, tau_q_tm1, a_tm1, r_t, discount_t, selector, dist_q_t, kappa):
+    """Dabney et al. 2018 (QR-DQN), Algorithm 1."""
+    losses = []
+    for b, action in enumerate(a_tm1.tolist()):
+        means = [mean(selector[b, :, a].tolist()) for a in range(selector.shape[2])]
+        target = [r_t[b].item() + discount_t[b].item() * z for z in dist_q_t[b, :, best(means)].tolist()]
+        dist = dist_q_tm1[b : b + 1, :, action]
+        losses += quantile_regression(dist, tau_q_tm1[b : b + 1], torch.tensor([target]).double(), kappa)
+    return losses
+
+
+def munchausen_quantile_q_learning(
+    dist_q_tm1, tau_q_tm1, a_tm1, r_t, discount_t, dist_q_t, q_tm1_target, temperature, alpha, clip, kappa
+):
+    """Vieillard et al. 2020, M-IQN: every quantile of the target follows the policy of the means."""
+    losses = []
+    for b, action in enumerate(a_tm1.tolist()):
+        reward = r_t[b].item() + bonus(q_tm1_target[b].tolist(), action, temperature, alpha, clip)
+        actions = range(dist_q_t.shape[2])
+        pi = softmax([mean(dist_q_t[b, :, a].tolist()) / temperature for a in actions])
+        target = []
+        for quantiles in dist_q_t[b].tolist():
+            value = sum(pi[a] * (quantiles[a] - temperature * math.log(pi[a])) for a in actions)
+            target.append(reward + discount_t[b].item() * value)
+        dist = dist_q_tm1[b : b + 1, :, action]
+        losses += quantile_regression(dist, tau_q_tm1[b : b + 1], torch.tensor([target]).double(), kappa)
+    return losses
