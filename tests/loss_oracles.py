@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 
 
@@ -169,3 +170,35 @@ def munchausen_quantile_q_learning(
         dist = dist_q_tm1[b : b + 1, :, action]
         losses += quantile_regression(dist, tau_q_tm1[b : b + 1], torch.tensor([target]).double(), kappa)
     return losses
+
+
+def n_step_return(r_t, discount_t, v_t, n):
+    """Sutton & Barto 2018, eq. 7.1, forwards from every step; stops where a discount is 0 and at the end."""
+    r_t, discount_t, v_t = lists(r_t, discount_t, v_t)
+    returns = np.zeros((len(r_t), len(r_t[0])))
+    for t, b in np.ndindex(returns.shape):
+        total, factor = 0.0, 1.0
+        for k in range(t, min(t + n, len(r_t))):
+            total += factor * r_t[k][b]
+            factor *= discount_t[k][b]
+            if factor == 0:
+                break
+        else:
+            total += factor * v_t[k][b]
+        returns[t, b] = total
+    return returns.tolist()
+
+
+def lambda_returns(r_t, discount_t, v_t, lambda_t):
+    """Sutton & Barto 2018, eq. 12.3: the n-step returns, weighted (1 − λ) λⁿ⁻¹, the last one with all that is left."""
+    length, width = r_t.shape
+    n_steps = [n_step_return(r_t, discount_t, v_t, n) for n in range(1, length + 1)]
+    returns = np.zeros((length, width))
+    for t, b in np.ndindex(returns.shape):
+        left = 1.0
+        for n in range(1, length - t):
+            lambda_ = lambda_t[t + n - 1, b].item()
+            returns[t, b] += left * (1 - lambda_) * n_steps[n - 1][t][b]
+            left *= lambda_
+        returns[t, b] += left * n_steps[length - t - 1][t][b]
+    return returns.tolist()

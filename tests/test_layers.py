@@ -23,7 +23,8 @@ LAYERS = (
     ("__main__",),
 )
 LAYER = {part: layer for layer, parts in enumerate(LAYERS) for part in parts}
-FOLDERS_TOGETHER = {("learner", "algos"), ("presets", "config")}  # a part that may import a folder of its own layer
+# a part that may import a folder of its own layer
+FOLDERS_TOGETHER = {("learner", "algos"), ("presets", "config"), ("returns", "losses")}
 LONGEST_FILE = 400  # lines
 LONGEST_FUNCTION = 40  # lines, nine functions in ten
 ONLY_IN = {"ray": {"distributed"}, "keras": set()}  # libraries and the parts that may import them
