@@ -60,5 +60,5 @@ class NoisyLinear(nn.Module):
             raise RuntimeError("a noisy layer has no noise yet: call redraw_noise(generator) before, or eval()")
         inputs, outputs = (noise.to(self.weight) for noise in self._noise)
         # the weights are built, since the product of the factors with the batch would double the matrix products
-        weight = torch.addcmul(self.weight, self.weight_sigma, outputs.outer(inputs))
-        return functional.linear(features, weight, torch.addcmul(self.bias, self.bias_sigma, outputs))
+        weight = self.weight + self.weight_sigma * outputs.outer(inputs)
+        return functional.linear(features, weight, self.bias + self.bias_sigma * outputs)
