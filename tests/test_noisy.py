@@ -61,7 +61,7 @@ def test_noise_is_the_formula_of_its_draws():
 def test_moments_over_many_draws():
     # f(ε)² = |ε|, whose mean is √(2/π): Var[w] = σ²·2/π, Var[b] = σ²·√(2/π). With E[ε⁴f] = E[ε²]² = 1 the standard
     # error of Var[w]/σ² over n draws is √(1 − (2/π)²)/√n = 0.77/√n, and of Var[b]/σ² √(1 − 2/π)/√n = 0.60/√n
-    layer, source, draws = noisy_layer(sigma0=1.0), generator(1), 10_000
+    layer, source, draws = noisy_layer(sigma0=1.0), generator(1), 4_000
     sigma = 1 / math.sqrt(3)
     weights, biases = [], []
     for _ in range(draws):
