@@ -75,9 +75,9 @@ SIZES = {
     "noisy": (lambda: make_network(NetworkConfig(noisy=True), 4), 3_294_376),
     # 4 · 51 outputs: 77,984 + 1,606,144 + 513 · 204 (Bellemare et al. 2017, section 4.1)
     "c51": (lambda: make_categorical_network(NetworkConfig(), 4, 51, -10, 10), 1_788_780),
-    # 4 · 200 outputs: 77,984 + 1,606,144 + 513 · 800 (Dabney et al. 2018, section 5)
+    # 4 · 200 outputs: 77,984 + 1,606,144 + 513 · 800 (Dabney et al. 2018, QR-DQN)
     "qr": (lambda: make_quantile_network(NetworkConfig(), 4, 200), 2_094_528),
-    # 1,686,180 and an embedding of 64 cosines, 65 · 3,136 (Dabney et al. 2018b, section 3.1)
+    # 1,686,180 and an embedding of 64 cosines, 65 · 3,136 (Dabney et al. 2018b, eq. 4)
     "iqn": (lambda: make_implicit_network(NetworkConfig(), 4, 64, 32), 1_890_020),
     # dueling, noisy, 51 atoms: 77,984 + 2 · (2 · 1,606,144 + 513 · 51 + 513 · 204) (Hessel et al. 2018)
     "rainbow": (lambda: make_categorical_network(NetworkConfig(dueling=True, noisy=True), 4, 51, -10, 10), 6_764_190),

@@ -155,7 +155,7 @@ class QuantileHead(nn.Module):
     Args:
         body: gives N quantiles an action.
 
-    Source: Dabney et al. 2018, "Distributional reinforcement learning with quantile regression", section 4.
+    Source: Dabney et al. 2018, "Distributional reinforcement learning with quantile regression", QR-DQN.
     """
 
     def __init__(self, body: LinearHead | DuelingHead) -> None:

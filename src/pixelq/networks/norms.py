@@ -22,7 +22,7 @@ class PlaneNorm(nn.Module):
         epsilon: added to the variance.
 
     Source: Ba et al. 2016, "Layer normalization", eq. 3–4; in Q-networks Gallici et al. 2024, "Simplifying deep
-    temporal difference learning", section 3.
+    temporal difference learning".
     """
 
     def __init__(self, shape: tuple[int, ...], epsilon: float) -> None:

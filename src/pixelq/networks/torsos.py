@@ -62,7 +62,7 @@ class ImpalaTorso(nn.Module):
         max_pool: max-pool the last planes to so many rows and columns; 0: leave them 11×11.
 
     Source: Espeholt et al. 2018, "IMPALA", Figure 3 (right); spectral norm and max-pool as Clark et al. 2024, "Beyond
-    the Rainbow", section 3.
+    the Rainbow".
     """
 
     def __init__(self, channels: tuple[int, int, int], spectral_norm: bool = False, max_pool: int = 0) -> None:
