@@ -26,8 +26,7 @@ from pixelq.evaluation.players import Player, RandomAgent
 from pixelq.presets import preset
 from pixelq.replay import ReplayBuffer
 from pixelq.run.checkpoint import CheckpointStore
-from pixelq.training.parts import Parts, make_parts, resolve
-from pixelq.training.replay_loop import begin
+from pixelq.training.parts import Parts, begin, make_parts, resolve
 from pixelq.training.state import restore_parts, save_parts
 
 GAMES = 8

@@ -37,6 +37,21 @@ class KerasAdam(Adam):
         return alpha * m / (np.sqrt(v) + self.epsilon)
 
 
+class RAdam(Adam):
+    """Liu et al. 2020, Algorithm 2, rectified from ρ > 5 on as its authors' program does; ε is added to the root."""
+
+    def move(self, name, g):
+        m, v = self.moments(name, g)
+        decayed = BETA_2**self.t
+        most = 2 / (1 - BETA_2) - 1
+        rho = most - 2 * self.t * decayed / (1 - decayed)
+        corrected_m = m / (1 - BETA_1**self.t)
+        if rho <= 5:
+            return self.learning_rate * corrected_m
+        rectified = np.sqrt((rho - 4) * (rho - 2) * most / ((most - 4) * (most - 2) * rho))
+        return self.learning_rate * corrected_m * rectified * np.sqrt(1 - decayed) / (np.sqrt(v) + self.epsilon)
+
+
 class CentredRMSProp:
     """Graves 2013, eqs. 38–45, without momentum: ε is inside the root."""
 
@@ -59,7 +74,7 @@ def make_optimiser(config):
     """The oracle of an `OptimiserConfig`."""
     if config.name == "centred_rmsprop":
         return CentredRMSProp(config.learning_rate, config.epsilon, config.decay)
-    return {"adam": Adam, "keras_adam": KerasAdam}[config.name](config.learning_rate, config.epsilon)
+    return {"adam": Adam, "keras_adam": KerasAdam, "radam": RAdam}[config.name](config.learning_rate, config.epsilon)
 
 
 def clip_by_norm(gradient, norm):

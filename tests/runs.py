@@ -9,7 +9,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from pixelq.config import NetworkConfig
+from pixelq.config import PQNConfig
 from pixelq.presets import preset
 from pixelq.training.progress import PlainProgress
 from pixelq.training.run import train
@@ -44,12 +44,21 @@ def tiny(name="keras-example", *, replay=None, exploration=None, **fields):
         "target_period_steps": 200,
         "threads": 1,
         "notebook_log": False,
-        "network": NetworkConfig(channels=(4, 4, 4), hidden=16, init=base.network.init),
-        "replay": dataclasses.replace(base.replay, **{"capacity": 500, "learn_start": 33, **(replay or {})}),
+        "network": dataclasses.replace(base.network, channels=(4, 4, 4), width=1, hidden=16),
         "exploration": dataclasses.replace(
             base.exploration, **{"decay_steps": 800, "random_steps": 100, "decay_from_step": 0, **(exploration or {})}
         ),
     }
+    if isinstance(base.algo, PQNConfig):
+        del defaults["target_period_steps"]
+        defaults["algo"] = dataclasses.replace(base.algo, rollout_steps=5, minibatches=2)
+        defaults["envs"] = 8
+    else:
+        small = {"capacity": 500, "learn_start": 33, **(replay or {})}
+        defaults["replay"] = dataclasses.replace(base.replay, **small)
+    if name == "btr":
+        defaults["envs"] = 8
+        defaults["replay"] = dataclasses.replace(defaults["replay"], batch_size=16, train_period=16)
     return dataclasses.replace(base, **{**defaults, **fields})
 
 
@@ -70,7 +79,8 @@ def tensors(run: Path, name: str):
 
 def assert_same_run(left: Path, right: Path):
     assert metrics(left) == metrics(right)
-    for group in ("agent", "learner", "envs", "tracker", "head", "pending"):
+    newest = sorted((left / "checkpoints").glob("step-*"))[-1]
+    for group in sorted(path.stem for path in newest.glob("*.safetensors")):
         one, other = tensors(left, group), tensors(right, group)
         assert one.keys() == other.keys()
         for name in one:

@@ -27,6 +27,9 @@ class Table:
         self.calls += 1
         return obs[:, -1, 0, : self.actions].float()
 
+    def redraw_noise(self, generator):
+        """There is none."""
+
 
 def observations(values):
     """Observations for which `Table` gives these values, [N, A] to [N, 4, 84, 84]."""
@@ -37,7 +40,8 @@ def observations(values):
 
 
 def make_actor(network=None, fire=None, seed=0):
-    return Actor(network or Table(), CPU, ACTIONS, fire, np.random.default_rng(seed))
+    noise = torch.Generator().manual_seed(seed)
+    return Actor(network or Table(), CPU, ACTIONS, fire, np.random.default_rng(seed), noise)
 
 
 def always(action, games):
@@ -49,7 +53,7 @@ def no_life_lost(games):
 
 
 def test_greedy_actions_are_those_of_the_network():
-    network = make_network(NetworkConfig((2, 3, 4), 8), 6, torch.Generator().manual_seed(0))
+    network = make_network(NetworkConfig(channels=(2, 3, 4), hidden=8), 6, torch.Generator().manual_seed(0))
     obs = np.random.default_rng(0).integers(0, 256, (64, 4, 84, 84), dtype=np.uint8)
     with torch.no_grad():  # so that no action is the best everywhere
         network.head.output.bias -= network.q_values(torch.from_numpy(obs)).mean(dim=0)

@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 
 from pixelq.agent import Agent, AgentCard, load_agent, save_agent
-from pixelq.config import NetworkConfig
+from pixelq.config import DQNConfig, NetworkConfig
 from pixelq.errors import CheckpointError, ConfigError, PixelqError
 from pixelq.networks import make_network
 from pixelq.run.checkpoint import CheckpointStore
@@ -20,7 +20,7 @@ CARD = AgentCard(
     sticky=0.0,
     fire_after_life_loss=True,
     network=NETWORK,
-    algo="dqn",
+    algo=DQNConfig(),
     preset="nature-dqn",
     step=50_000,
     seed=1,
@@ -209,9 +209,13 @@ def test_files_that_do_not_fit_their_card(tmp_path):
         (missing, CARD, "head.output.bias is None, not [4]"),
         ({**good, "extra": torch.zeros(1)}, CARD, "extra is [1], not None"),
         (nan, CARD, "not finite"),
-        (good, dataclasses.replace(CARD, network=NetworkConfig((0, 1, 1), 8)), "no network"),
+        (
+            good,
+            dataclasses.replace(CARD, network=NetworkConfig(channels=(0, 1, 1), hidden=8)),
+            "--network.channels is (0, 1, 1): must be",
+        ),
         # a card alone must not cost memory
-        (good, dataclasses.replace(CARD, network=NetworkConfig((9, 9, 9), 10**9)), "does not fit"),
+        (good, dataclasses.replace(CARD, network=NetworkConfig(width=16, hidden=16_384)), "does not fit"),
     ]
     for weights, card, says in cases:
         path = tmp_path / "agent.safetensors"
@@ -229,7 +233,7 @@ def test_a_card_survives_json():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"format": 2}, "format 2"),
+        ({"format": 1}, "format 1"),
         ({"game": 3}, '"game"'),
         ({"step": None}, '"step"'),
         ({"seed": True}, '"seed"'),
@@ -237,6 +241,10 @@ def test_a_card_survives_json():
         ({"action_meanings": [1]}, '"action_meanings"'),
         ({"network": {"hidden": "many"}}, "network.hidden"),
         ({"network": [1]}, "network"),
+        ({"network": {"hidden": 0}}, "--network.hidden is 0"),
+        ({"algo": "dqn"}, "algo"),
+        ({"algo": {"kind": "dqn", "atoms": 3}}, "algo.atoms"),
+        ({"algo": {"kind": "c51", "v_min": 11.0}}, "--algo.v-min is 11.0"),
     ],
 )
 def test_other_cards_are_refused(change, says):

@@ -20,7 +20,7 @@ from pixelq.agent import AgentCard, save_agent
 from pixelq.cli.complaints import explain
 from pixelq.cli.main import main
 from pixelq.cli.options import parse
-from pixelq.config import NetworkConfig
+from pixelq.config import DQNConfig, NetworkConfig
 from pixelq.errors import PixelqError
 from pixelq.networks import make_network
 from pixelq.run.rundir import RunDir
@@ -36,7 +36,7 @@ TINY = (
 
 
 def write_agent(path, game, action_meanings):
-    card = AgentCard(game, action_meanings, False, 0.0, False, NETWORK, "dqn", "custom", 7, 1)
+    card = AgentCard(game, action_meanings, False, 0.0, False, NETWORK, DQNConfig(), "custom", 7, 1)
     weights = make_network(NETWORK, len(action_meanings), torch.Generator().manual_seed(0)).state_dict()
     save_agent(path, weights, card)
 
@@ -179,7 +179,7 @@ CASES = {
     ),
     "nearly a choice": (
         "train --optimiser.name rmsprop",
-        "--optimiser.name is rmsprop: must be adam, keras_adam or centred_rmsprop "
+        "--optimiser.name is rmsprop: must be adam, keras_adam, radam or centred_rmsprop "
         '(did you mean "centred_rmsprop"?); see: pixelq train --help',
         2,
     ),

@@ -8,14 +8,21 @@ from typing import Literal, get_origin
 import pytest
 
 from pixelq.config import (
-    DQNConfig,
+    ALGO_KINDS,
+    AlgoConfig,
+    C51Config,
     EnvConfig,
     ExplorationConfig,
+    IQNConfig,
+    MunchausenConfig,
     NetworkConfig,
     OptimiserConfig,
+    PQNConfig,
+    QRConfig,
     ReplayConfig,
     TrainConfig,
     from_json,
+    kind_of,
     option,
     to_json,
     validate,
@@ -96,6 +103,35 @@ def test_json_of_another_form_is_named(values, says):
     assert str(caught.value) == says
 
 
+@pytest.mark.parametrize("kind", ALGO_KINDS)
+def test_json_names_the_algorithm(kind):
+    config = dataclasses.replace(TrainConfig(), algo=ALGO_KINDS[kind](gamma=0.5))
+    assert kind_of(config.algo) == kind
+    values = json.loads(json.dumps(to_json(config)))
+    assert values["algo"]["kind"] == kind
+    assert from_json(TrainConfig, values) == config
+
+
+def test_an_algorithm_that_json_does_not_name_well_is_refused():
+    says = "\"algo.kind\" is 'dqm': must be 'dqn' or 'munchausen' or 'c51' or 'qr' or 'iqn' or 'pqn'"
+    for values, line in (
+        ({"kind": "dqm"}, says),
+        ({}, says.replace("'dqm'", "None")),
+        ({"kind": ["dqn"]}, says.replace("'dqm'", "['dqn']")),
+        ([], '"algo" must be an object'),
+        ({"kind": "pqn", "n_step": 3}, 'unknown setting "algo.n_step"'),
+        ({"kind": "c51", "atoms": 5.5}, '"algo.atoms" is 5.5: must be a whole number'),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            from_json(TrainConfig, {"algo": values})
+        assert str(caught.value) == line
+
+
+def test_a_class_of_ones_own_is_unknown_until_it_is_named():
+    with pytest.raises(KeyError, match="TrainConfig is not in ALGO_KINDS"):
+        kind_of(TrainConfig())
+
+
 # bounds: the values at the edge that are right, and those beyond with what would be right
 
 FRACTION = ([0, 0.5, 1], [-TINY, math.nextafter(1, 2)], "between 0 and 1")
@@ -133,11 +169,30 @@ BOUNDS = {
         [(0, 1, 1), (1, 1, -1), (1, 1025, 1), (1, 1), (1, 1, 1, 1)],
         "three counts between 1 and 1,024",
     ),
+    "network.width": between(1, 16),
     "network.hidden": between(1, 16_384),
+    "network.noisy_sigma": ([0, 0.5, 10], [-TINY, math.nextafter(10, 11)], "between 0 and 10"),
+    "network.max_pool": ([0, 11], [-1, 12], "between 0 and 11"),
     "algo.gamma": FRACTION,
     "algo.n_step": between(1, 100),
     "algo.terminal_target": ([None, -1.0, 0], [], "a finite number"),
+    "algo.atoms": between(2, 1_001),
+    "algo.v_min": ([-1e300, 9.9], [], "a finite number"),
+    "algo.v_max": ([-9.9, 1e300], [], "a finite number"),
+    "algo.quantiles": between(1, 1_000),
+    "algo.target_quantiles": between(1, 1_000),
+    "algo.policy_quantiles": between(1, 1_000),
+    "algo.cosines": between(1, 1_000),
+    "algo.kappa": ([0, 1e300], [-TINY], "at least 0"),
+    "algo.munchausen_alpha": FRACTION,
+    "algo.munchausen_temperature": POSITIVE,
+    "algo.munchausen_clip": ([-1e300, 0], [TINY], "at most 0"),
+    "algo.trace_decay": FRACTION,
+    "algo.rollout_steps": between(1, 100_000),
+    "algo.epochs": between(1, 1_000),
+    "algo.minibatches": between(1, 100_000),
     "optimiser.learning_rate": POSITIVE,
+    "optimiser.learning_rate_end": ([None, 0, 1.0], [-TINY], "at least 0"),
     "optimiser.epsilon": POSITIVE,
     "optimiser.decay": ([0, BELOW_1], [-TINY, 1], "at least 0 and below 1"),
     "optimiser.clip_norm": POSITIVE,
@@ -154,6 +209,7 @@ BOUNDS = {
     "exploration.decay_steps": at_least(0),
     "exploration.decay_from_step": at_least(0),
     "exploration.random_steps": at_least(0),
+    "exploration.off_after_step": at_least(0),
 }
 
 # a config with room for every bound's edge
@@ -164,20 +220,33 @@ ROOMY = dataclasses.replace(
 )
 
 
+def roomy_with(path, value):
+    """ROOMY with a setting changed; of the algorithms that have it, the first."""
+    config, name = ROOMY, path.removeprefix("algo.")
+    if path.startswith("algo."):
+        kind = next(kind for kind in ALGO_KINDS.values() if name in {field.name for field in dataclasses.fields(kind)})
+        config = dataclasses.replace(config, algo=kind())
+        if kind is PQNConfig:
+            config = dataclasses.replace(TrainConfig(), envs=4_096, algo=PQNConfig(minibatches=4_096))
+    if path == "network.max_pool":
+        config = put(config, "network.torso", "impala")
+    return put(config, path, value)
+
+
 @pytest.mark.parametrize("path", BOUNDS)
 def test_the_edges_of_a_setting(path):
     right, beyond, wanted = BOUNDS[path]
     for value in right:
         if path != "replay.capacity" or value > 1:  # one transition holds no game, see the conflicts
-            validate(put(ROOMY, path, value))
+            validate(roomy_with(path, value))
     for value in beyond:
-        assert wrong(put(ROOMY, path, value)) == f"{option(path)} is {value}: must be {wanted}"
+        assert wrong(roomy_with(path, value)) == f"{option(path)} is {value}: must be {wanted}"
 
 
 @pytest.mark.parametrize("path", [path for path, (right, *_) in BOUNDS.items() if type(right[-1]) in (int, float)])
 def test_what_is_no_number_is_refused(path):
     for value in (math.nan, math.inf, -math.inf):
-        assert wrong(put(ROOMY, path, value)) == f"{option(path)} is {value}: must be {BOUNDS[path][2]}"
+        assert wrong(roomy_with(path, value)) == f"{option(path)} is {value}: must be {BOUNDS[path][2]}"
 
 
 @pytest.mark.parametrize("path", [path for path, bound in BOUNDS.items() if bound[0][-1] == MOST])
@@ -191,6 +260,9 @@ def numbers(kind, prefix=""):
         path = f"{prefix}{field.name}"
         if dataclasses.is_dataclass(field.type):
             yield from numbers(field.type, f"{path}.")
+        elif field.type == AlgoConfig:
+            for kind in ALGO_KINDS.values():
+                yield from numbers(kind, f"{path}.")
         elif field.type not in (str, bool) and get_origin(field.type) is not Literal:
             yield path
 
@@ -200,7 +272,7 @@ def test_every_number_has_its_bounds():
 
 
 def test_the_parts_are_all_looked_at():
-    parts = (EnvConfig, NetworkConfig, DQNConfig, OptimiserConfig, ReplayConfig, ExplorationConfig)
+    parts = (EnvConfig, NetworkConfig, OptimiserConfig, ReplayConfig, ExplorationConfig)
     assert {field.type for field in dataclasses.fields(TrainConfig) if dataclasses.is_dataclass(field.type)} == {*parts}
 
 
@@ -241,6 +313,52 @@ def changed(changes):
 )
 def test_settings_that_exclude_each_other(changes, says):
     assert wrong(changed(changes)) == says
+
+
+PQN = {"algo": PQNConfig()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"network.spectral_norm": True},
+            "--network.spectral-norm needs --network.torso impala: it is put on residual",
+        ),
+        ({"network.max_pool": 6}, "--network.max-pool needs --network.torso impala"),
+        (
+            {"network.torso": "impala", "network.norm": "layer"},
+            "--network.norm layer does not go with --network.torso impala, which has no norm",
+        ),
+        (
+            {"network.norm": "layer_per_pixel", "network.noisy": True},
+            "--network.norm does not go with --network.noisy: noisy layers are not normalised",
+        ),
+        ({"algo": IQNConfig(munchausen=True, double=True)}, "--algo.double does not go with --algo.munchausen: its"),
+        ({"algo": C51Config(v_min=1.0, v_max=1.0)}, "--algo.v-min is 1.0: must be below --algo.v-max (1.0)"),
+        (PQN | {"envs": 1, "algo.minibatches": 33}, "--algo.minibatches is 33: a rollout has 32 steps, at most so"),
+        (PQN | {"replay.sampling": "prioritised"}, "--replay.sampling does not go with pqn, which learns from fresh"),
+        (PQN | {"replay.capacity": 5}, "--replay.capacity does not go with pqn, which learns from fresh rollouts"),
+        (PQN | {"target_period_steps": 5}, "--target-period-steps does not go with pqn, which has no target network"),
+        ({"algo": QRConfig(n_step=3), "replay.capacity": 31, "replay.learn_start": 1}, "--replay.capacity is 31: must"),
+        ({"algo": MunchausenConfig(n_step=0)}, "--algo.n-step is 0: must be between 1 and 100"),
+    ],
+)
+def test_parts_that_cannot_be_combined_say_so(changes, says):
+    assert wrong(changed(changes)).startswith(says)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"algo": C51Config(double=True, n_step=5), "network.dueling": True, "network.noisy": True},
+        {"algo": IQNConfig(munchausen=True), "network.torso": "impala", "network.spectral_norm": True},
+        {"algo": QRConfig(double=True), "network.norm": "layer", "replay.sampling": "prioritised"},
+        PQN | {"network.torso": "impala", "network.max_pool": 6, "network.noisy": True, "network.dueling": True},
+    ],
+)
+def test_parts_combine_freely(changes):
+    validate(changed(changes))
 
 
 @pytest.mark.parametrize(

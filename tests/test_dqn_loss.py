@@ -14,11 +14,12 @@ from pixelq.types import Batch
 
 ACTIONS = 3
 GAMMA = 0.99
+CHANCE = torch.Generator()
 NOTEBOOK = DQNConfig(loss="huber", terminal_target=-1.0)
 
 
 def network(seed, scale=1.0):
-    made = make_network(NetworkConfig((3, 4, 5), 8), ACTIONS, torch.Generator().manual_seed(seed))
+    made = make_network(NetworkConfig(channels=(3, 4, 5), hidden=8), ACTIONS, torch.Generator().manual_seed(seed))
     with torch.no_grad():
         made.head.output.weight *= scale
         made.head.output.bias *= scale
@@ -79,7 +80,7 @@ def keras_huber(error, delta=1.0):
 def test_the_loss_is_the_notebooks(online, target, name, quirk, seed):
     batch = make_batch(seed)
     config = DQNConfig(loss=name, terminal_target=-1.0 if quirk else None)
-    output = dqn.loss(config, online, target, batch)
+    output = dqn.loss(config, online, target, batch, CHANCE)
     error = notebook_errors(batch, online, target, quirk)
     assert (np.abs(error) > 1).any()
     assert (np.abs(error) < 1).any()
@@ -94,33 +95,33 @@ def test_the_loss_is_the_notebooks(online, target, name, quirk, seed):
 def test_the_quirk_is_the_target_itself(online, target):
     batch = make_batch()
     chosen = values(online, batch.obs_tm1)[range(12), batch.a_tm1]
-    loss = dqn.loss(DQNConfig(loss="mse", terminal_target=-1.0), online, target, batch).loss.detach().numpy()
+    loss = dqn.loss(DQNConfig(loss="mse", terminal_target=-1.0), online, target, batch, CHANCE).loss.detach().numpy()
     done = [2, 5, 11]
     # exactly −1 − q, whatever the last reward was
     np.testing.assert_array_equal(loss[done], np.square(np.float32(-1) - chosen[done]))
     other = batch._replace(r_t=torch.where(batch.discount_t == 0, 123.0, batch.r_t))
-    same = dqn.loss(DQNConfig(loss="mse", terminal_target=-1.0), online, target, other).loss.detach().numpy()
+    same = dqn.loss(DQNConfig(loss="mse", terminal_target=-1.0), online, target, other, CHANCE).loss.detach().numpy()
     np.testing.assert_array_equal(same, loss)
 
 
 def test_without_the_quirk_the_last_reward_counts(online, target):
     batch = make_batch()
     chosen = values(online, batch.obs_tm1)[range(12), batch.a_tm1]
-    loss = dqn.loss(DQNConfig(loss="mse"), online, target, batch).loss.detach().numpy()
+    loss = dqn.loss(DQNConfig(loss="mse"), online, target, batch, CHANCE).loss.detach().numpy()
     done = [2, 5, 11]
     np.testing.assert_array_equal(loss[done], np.square(batch.r_t.numpy()[done] - chosen[done]))
 
 
 def test_the_quirk_touches_terminal_transitions_alone(online, target):
     batch = make_batch(done=())
-    plain = dqn.loss(DQNConfig(), online, target, batch).loss
-    assert torch.equal(dqn.loss(NOTEBOOK, online, target, batch).loss, plain)
+    plain = dqn.loss(DQNConfig(), online, target, batch, CHANCE).loss
+    assert torch.equal(dqn.loss(NOTEBOOK, online, target, batch, CHANCE).loss, plain)
 
 
 def test_the_batch_is_left_as_it_was(online, target):
     batch = make_batch()
     before = copy.deepcopy(batch)
-    dqn.loss(NOTEBOOK, online, target, batch).loss.mean().backward()
+    dqn.loss(NOTEBOOK, online, target, batch, CHANCE).loss.mean().backward()
     online.zero_grad()
     assert all(torch.equal(now, then) for now, then in zip(batch, before, strict=True))
 
@@ -129,7 +130,7 @@ def test_discounts_come_from_the_batch(online, target):
     # with n steps the batch brings γᵐ, and the config's γ must not enter a second time
     batch = make_batch(done=())
     batch = batch._replace(discount_t=torch.full((12,), 0.5))
-    loss = dqn.loss(DQNConfig(loss="mse", gamma=0.9, n_step=3), online, target, batch).loss.detach().numpy()
+    loss = dqn.loss(DQNConfig(loss="mse", gamma=0.9, n_step=3), online, target, batch, CHANCE).loss.detach().numpy()
     chosen = values(online, batch.obs_tm1)[range(12), batch.a_tm1]
     updated = batch.r_t.numpy() + np.float32(0.5) * values(target, batch.obs_t).max(axis=1)
     np.testing.assert_allclose(loss, np.square(updated - chosen), rtol=1e-6, atol=1e-7)
@@ -138,7 +139,7 @@ def test_discounts_come_from_the_batch(online, target):
 def test_no_gradient_reaches_the_target_network(online):
     target = network(2)
     assert all(parameter.requires_grad for parameter in target.parameters())
-    dqn.loss(DQNConfig(), online, target, make_batch()).loss.mean().backward()
+    dqn.loss(DQNConfig(), online, target, make_batch(), CHANCE).loss.mean().backward()
     assert all(parameter.grad is None for parameter in target.parameters())
     assert all(parameter.grad is not None for parameter in online.parameters())
     online.zero_grad()
@@ -148,22 +149,22 @@ def test_the_target_network_builds_no_graph(online, target, monkeypatch):
     # its activations would be kept for a backward pass that never comes
     asked, values_of = [], target.q_values
     monkeypatch.setattr(target, "q_values", lambda obs: asked.append(torch.is_grad_enabled()) or values_of(obs))
-    dqn.loss(DQNConfig(), online, target, make_batch())
+    dqn.loss(DQNConfig(), online, target, make_batch(), CHANCE)
     assert asked == [False]
 
 
 def test_the_target_is_a_constant_even_if_it_is_the_online_network():
     both, apart = network(1), network(1)
     batch = make_batch()
-    dqn.loss(DQNConfig(), both, both, batch).loss.mean().backward()
-    dqn.loss(DQNConfig(), apart, network(1), batch).loss.mean().backward()
+    dqn.loss(DQNConfig(), both, both, batch, CHANCE).loss.mean().backward()
+    dqn.loss(DQNConfig(), apart, network(1), batch, CHANCE).loss.mean().backward()
     for one, other in zip(both.parameters(), apart.parameters(), strict=True):
         assert torch.equal(one.grad, other.grad)
 
 
 def test_the_values_are_those_of_the_online_network_detached(online, target):
     batch = make_batch()
-    output = dqn.loss(DQNConfig(), online, target, batch)
+    output = dqn.loss(DQNConfig(), online, target, batch, CHANCE)
     assert not output.q_tm1.requires_grad
     assert output.loss.requires_grad
     np.testing.assert_array_equal(output.q_tm1.numpy(), values(online, batch.obs_tm1))
@@ -181,7 +182,7 @@ def plain_forward(net, pixels):
 
 def test_pixels_are_scaled_once(online, target):
     batch = make_batch()
-    output = dqn.loss(DQNConfig(loss="mse"), online, target, batch)
+    output = dqn.loss(DQNConfig(loss="mse"), online, target, batch, CHANCE)
     with torch.no_grad():
         q_tm1 = plain_forward(online, batch.obs_tm1.float() / 255)
         q_t = plain_forward(target, batch.obs_t.float() / 255)
@@ -191,5 +192,5 @@ def test_pixels_are_scaled_once(online, target):
 
 def test_the_config_finds_the_algorithm():
     algo = ALGOS[DQNConfig]
-    assert (algo.name, algo.loss) == ("dqn", dqn.loss)
-    assert algo.make_network(NetworkConfig((1, 1, 1), 2), 5, None).num_actions == 5
+    assert (algo.memory, algo.loss) == ("replay", dqn.loss)
+    assert algo.make_network(NetworkConfig(channels=(1, 1, 1), hidden=2), DQNConfig(), 5, None).num_actions == 5

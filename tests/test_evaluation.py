@@ -8,7 +8,7 @@ import torch
 
 import pixelq.evaluation.evaluate as evaluate_module
 from pixelq.agent import Agent, AgentCard
-from pixelq.config import EnvConfig, NetworkConfig
+from pixelq.config import DQNConfig, EnvConfig, NetworkConfig
 from pixelq.envs import StepResult
 from pixelq.envs.fire import fire_index
 from pixelq.errors import PixelqError
@@ -80,7 +80,7 @@ class ScriptedGames:
 
 def card(game="breakout", meanings=MEANINGS, **changes):
     network = NetworkConfig(channels=(1, 1, 1), hidden=4)
-    facts = AgentCard(game, meanings, False, 0.0, False, network, "dqn", "custom", 0, 1)
+    facts = AgentCard(game, meanings, False, 0.0, False, network, DQNConfig(), "custom", 0, 1)
     return dataclasses.replace(facts, **changes)
 
 

@@ -21,7 +21,6 @@ from pixelq.run import storage
 from pixelq.run.storage import StorageError
 from pixelq.training.run import resume
 from pixelq.training.saving import DivergedError
-from pixelq.types import Batch
 from runs import Watch, assert_same_run, edit, go, metrics, quick
 
 
@@ -259,10 +258,12 @@ def test_the_watch_keeps_the_first_bad_update_and_the_one_before():
     assert watch.describe() == (0, "before any update")
 
     def note(loss, reward):
-        batch = Batch(*[torch.zeros(2)] * 5)._replace(
-            r_t=torch.tensor([-1.0, reward]), discount_t=torch.tensor([0.0, 0.9])
-        )
-        watch.note(torch.tensor(loss), torch.tensor([[1.0, -7.0]]), batch, [torch.tensor([3.0]), torch.tensor([4.0])])
+        ranges = {
+            "Q": torch.tensor([[1.0, -7.0]]),
+            "rewards": torch.tensor([-1.0, reward]),
+            "discounts": torch.tensor([0.0, 0.9]),
+        }
+        watch.note(torch.tensor(loss), ranges, [torch.tensor([3.0]), torch.tensor([4.0])])
 
     note(0.5, 1.0)
     assert not watch.found

@@ -7,11 +7,12 @@ import torch
 
 import oracles
 from pixelq.config import OptimiserConfig
-from pixelq.optimisers import clip_global, clip_per_variable, make_optimiser
+from pixelq.optimisers import clip_global, clip_per_variable, learning_rate_at, make_optimiser
 
 CONFIGS = {
     "adam": OptimiserConfig(name="adam", learning_rate=1e-2, epsilon=1e-8),
     "keras_adam": OptimiserConfig(name="keras_adam", learning_rate=1e-2, epsilon=1e-7),
+    "radam": OptimiserConfig(name="radam", learning_rate=1e-2, epsilon=1e-8),
     "centred_rmsprop": OptimiserConfig(name="centred_rmsprop", learning_rate=1e-2, epsilon=0.01 / 32**2, decay=0.95),
 }
 SHAPES = {"conv": (5, 4, 3, 3), "dense": (6, 7), "bias": (6,), "scalar": ()}
@@ -253,3 +254,28 @@ def test_clipping_is_in_place_and_keeps_strides(clip):
     clip([gradient], 1.0)
     assert (gradient.data_ptr(), gradient.stride()) == (address, stride)
     assert gradient.norm().item() == pytest.approx(1.0, rel=1e-6)
+
+
+def test_the_learning_rate_falls_in_a_straight_line_if_it_has_an_end():
+    falling = OptimiserConfig(learning_rate=1e-3, learning_rate_end=2e-4)
+    rates = [learning_rate_at(falling, step, 1_000) for step in (0, 250, 500, 1_000, 2_000)]
+    assert rates == pytest.approx([1e-3, 8e-4, 6e-4, 2e-4, 2e-4], rel=1e-12)
+    assert {learning_rate_at(OptimiserConfig(learning_rate=1e-3), step, 1_000) for step in (0, 500, 5_000)} == {1e-3}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_step_takes_the_learning_rate_of_the_moment(name):
+    # the moments do not depend on the rate, so the second of two steps is proportional to its own rate
+    ways = []
+    for rate in (1e-2, 5e-3):
+        parameters = make_parameters()
+        optimiser = make_optimiser(CONFIGS[name], list(parameters.values()))
+        rng = np.random.default_rng(3)
+        step(optimiser, parameters, random_gradients(rng, 1.0))
+        before = as_float64(parameters)
+        optimiser.learning_rate = rate
+        step(optimiser, parameters, random_gradients(rng, 1.0))
+        after = as_float64(parameters)
+        ways.append({key: after[key] - before[key] for key in after})
+    for key, way in ways[0].items():
+        np.testing.assert_allclose(way, 2 * ways[1][key], rtol=1e-2, atol=3e-6)

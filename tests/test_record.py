@@ -13,7 +13,7 @@ from ale_py.vector_env import AtariVectorEnv
 
 import pixelq.evaluation.record as record_module
 from pixelq.agent import AgentCard, save_agent
-from pixelq.config import EnvConfig, NetworkConfig
+from pixelq.config import DQNConfig, EnvConfig, NetworkConfig
 from pixelq.envs.atari import game_seed
 from pixelq.errors import PixelqError
 from pixelq.evaluation import PROTOCOLS
@@ -220,7 +220,7 @@ def test_the_worker_says_how_it_is_used(words, capsys):
 @pytest.mark.slow
 def test_the_worker_records_beside_a_run(tmp_path):
     network = NetworkConfig(channels=(1, 1, 1), hidden=4)
-    facts = AgentCard("catch", ("NOOP", "RIGHT", "LEFT"), False, 0.0, False, network, "dqn", "custom", 0, 1)
+    facts = AgentCard("catch", ("NOOP", "RIGHT", "LEFT"), False, 0.0, False, network, DQNConfig(), "custom", 0, 1)
     weights = make_network(network, 3, torch.Generator().manual_seed(0)).state_dict()
     save_agent(tmp_path / "agent.safetensors", weights, facts)
     command = [sys.executable, "-m", "pixelq.evaluation.record_worker", tmp_path / "agent.safetensors"]

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pixelq.config import DQNConfig
-from pixelq.training.parts import make_parts, resolve
-from pixelq.training.replay_loop import begin, learn, remember
+from pixelq.training.parts import begin, make_parts, resolve
+from pixelq.training.replay_loop import learn, remember
 from pixelq.training.run import resume
 from pixelq.types import Batch
 from runs import Watch, assert_same_run, edit, go, metrics, quick, stop_at, tensors, tiny

@@ -17,9 +17,9 @@ from pixelq.errors import ConfigError, PixelqError
 from pixelq.replay.samplers import Draw
 from pixelq.run.checkpoint import CheckpointStore
 from pixelq.training.changes import allowed_changes
-from pixelq.training.parts import make_parts, resolve
+from pixelq.training.parts import begin, make_parts, resolve
 from pixelq.training.progress import follow_restoring
-from pixelq.training.replay_loop import begin, remember
+from pixelq.training.replay_loop import remember
 from pixelq.training.run import resume
 from pixelq.training.state import restore_parts, restore_with_fresh_games, save_parts
 from runs import Watch, assert_same_run, edit, go, metrics, quick, stop_at

@@ -13,8 +13,8 @@ import torch
 from pixelq.config import NetworkConfig
 from pixelq.envs.testing import CounterEnv
 from pixelq.errors import PixelqError
-from pixelq.training.parts import make_parts, resolve
-from pixelq.training.replay_loop import begin, learn, remember, replay_loop, updates_due
+from pixelq.training.parts import begin, make_parts, resolve
+from pixelq.training.replay_loop import learn, remember, replay_loop, updates_due
 from pixelq.training.run import resume, train
 from pixelq.training.session import Session, crossed
 from runs import Watch, assert_same_run, go, metrics, stop_at, tensors, tiny
@@ -50,8 +50,8 @@ def test_the_last_line_of_metrics_is_of_the_end_even_off_the_ticks(tmp_path):
     "name",
     [
         "keras-example",
-        pytest.param("nature-dqn", marks=pytest.mark.slow),
-        pytest.param("cleanrl-dqn", marks=pytest.mark.slow),
+        "pqn",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("nature-dqn", "cleanrl-dqn", "rainbow", "iqn")),
     ],
 )
 def test_the_same_seed_gives_the_same_run(tmp_path, name):
@@ -68,7 +68,9 @@ def test_the_same_seed_gives_the_same_run(tmp_path, name):
     ("name", "precision"),
     [
         ("keras-example", "bfloat16"),
+        ("pqn", "bfloat16"),
         pytest.param("keras-example", "float32", marks=pytest.mark.slow),
+        pytest.param("pqn", "float32", marks=pytest.mark.slow),
         *(
             pytest.param(name, precision, marks=pytest.mark.slow)
             for name in ("nature-dqn", "cleanrl-dqn")

@@ -1,6 +1,5 @@
 """The actor: epsilon-greedy choice of actions, one batched forward for all games."""
 
-import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 
 from pixelq.config import ExplorationConfig
 from pixelq.networks import QNetwork
-from pixelq.schedules import linear
+from pixelq.schedules import exponential, linear
 
 __all__ = ["Actor", "epsilon_at", "epsilon_greedy", "greedy_actions"]
 
@@ -18,7 +17,10 @@ def epsilon_at(config: ExplorationConfig, step: int) -> float:
     """Probability of a random action after `step` steps are done; the next is step number `step + 1`."""
     if step + 1 < config.random_steps:
         return 1.0
-    return linear(step, config.start, config.end, config.decay_steps, config.decay_from_step)
+    if config.off_after_step and step >= config.off_after_step:
+        return 0.0
+    shape = linear if config.shape == "linear" else exponential
+    return shape(step, config.start, config.end, config.decay_steps, config.decay_from_step)
 
 
 @torch.inference_mode()
@@ -60,9 +62,11 @@ class Actor:
         device: where it lives.
         num_actions: number of actions.
         fire: the action to press after a lost life, or None to press nothing.
-        generator: the source of chance of all exploration.
+        generator: the source of chance of ε.
+        noise: the source of the noise of noisy layers, drawn anew before every forward.
 
-    Source: Mnih et al. 2015, Methods; FIRE after a lost life as `FireResetEnv` of OpenAI Baselines.
+    Source: Mnih et al. 2015, Methods; noise as Fortunato et al. 2018, "Noisy networks for exploration", section 3.1;
+    FIRE after a lost life as `FireResetEnv` of OpenAI Baselines.
     """
 
     def __init__(
@@ -72,12 +76,14 @@ class Actor:
         num_actions: int,
         fire: int | None,
         generator: np.random.Generator,
+        noise: torch.Generator,
     ) -> None:
         self._network = network
         self._device = device
         self._num_actions = num_actions
         self._fire = fire
         self.generator = generator
+        self.noise = noise
 
     def act(self, obs: NDArray[np.uint8], epsilon: float, life_lost: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Choose an action for every game.
@@ -90,8 +96,33 @@ class Actor:
         Returns:
             [N] int64.
         """
-        greedy = functools.partial(greedy_actions, self._network, obs, self._device)
-        actions = epsilon_greedy(self.generator, len(obs), self._num_actions, epsilon, greedy)
+        return self._choose(lambda: self._greedy(obs), epsilon, life_lost)
+
+    def act_with_values(
+        self, obs: NDArray[np.uint8], epsilon: float, life_lost: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Like `act`, and tell the values that all actions have.
+
+        Returns:
+            [N] int64 actions and [N, A] float32 values.
+        """
+        values = self.q_values(obs)
+        return self._choose(lambda: values.argmax(axis=1), epsilon, life_lost), values
+
+    @torch.inference_mode()
+    def q_values(self, obs: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Values of all actions, [N, 4, 84, 84] uint8 to [N, A] float32."""
+        self._network.redraw_noise(self.noise)
+        return self._network.q_values(torch.from_numpy(obs).to(self._device)).cpu().numpy()
+
+    def _greedy(self, obs: NDArray[np.uint8]) -> NDArray[np.int64]:
+        self._network.redraw_noise(self.noise)
+        return greedy_actions(self._network, obs, self._device)
+
+    def _choose(
+        self, greedy: Callable[[], NDArray[np.int64]], epsilon: float, life_lost: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
+        actions = epsilon_greedy(self.generator, len(life_lost), self._num_actions, epsilon, greedy)
         if self._fire is not None:
             actions[life_lost] = self._fire
         return actions

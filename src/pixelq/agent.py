@@ -16,17 +16,18 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from pixelq.actor import greedy_actions
-from pixelq.config import NetworkConfig, from_json, to_json
+from pixelq.algos import ALGOS
+from pixelq.config import AlgoConfig, NetworkConfig, TrainConfig, from_json, to_json, validate_agent
 from pixelq.device import resolve_device
 from pixelq.errors import CheckpointError, ConfigError, PixelqError
-from pixelq.networks import QNetwork, make_network
+from pixelq.networks import QNetwork
 from pixelq.run.manifest import MANIFEST, read_manifest, verify_file
 from pixelq.run.rundir import check_agent_path
 from pixelq.run.storage import storage_errors, write_atomically
 
 __all__ = ["Agent", "AgentCard", "load_agent", "save_agent"]
 
-_FORMAT = 1
+_FORMAT = 2
 _METADATA = "pixelq"  # the key of the card in a safetensors file's metadata
 _FILE = "agent.safetensors"  # an agent in a checkpoint
 _OBS_SHAPE = (4, 84, 84)
@@ -35,7 +36,6 @@ _CARD_TYPES: dict[str, type] = {
     "full_action_space": bool,
     "sticky": float,
     "fire_after_life_loss": bool,
-    "algo": str,
     "preset": str,
     "step": int,
     "seed": int,
@@ -57,9 +57,9 @@ class AgentCard:
     fire_after_life_loss: bool
     """In training FIRE was pressed after every lost life."""
     network: NetworkConfig
-    """Sizes of the network."""
-    algo: str
-    """Name of the algorithm, e.g. `dqn`."""
+    """The network: torso, dense layers, sizes."""
+    algo: AlgoConfig
+    """The algorithm, which decides the network's head."""
     preset: str
     """Name of the recipe the run started from."""
     step: int
@@ -90,9 +90,10 @@ class AgentCard:
             wrong.append("action_meanings")
         if wrong:
             raise ConfigError(f'its agent card has no proper "{wrong[0]}"')
-        network: NetworkConfig = from_json(NetworkConfig, values.get("network", {}), "network")
+        config: TrainConfig = from_json(TrainConfig, {name: values.get(name) for name in ("network", "algo")})
+        validate_agent(config.network, config.algo)
         facts = {name: values[name] for name in _CARD_TYPES}
-        return cls(action_meanings=tuple(values["action_meanings"]), network=network, **facts)
+        return cls(action_meanings=tuple(values["action_meanings"]), network=config.network, algo=config.algo, **facts)
 
 
 class Agent:
@@ -249,10 +250,9 @@ def _parse(data: bytes, path: Path) -> tuple[dict[str, Tensor], AgentCard]:
 
 def _build(tensors: dict[str, Tensor], card: AgentCard, path: Path) -> QNetwork:
     """The network of a card with a file's tensors in it."""
-    if min(*card.network.channels, card.network.hidden) < 1:
-        raise PixelqError(f"{path} cannot be used: its agent card describes no network")
     with torch.device("meta"):  # shapes only, so that a wrong card costs no memory
-        network = make_network(card.network, len(card.action_meanings))
+        make_network = ALGOS[type(card.algo)].make_network
+        network = make_network(card.network, card.algo, len(card.action_meanings), None)
     wanted = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
     for name in sorted(wanted.keys() | tensors.keys()):
         found = list(tensors[name].shape) if name in tensors else None

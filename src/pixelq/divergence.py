@@ -1,12 +1,10 @@
 """Notices that learning has run away, without ever waiting for the device, and keeps the figures that explain it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-
-from pixelq.types import Batch
 
 __all__ = ["DivergenceWatch", "all_finite"]
 
@@ -21,23 +19,25 @@ class DivergenceWatch:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._figures = torch.full((2, 8), torch.nan, device=device)  # of the update before, and of the last one
+        self._names: tuple[str, ...] = ()  # of the ranges
+        self._figures = torch.empty(2, 0, device=device)  # of the update before, and of the last one
         self._found = torch.zeros((), dtype=torch.bool, device=device)
         self._since = torch.zeros((), dtype=torch.int64, device=device)  # updates after the one that was found
 
     @torch.no_grad()
-    def note(self, loss: Tensor, q_tm1: Tensor, batch: Batch, gradients: Sequence[Tensor]) -> None:
+    def note(self, loss: Tensor, ranges: Mapping[str, Tensor], gradients: Sequence[Tensor]) -> None:
         """Take down the figures of an update.
 
         Args:
             loss: [] mean loss of the batch.
-            q_tm1: [B, A] the online network's values.
-            batch: what was learned from.
+            ranges: by name, tensors of any shape whose least and largest entry tell; the same names every time.
             gradients: of every weight, before any clipping.
         """
+        if not self._names:
+            self._names = tuple(ranges)
+            self._figures = torch.full((2, 2 + 2 * len(ranges)), torch.nan, device=self._found.device)
         norm = torch.stack(torch._foreach_norm(list(gradients))).norm()
-        ranges = (*q_tm1.aminmax(), *batch.r_t.aminmax(), *batch.discount_t.aminmax())
-        figures = torch.stack([loss, norm, *ranges])
+        figures = torch.stack([loss, norm, *(edge for tensor in ranges.values() for edge in tensor.aminmax())])
         self._figures.copy_(torch.where(self._found, self._figures, torch.stack([self._figures[1], figures])))
         self._since.add_(self._found)
         self._found.logical_or_(~torch.isfinite(loss))
@@ -49,20 +49,18 @@ class DivergenceWatch:
 
     def describe(self) -> tuple[int, str]:
         """How many updates ago it was, 0 being the last one, and that update's figures in words."""
-        before, last = (_words(row) for row in self._figures.tolist())
+        before, last = (_words(row, self._names) for row in self._figures.tolist())
         text = f"its batch: {last}" if last else "before any update"
         return int(self._since), text + (f"; the update before: {before}" if before else "")
 
 
-def _words(figures: list[float]) -> str:
+def _words(figures: list[float], names: Sequence[str]) -> str:
     """Nothing for figures that were never noted."""
     if all(map(math.isnan, figures)):
         return ""
-    loss, norm, q_low, q_high, r_low, r_high, d_low, d_high = figures
-    return (
-        f"loss {loss:.4g}, gradient norm {norm:.4g}, Q {q_low:.4g} to {q_high:.4g}, "
-        f"rewards {r_low:.4g} to {r_high:.4g}, discounts {d_low:.4g} to {d_high:.4g}"
-    )
+    loss, norm, *edges = figures
+    ranges = (f"{name} {low:.4g} to {high:.4g}" for name, low, high in zip(names, edges[::2], edges[1::2], strict=True))
+    return ", ".join((f"loss {loss:.4g}", f"gradient norm {norm:.4g}", *ranges))
 
 
 @torch.no_grad()

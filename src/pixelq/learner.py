@@ -11,7 +11,7 @@ from pixelq.config import TrainConfig
 from pixelq.divergence import DivergenceWatch, all_finite
 from pixelq.networks import QNetwork
 from pixelq.optimisers import clip_global, clip_per_variable, make_optimiser
-from pixelq.types import Batch
+from pixelq.types import Batch, LossOutput, RolloutBatch
 
 __all__ = ["Learner", "LearnerMetrics", "has_fast_bfloat16"]
 
@@ -40,7 +40,10 @@ class Learner:
         config: the recipe, `precision` already decided.
         num_actions: outputs of the network.
         device: where everything lives.
-        generator: source of the initial weights, on the CPU so that they do not depend on the device.
+        generator: source of the initial weights, then of all chance in the loss (sampled quantiles, the noise of noisy
+            layers); on the CPU so that neither depends on the device.
+
+    An algorithm of fresh rollouts has no target network: `target` is then the online network itself.
 
     Source: Mnih et al. 2015, Methods, Algorithm 1; masters as Micikevicius et al. 2018, "Mixed precision training".
     """
@@ -50,12 +53,13 @@ class Learner:
         config: TrainConfig,
         num_actions: int,
         device: torch.device,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator,
     ) -> None:
         self._config = config
+        self._generator = generator
         self._algo = ALGOS[type(config.algo)]
-        self.algo_name = self._algo.name
-        self.online: QNetwork = self._algo.make_network(config.network, num_actions, generator).to(device)
+        network = self._algo.make_network(config.network, config.algo, num_actions, generator)
+        self.online: QNetwork = network.to(device)
         self._names = [name for name, _ in self.online.named_parameters()]
         full = [parameter.detach().clone() for parameter in self.online.parameters()]
         if config.precision == "bfloat16":
@@ -67,7 +71,8 @@ class Learner:
             for parameter, master in zip(self._working, full, strict=True)
         ]
         self._lowered = [index for index, p in enumerate(self._working) if p.dtype != torch.float32]
-        self.target = copy.deepcopy(self.online).requires_grad_(False)
+        self._has_target = self._algo.memory == "replay"
+        self.target = copy.deepcopy(self.online).requires_grad_(False) if self._has_target else self.online
         self._optimiser = make_optimiser(config.optimiser, self._masters)
         self._loss_sum = torch.zeros((), device=device)
         self._q_sum = torch.zeros((), device=device)
@@ -75,7 +80,16 @@ class Learner:
         self.updates = 0
         self._watch = DivergenceWatch(device)
 
-    def update(self, batch: Batch) -> Tensor:
+    @property
+    def learning_rate(self) -> float:
+        """Step size of the updates to come."""
+        return self._optimiser.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self._optimiser.learning_rate = value
+
+    def update(self, batch: Batch | RolloutBatch) -> Tensor:
         """Move the online network by one batch; waits for nothing on the device.
 
         Args:
@@ -84,12 +98,12 @@ class Learner:
         Returns:
             The errors [B] of the batch before the move, on the device.
         """
-        output = self._algo.loss(self._config.algo, self.online, self.target, batch)
+        output = self._algo.loss(self._config.algo, self.online, self.target, batch, self._generator)
         loss = (batch.weight * output.loss).mean()
         self.online.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._gradients_to_masters()
-        self._watch.note(loss.detach(), output.q_tm1, batch, self._gradients())
+        self._watch.note(loss.detach(), _ranges(output, batch), self._gradients())
         self._clip()
         self._optimiser.step()
         self._masters_to_working()
@@ -129,7 +143,10 @@ class Learner:
     @torch.no_grad()
     def copy_to_target(self) -> None:
         """Make the target network equal to the online one."""
-        torch._foreach_copy_(list(self.target.parameters()), self._working)
+        if self._has_target:
+            torch._foreach_copy_(list(self.target.parameters()), self._working)
+            for name, buffer in _buffers(self.target).items():
+                buffer.copy_(_buffers(self.online)[name])
 
     def fetch_metrics(self) -> LearnerMetrics:
         """Means since the last fetch; waits for the device."""
@@ -153,7 +170,8 @@ class Learner:
 
     def weights(self) -> dict[str, Tensor]:
         """The online network's float32 weights by name, as an agent file holds them."""
-        return {name: master.detach() for name, master in zip(self._names, self._masters, strict=True)}
+        masters = {name: master.detach() for name, master in zip(self._names, self._masters, strict=True)}
+        return masters | _buffers(self.online)
 
     @torch.no_grad()
     def load_weights(self, weights: dict[str, Tensor]) -> None:
@@ -162,24 +180,43 @@ class Learner:
             if weights[name].shape != master.shape:  # copy_ would broadcast
                 raise ValueError(f"{name} has shape {tuple(weights[name].shape)}: must be {tuple(master.shape)}")
             master.copy_(weights[name])
+        for name, buffer in _buffers(self.online).items():
+            buffer.copy_(weights[name])
         self._masters_to_working()
         self.copy_to_target()
 
     def state(self) -> dict[str, Tensor]:
         """All there is to save beside `weights`, as named tensors."""
-        named = {f"target.{name}": tensor.detach() for name, tensor in self.target.named_parameters()}
+        target = self.target.state_dict() if self._has_target else {}
+        named = {f"target.{name}": tensor.detach() for name, tensor in target.items()}
         named |= {f"optimiser.{name}": tensor for name, tensor in self._optimiser.state().items()}
         counts = torch.tensor([self.updates, self._count])
-        return named | {"metrics.loss_sum": self._loss_sum, "metrics.q_sum": self._q_sum, "counts": counts}
+        named |= {"metrics.loss_sum": self._loss_sum, "metrics.q_sum": self._q_sum, "counts": counts}
+        return named | {"generator": self._generator.get_state()}
 
     @torch.no_grad()
     def restore(self, weights: dict[str, Tensor], state: dict[str, Tensor]) -> None:
         """The inverse of `weights` and `state` together."""
         self.load_weights(weights)
-        for name, tensor in self.target.named_parameters():
-            tensor.copy_(state[f"target.{name}"])
+        self._generator.set_state(state["generator"])
+        if self._has_target:
+            for name, tensor in self.target.state_dict().items():
+                tensor.copy_(state[f"target.{name}"])
         prefix = "optimiser."
         self._optimiser.restore({key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)})
         self._loss_sum.copy_(state["metrics.loss_sum"])
         self._q_sum.copy_(state["metrics.q_sum"])
         self.updates, self._count = (int(count) for count in state["counts"])
+
+
+def _buffers(network: QNetwork) -> dict[str, Tensor]:
+    """What an agent file holds beside the parameters, by name."""
+    parameters = dict(network.named_parameters())
+    return {name: tensor for name, tensor in network.state_dict().items() if name not in parameters}
+
+
+def _ranges(output: LossOutput, batch: Batch | RolloutBatch) -> dict[str, Tensor]:
+    """The figures that explain an update, by name."""
+    if isinstance(batch, RolloutBatch):
+        return {"Q": output.q_tm1, "returns": batch.return_t}
+    return {"Q": output.q_tm1, "rewards": batch.r_t, "discounts": batch.discount_t}

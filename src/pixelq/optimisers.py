@@ -7,12 +7,24 @@ import torch
 from torch import Tensor
 
 from pixelq.config import OptimiserConfig
+from pixelq.schedules import linear
 
-__all__ = ["Adam", "CentredRMSProp", "Optimiser", "clip_global", "clip_per_variable", "make_optimiser"]
+__all__ = [
+    "Adam",
+    "CentredRMSProp",
+    "Optimiser",
+    "clip_global",
+    "clip_per_variable",
+    "learning_rate_at",
+    "make_optimiser",
+]
 
 
 class Optimiser(Protocol):
     """Turns the gradients in `.grad` into a step."""
+
+    learning_rate: float
+    """Of the steps to come."""
 
     def step(self) -> None:
         """Move every parameter by its gradient."""
@@ -25,29 +37,43 @@ class Optimiser(Protocol):
 
 
 class Adam:
-    """Adam, PyTorch's fused kernel.
+    """Adam, Adam as Keras has it, and rectified Adam, by PyTorch's kernels.
+
+    `keras_adam` adds ε to the uncorrected √v; PyTorch adds it to the corrected one, so its ε must be ε/√(1 − β₂ᵗ) to
+    give the same step.
 
     Args:
         parameters: what to move.
-        config: learning rate and ε.
-        keras_epsilon: add ε to the uncorrected √v, as Keras does; PyTorch adds it to the corrected one, so its ε
-            must be ε/√(1 − β₂ᵗ) to give the same step.
+        config: which of them, learning rate and ε.
 
-    Source: Kingma & Ba 2015, "Adam", Algorithm 1; Keras' form is the one at the end of its section 2.
+    Source: Kingma & Ba 2015, "Adam", Algorithm 1; Keras' form is the one at the end of its section 2; Liu et al. 2020,
+    "On the variance of the adaptive learning rate and beyond", Algorithm 2.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], config: OptimiserConfig, keras_epsilon: bool) -> None:
+    def __init__(self, parameters: Sequence[Tensor], config: OptimiserConfig) -> None:
         self._epsilon = config.epsilon
-        self._keras_epsilon = keras_epsilon
+        self._keras_epsilon = config.name == "keras_adam"
+        self.learning_rate = config.learning_rate
         self._steps = 0
         self._parameters = list(parameters)
-        self._adam = torch.optim.Adam(parameters, config.learning_rate, eps=config.epsilon, fused=True)
+        self._adam: torch.optim.Optimizer
+        if config.name == "radam":
+            self._adam = torch.optim.RAdam(
+                self._parameters,
+                config.learning_rate,
+                eps=config.epsilon,
+                foreach=True,
+                capturable=self._parameters[0].is_cuda,  # counts that no update waits for
+            )
+        else:
+            self._adam = torch.optim.Adam(self._parameters, config.learning_rate, eps=config.epsilon, fused=True)
 
     def step(self) -> None:
         """Move every parameter by its gradient."""
         self._steps += 1
+        group = self._adam.param_groups[0]
+        group["lr"] = self.learning_rate
         if self._keras_epsilon:
-            group = self._adam.param_groups[0]
             group["eps"] = self._epsilon / (1.0 - group["betas"][1] ** self._steps) ** 0.5
         self._adam.step()
 
@@ -88,6 +114,7 @@ class CentredRMSProp:
 
     def __init__(self, parameters: Sequence[Tensor], config: OptimiserConfig) -> None:
         self._config = config
+        self.learning_rate = config.learning_rate
         self._parameters = list(parameters)
         self._mean = [torch.zeros_like(parameter) for parameter in parameters]
         self._square = [torch.zeros_like(parameter) for parameter in parameters]
@@ -104,7 +131,7 @@ class CentredRMSProp:
         torch._foreach_clamp_min_(root, 0.0)  # rounding may leave a variance just below zero
         torch._foreach_add_(root, self._config.epsilon)
         torch._foreach_sqrt_(root)
-        torch._foreach_addcdiv_(self._parameters, gradients, root, -self._config.learning_rate)
+        torch._foreach_addcdiv_(self._parameters, gradients, root, -self.learning_rate)
 
     def state(self) -> dict[str, Tensor]:
         """Both moving averages of every parameter."""
@@ -122,7 +149,7 @@ def make_optimiser(config: OptimiserConfig, parameters: Sequence[Tensor]) -> Opt
     """The optimiser that a config names, over float32 parameters."""
     if config.name == "centred_rmsprop":
         return CentredRMSProp(parameters, config)
-    return Adam(parameters, config, keras_epsilon=config.name == "keras_adam")
+    return Adam(parameters, config)
 
 
 def clip_per_variable(gradients: list[Tensor], norm: float) -> None:
@@ -138,3 +165,10 @@ def clip_global(gradients: list[Tensor], norm: float) -> None:
     """
     total = torch.stack(torch._foreach_norm(gradients)).norm()
     torch._foreach_mul_(gradients, norm / total.clamp(min=norm))
+
+
+def learning_rate_at(config: OptimiserConfig, step: int, total_steps: int) -> float:
+    """Step size of the updates after `step` of a run's `total_steps` steps."""
+    if config.learning_rate_end is None:
+        return config.learning_rate
+    return linear(step, config.learning_rate, config.learning_rate_end, total_steps)

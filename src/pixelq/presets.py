@@ -1,13 +1,20 @@
 """Recipes by name: what each is, its paper, and its numbers. Departures are listed in docs/presets.md."""
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple
 
 from pixelq.config import (
+    AlgoConfig,
+    C51Config,
     DQNConfig,
     EnvConfig,
     ExplorationConfig,
+    IQNConfig,
+    MunchausenConfig,
     NetworkConfig,
     OptimiserConfig,
+    PQNConfig,
+    QRConfig,
     ReplayConfig,
     TrainConfig,
 )
@@ -28,7 +35,6 @@ class Preset(NamedTuple):
 DEFAULT_PRESET = "keras-example"
 
 _KERAS_EXAMPLE = TrainConfig(
-    preset="keras-example",
     total_steps=10_000_000,
     notebook_log=True,
     stop_on="return_per_life",
@@ -45,7 +51,6 @@ _KERAS_EXAMPLE = TrainConfig(
 )
 
 _NATURE_DQN = TrainConfig(
-    preset="nature-dqn",
     total_steps=50_000_000,
     target_period_steps=40_000,  # 10,000 updates
     env=EnvConfig(life_loss_terminal=True),
@@ -57,7 +62,6 @@ _NATURE_DQN = TrainConfig(
 )
 
 _CLEANRL_DQN = TrainConfig(
-    preset="cleanrl-dqn",
     total_steps=10_000_000,
     target_period_steps=1_000,
     env=EnvConfig(fire_after_life_loss=True, life_loss_terminal=True),
@@ -67,22 +71,183 @@ _CLEANRL_DQN = TrainConfig(
     exploration=ExplorationConfig(end=0.01, decay_steps=1_000_000),
 )
 
-PRESETS: dict[str, Preset] = {
-    "keras-example": Preset(
+_PRIORITISED = dataclasses.replace(
+    _NATURE_DQN.replay,
+    sampling="prioritised",
+    priority_exponent=0.6,
+    importance_exponent_start=0.4,
+    importance_exponent_end=1.0,
+)
+_TO_1_PERCENT = dataclasses.replace(_NATURE_DQN.exploration, end=0.01)
+_BY_NOISE = ExplorationConfig(start=0.0, end=0.0, decay_steps=0, random_steps=50_000)  # noisy layers explore
+
+
+def _adam(learning_rate: float, epsilon: float) -> OptimiserConfig:
+    return OptimiserConfig(name="adam", learning_rate=learning_rate, epsilon=epsilon)
+
+
+def _rmsprop(learning_rate: float, **fields: Any) -> OptimiserConfig:
+    return dataclasses.replace(_NATURE_DQN.optimiser, learning_rate=learning_rate, **fields)
+
+
+def _like_nature(algo: AlgoConfig, **fields: Any) -> TrainConfig:
+    """nature-dqn with another algorithm, and with what else its paper changes."""
+    return dataclasses.replace(_NATURE_DQN, algo=algo, **fields)
+
+
+def _distributional(algo: AlgoConfig, learning_rate: float) -> TrainConfig:
+    """Adam with ε 0.01/32 and exploration down to 1%, as the papers on distributions of returns have it."""
+    return _like_nature(algo, optimiser=_adam(learning_rate, 0.01 / 32), exploration=_TO_1_PERCENT)
+
+
+_DUELING_DQN = _like_nature(
+    DQNConfig(double=True),
+    network=NetworkConfig(dueling=True),
+    optimiser=_rmsprop(6.25e-5, clip="global", clip_norm=10.0),
+)
+
+_NOISY_DQN = _like_nature(DQNConfig(), network=NetworkConfig(noisy=True), exploration=_BY_NOISE)
+
+_RAINBOW = _like_nature(
+    C51Config(double=True, n_step=3),
+    target_period_steps=8_000,  # 32,000 frames
+    network=NetworkConfig(dueling=True, noisy=True),
+    optimiser=_adam(6.25e-5, 1.5e-4),
+    replay=dataclasses.replace(_PRIORITISED, learn_start=20_000, priority_exponent=0.5),
+    exploration=dataclasses.replace(_BY_NOISE, random_steps=20_000),
+)
+
+_BTR = TrainConfig(
+    total_steps=50_000_000,
+    envs=64,
+    target_period_steps=32_000,  # 500 updates
+    env=EnvConfig(sticky=0.25),
+    network=NetworkConfig(
+        torso="impala", channels=(16, 32, 32), width=2, spectral_norm=True, max_pool=6, dueling=True, noisy=True
+    ),
+    algo=IQNConfig(gamma=0.997, n_step=3, quantiles=8, target_quantiles=8, policy_quantiles=8, munchausen=True),
+    optimiser=OptimiserConfig(name="adam", learning_rate=1e-4, epsilon=0.005 / 256, clip="global", clip_norm=10.0),
+    replay=ReplayConfig(
+        capacity=1_048_576,
+        batch_size=256,
+        train_period=64,
+        learn_start=200_000,
+        sampling="prioritised",
+        priority_exponent=0.2,
+        importance_exponent_start=0.2,
+        importance_exponent_end=0.2,
+    ),
+    exploration=ExplorationConfig(
+        shape="exponential", end=0.01, decay_steps=2_000_000, random_steps=200_000, off_after_step=25_000_000
+    ),
+)
+
+_PQN = TrainConfig(
+    total_steps=50_000_000,
+    envs=128,
+    env=EnvConfig(fire_after_life_loss=True, life_loss_terminal=True),
+    network=NetworkConfig(norm="layer_per_pixel", init="he_normal"),
+    algo=PQNConfig(trace_decay=0.65, rollout_steps=32, epochs=2, minibatches=32),
+    optimiser=OptimiserConfig(name="radam", learning_rate=2.5e-4, epsilon=1e-8, clip="global", clip_norm=10.0),
+    exploration=ExplorationConfig(end=0.001, decay_steps=5_000_000),
+)
+
+_RECIPES = (
+    (
+        "keras-example",
         "Adam, Huber, replay of 100,000, solved at 40 a life",
         "Chapman & Lechner 2020, Keras example «Deep Q-Learning for Atari Breakout»",
         _KERAS_EXAMPLE,
     ),
-    "nature-dqn": Preset(
+    (
+        "nature-dqn",
         "centred RMSProp, replay of 1,000,000",
         "Mnih et al. 2015, «Human-level control through deep reinforcement learning»",
         _NATURE_DQN,
     ),
-    "cleanrl-dqn": Preset(
+    (
+        "cleanrl-dqn",
         "Adam, squared error, target copied every 1,000 steps",
         "Huang et al. 2022, «CleanRL», dqn_atari.py",
         _CLEANRL_DQN,
     ),
+    (
+        "double-dqn",
+        "nature-dqn, the online network choosing the next action",
+        "van Hasselt et al. 2016, «Deep reinforcement learning with double Q-learning»",
+        _like_nature(DQNConfig(double=True)),
+    ),
+    (
+        "dueling-dqn",
+        "double-dqn, value and advantage in layers of their own",
+        "Wang et al. 2016, «Dueling network architectures for deep reinforcement learning»",
+        _DUELING_DQN,
+    ),
+    (
+        "prioritized-dqn",
+        "double-dqn, transitions drawn by their error",
+        "Schaul et al. 2016, «Prioritized experience replay»",
+        _like_nature(DQNConfig(double=True), replay=_PRIORITISED, optimiser=_rmsprop(2.5e-4 / 4)),
+    ),
+    (
+        "n-step-dqn",
+        "nature-dqn, three rewards before bootstrapping",
+        "Sutton 1988, «Learning to predict by the methods of temporal differences»; n as Hessel et al. 2018",
+        _like_nature(DQNConfig(n_step=3)),
+    ),
+    (
+        "noisy-dqn",
+        "nature-dqn, exploring by noise on the weights",
+        "Fortunato et al. 2018, «Noisy networks for exploration»",
+        _NOISY_DQN,
+    ),
+    (
+        "c51",
+        "the distribution of returns on 51 atoms",
+        "Bellemare et al. 2017, «A distributional perspective on reinforcement learning»",
+        _distributional(C51Config(), 2.5e-4),
+    ),
+    (
+        "qr-dqn",
+        "the distribution of returns as 200 quantiles",
+        "Dabney et al. 2018, «Distributional reinforcement learning with quantile regression»",
+        _distributional(QRConfig(), 5e-5),
+    ),
+    (
+        "iqn",
+        "the distribution of returns as a network of the quantile's fraction",
+        "Dabney et al. 2018, «Implicit quantile networks for distributional reinforcement learning»",
+        _distributional(IQNConfig(), 5e-5),
+    ),
+    (
+        "munchausen-dqn",
+        "soft Q-learning, the log-policy added to the reward",
+        "Vieillard et al. 2020, «Munchausen reinforcement learning»",
+        _distributional(MunchausenConfig(), 5e-5),
+    ),
+    (
+        "rainbow",
+        "c51, double, dueling, noisy, prioritised, three rewards",
+        "Hessel et al. 2018, «Rainbow: combining improvements in deep reinforcement learning»",
+        _RAINBOW,
+    ),
+    (
+        "btr",
+        "iqn, Munchausen, impala torso, dueling, noisy, prioritised, 64 games, batches of 256",
+        "Clark et al. 2024, «Beyond The Rainbow: high performance deep reinforcement learning on a desktop PC»",
+        _BTR,
+    ),
+    (
+        "pqn",
+        "Q(λ) on rollouts of 128 games, no replay, no target network",
+        "Gallici et al. 2024, «Simplifying deep temporal difference learning»",
+        _PQN,
+    ),
+)
+
+PRESETS: dict[str, Preset] = {
+    name: Preset(summary, source, dataclasses.replace(config, preset=name))
+    for name, summary, source, config in _RECIPES
 }
 
 

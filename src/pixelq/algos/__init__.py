@@ -1,26 +1,45 @@
 """Algorithms: each a config class, a network to make and a loss; `ALGOS` finds them by the config's class."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Generator
 
-from pixelq.algos import dqn
-from pixelq.config import AlgoConfig, DQNConfig, NetworkConfig
+from pixelq.algos import c51, dqn, iqn, munchausen, pqn, qr
+from pixelq.config import (
+    C51Config,
+    DQNConfig,
+    IQNConfig,
+    MunchausenConfig,
+    NetworkConfig,
+    PQNConfig,
+    QRConfig,
+)
 from pixelq.networks import QNetwork, make_network
-from pixelq.types import Batch, LossOutput
+from pixelq.types import LossOutput
 
 __all__ = ["ALGOS", "Algo"]
 
 
 class Algo(NamedTuple):
-    """What an algorithm brings."""
+    """What an algorithm brings; `config` below is of its own config class."""
 
-    name: str
-    make_network: Callable[[NetworkConfig, int, Generator | None], QNetwork]
-    loss: Callable[[AlgoConfig, QNetwork, QNetwork, Batch], LossOutput]  # config, online, target, batch
+    make_network: Callable[[NetworkConfig, Any, int, Generator | None], QNetwork]  # network, config, actions, chance
+    loss: Callable[[Any, QNetwork, QNetwork, Any, Generator], LossOutput]  # config, online, target, batch, chance
+    memory: Literal["replay", "rollout"] = "replay"  # what its batches come from, and so which loop it runs in
 
 
-ALGOS: dict[type[AlgoConfig], Algo] = {
-    DQNConfig: Algo("dqn", make_network, dqn.loss),
+def _values(network: NetworkConfig, config: Any, num_actions: int, generator: Generator | None) -> QNetwork:
+    """A network of values [B, A]."""
+    del config
+    return make_network(network, num_actions, generator)
+
+
+ALGOS: dict[type, Algo] = {
+    DQNConfig: Algo(_values, dqn.loss),
+    MunchausenConfig: Algo(_values, munchausen.loss),
+    C51Config: Algo(c51.make_network, c51.loss),
+    QRConfig: Algo(qr.make_network, qr.loss),
+    IQNConfig: Algo(iqn.make_network, iqn.loss),
+    PQNConfig: Algo(_values, pqn.loss, memory="rollout"),
 }

@@ -2,6 +2,7 @@
 
 import torch
 
+from pixelq.algos.choices import PENALTIES, next_values
 from pixelq.config import DQNConfig
 from pixelq.losses import td
 from pixelq.networks import QNetwork
@@ -9,29 +10,32 @@ from pixelq.types import Batch, LossOutput
 
 __all__ = ["loss"]
 
-_PENALTIES = {"huber": td.huber, "mse": td.squared}
 
-
-def loss(config: DQNConfig, online: QNetwork, target: QNetwork, batch: Batch) -> LossOutput:
+def loss(config: DQNConfig, online: QNetwork, target: QNetwork, batch: Batch, generator: torch.Generator) -> LossOutput:
     """Loss of a batch, per sample.
 
     Args:
-        config: the penalty, and the terminal quirk of the Keras example.
+        config: double or not, the penalty, and the terminal quirk of the Keras example.
         online: the network that learns.
         target: the network whose values are the target's.
         batch: transitions.
+        generator: source of the noise of noisy layers.
 
     Returns:
         Losses [B], the online values [B, A] and the temporal-difference errors [B].
 
-    Source: Mnih et al. 2015, Methods, Algorithm 1.
+    Source: Mnih et al. 2015, Methods, Algorithm 1; double: van Hasselt et al. 2016, "Deep reinforcement learning with
+    double Q-learning", eq. 4.
     """
     with torch.no_grad():
+        target.redraw_noise(generator)
         q_t = target.q_values(batch.obs_t)
+        q_t_selector = next_values(online, batch, generator) if config.double else q_t
+    online.redraw_noise(generator)
     q_tm1 = online.q_values(batch.obs_tm1)
     r_t = batch.r_t
     if config.terminal_target is not None:
         # `updated * (1 − done) − done` in the notebook: the target itself, the last reward being dropped
         r_t = torch.where(batch.discount_t == 0, config.terminal_target, r_t)
-    error = td.q_learning(q_tm1, batch.a_tm1, r_t, batch.discount_t, q_t)
-    return LossOutput(_PENALTIES[config.loss](error), q_tm1.detach(), error.detach())
+    error = td.double_q_learning(q_tm1, batch.a_tm1, r_t, batch.discount_t, q_t, q_t_selector)
+    return LossOutput(PENALTIES[config.loss](error), q_tm1.detach(), error.detach())

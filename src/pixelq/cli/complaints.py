@@ -30,11 +30,11 @@ class _Option(NamedTuple):
         return not self.name.startswith("-")
 
 
-def explain(kind: type, words: Sequence[str], command: str) -> str | None:
+def explain(kind: Any, words: Sequence[str], command: str) -> str | None:
     """Find out why words cannot be read as options.
 
     Args:
-        kind: the dataclass whose fields are the options.
+        kind: the dataclass whose fields are the options, or an instance of it with the defaults.
         words: what follows the verb.
         command: how the verb is called, e.g. `pixelq eval`.
 
@@ -57,15 +57,17 @@ def explain(kind: type, words: Sequence[str], command: str) -> str | None:
     return None
 
 
-def _options(kind: type, prefix: str = "") -> Iterator[_Option]:
-    """The options that a dataclass stands for, nested ones under their path."""
-    hints = typing.get_type_hints(kind, include_extras=True)
+def _options(kind: Any, prefix: str = "") -> Iterator[_Option]:
+    """The options that a dataclass stands for, nested ones under their path; of a choice, the default's."""
+    default = None if isinstance(kind, type) else kind
+    hints = typing.get_type_hints(kind if default is None else type(default), include_extras=True)
     for field in dataclasses.fields(kind):
         hint, marks = _unannotated(hints[field.name])
         name = next((mark.name for mark in marks if getattr(mark, "name", None) is not None), field.name)
         path = ".".join(part for part in (prefix, name.replace("_", "-")) if part)
-        if dataclasses.is_dataclass(hint):
-            yield from _options(typing.cast("type", hint), path)
+        value = getattr(default, field.name, None)
+        if dataclasses.is_dataclass(hint) or dataclasses.is_dataclass(value):
+            yield from _options(hint if value is None else value, path)
             continue
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         metavar = next((mark.metavar for mark in marks if getattr(mark, "metavar", None)), name.upper())

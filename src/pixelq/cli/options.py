@@ -37,7 +37,9 @@ def parse(
         PixelqError: unknown, missing or ill-typed; one line.
         SystemExit: the help was asked for and printed.
     """
-    read = functools.partial(tyro.cli, kind, prog=command, description=description)
+    # of a choice of dataclasses, the default's own one
+    marks = (tyro.conf.AvoidSubcommands,)
+    read = functools.partial(tyro.cli, kind, prog=command, description=description, config=marks)
     if default is not None:
         read = functools.partial(read, default=default)
     if "-h" in words or "--help" in words:
@@ -47,7 +49,8 @@ def parse(
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             options: _Options = read(args=list(words))
     except SystemExit as error:
-        line = explain(kind, words, command) or f"{_unboxed(said.getvalue())}; see: {command} --help"
+        line = explain(kind if default is None else default, words, command)
+        line = line or f"{_unboxed(said.getvalue())}; see: {command} --help"
         raise PixelqError(line) from error
     return options
 

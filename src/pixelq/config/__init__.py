@@ -22,7 +22,7 @@ from pixelq.config.settings import (
     StoreName,
     TrainConfig,
 )
-from pixelq.config.validation import option, validate
+from pixelq.config.validation import option, validate, validate_agent
 
 __all__ = [
     "ALGO_KINDS",
@@ -46,4 +46,5 @@ __all__ = [
     "option",
     "to_json",
     "validate",
+    "validate_agent",
 ]

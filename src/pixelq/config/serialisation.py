@@ -47,7 +47,7 @@ def _algo_from_json(values: Any, where: str) -> Any:
     if not isinstance(values, dict):
         raise ConfigError(f'"{where}" must be an object')
     kind = values.get("kind")
-    if kind not in ALGO_KINDS:
+    if kind not in list(ALGO_KINDS):  # it may be no text
         raise ConfigError(f'"{where}.kind" is {kind!r}: must be {" or ".join(map(repr, ALGO_KINDS))}')
     return from_json(ALGO_KINDS[kind], {name: value for name, value in values.items() if name != "kind"}, where)
 

@@ -5,11 +5,11 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from pixelq.config.algos import DQNConfig, IQNConfig, PQNConfig
-from pixelq.config.settings import FRAME_SKIP, ReplayConfig, TrainConfig
+from pixelq.config.algos import AlgoConfig, DQNConfig, IQNConfig, PQNConfig
+from pixelq.config.settings import FRAME_SKIP, NetworkConfig, ReplayConfig, TrainConfig
 from pixelq.errors import ConfigError
 
-__all__ = ["option", "validate"]
+__all__ = ["option", "validate", "validate_agent"]
 
 
 class _Bound(typing.NamedTuple):
@@ -119,16 +119,7 @@ def validate(config: TrainConfig) -> None:
     Raises:
         ConfigError: the first that is wrong, with what would be right.
     """
-    for path, ok, wanted in _BOUNDS:
-        group, _, name = path.rpartition(".")
-        holder = getattr(config, group) if group else config
-        if not hasattr(holder, name):  # another algorithm's
-            continue
-        value = getattr(holder, name)
-        if (isinstance(value, float) and not math.isfinite(value)) or not ok(value):
-            raise ConfigError(f"{option(path)} is {value}: must be {wanted}")
-        if isinstance(value, int) and value > _MOST:
-            raise ConfigError(f"{option(path)} is {value}: must be at most {_MOST:,}")
+    _check_bounds(config)
     if config.exploration.end > config.exploration.start:
         raise ConfigError(
             f"--exploration.end is {config.exploration.end}: "
@@ -140,6 +131,31 @@ def validate(config: TrainConfig) -> None:
         _check_rollouts(config, config.algo)
     else:
         _check_replay(config, config.algo.n_step)
+
+
+def validate_agent(network: NetworkConfig, algo: AlgoConfig) -> None:
+    """Check what an agent's network is made from.
+
+    Raises:
+        ConfigError: the first setting that is wrong, with what would be right.
+    """
+    config = TrainConfig(network=network, algo=algo)
+    _check_bounds(config)
+    _check_network(config)
+    _check_algo(config)
+
+
+def _check_bounds(config: TrainConfig) -> None:
+    for path, ok, wanted in _BOUNDS:
+        group, _, name = path.rpartition(".")
+        holder = getattr(config, group) if group else config
+        if not hasattr(holder, name):  # another algorithm's
+            continue
+        value = getattr(holder, name)
+        if (isinstance(value, float) and not math.isfinite(value)) or not ok(value):
+            raise ConfigError(f"{option(path)} is {value}: must be {wanted}")
+        if isinstance(value, int) and value > _MOST:
+            raise ConfigError(f"{option(path)} is {value}: must be at most {_MOST:,}")
 
 
 def _check_network(config: TrainConfig) -> None:

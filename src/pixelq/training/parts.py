@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from pixelq.actor import Actor
-from pixelq.config import TrainConfig, validate
+from pixelq.algos import ALGOS
+from pixelq.config import PQNConfig, TrainConfig, validate
 from pixelq.device import resolve_device
 from pixelq.envs import VectorEnvs, make_envs
 from pixelq.envs.episodes import EpisodeTracker
@@ -18,9 +19,10 @@ from pixelq.games import TEST_GAMES, resolve_game
 from pixelq.learner import Learner, has_fast_bfloat16
 from pixelq.replay import ReplayBuffer
 from pixelq.replay.stores import choose_store
+from pixelq.rollouts import Rollouts
 from pixelq.run.seeding import stream, stream_seed
 
-__all__ = ["Parts", "make_parts", "resolve"]
+__all__ = ["Parts", "begin", "make_parts", "resolve"]
 
 
 @dataclass
@@ -33,7 +35,8 @@ class Parts:
     tracker: EpisodeTracker
     learner: Learner
     actor: Actor
-    buffer: ReplayBuffer
+    memory: ReplayBuffer | Rollouts
+    """What batches are drawn from."""
     step: int = 0
     """Steps done, over all games."""
     obs: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
@@ -49,6 +52,12 @@ class Parts:
         """Whether there is nothing left to do."""
         return self.solved or self.step >= self.config.total_steps
 
+    @property
+    def buffer(self) -> ReplayBuffer:
+        """The replay memory of a run that has one."""
+        assert isinstance(self.memory, ReplayBuffer)
+        return self.memory
+
 
 def resolve(config: TrainConfig) -> TrainConfig:
     """Check a config and decide all that it leaves to the machine, so that a resumed run decides nothing anew.
@@ -62,6 +71,9 @@ def resolve(config: TrainConfig) -> TrainConfig:
     precision = config.precision
     if precision == "auto":
         precision = "bfloat16" if has_fast_bfloat16(device) else "float32"
+    replay = config.replay
+    if ALGOS[type(config.algo)].memory == "replay":
+        replay = dataclasses.replace(replay, store=choose_store(replay.store, replay.capacity, device))
     sticky = game.sticky if config.env.sticky is None else config.env.sticky
     return dataclasses.replace(
         config,
@@ -69,9 +81,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
         device=device.type,  # type: ignore[arg-type]
         precision=precision,
         threads=config.threads or _cores(),
-        replay=dataclasses.replace(
-            config.replay, store=choose_store(config.replay.store, config.replay.capacity, device)
-        ),
+        replay=replay,
         env=dataclasses.replace(config.env, sticky=None if game.name in TEST_GAMES else sticky),
     )
 
@@ -88,22 +98,38 @@ def make_parts(config: TrainConfig) -> Parts:
     """
     torch.set_num_threads(config.threads)
     device = torch.device(config.device)
-    buffer = ReplayBuffer(
-        config.replay,
-        config.envs,
-        config.algo.gamma,
-        config.algo.n_step,
-        device,
-        stream(config.seed, "replay"),
-    )
+    memory = _make_memory(config, device)
     threads = min(config.threads, config.envs)
     envs = make_envs(config.game, config.envs, stream_seed(config.seed, "games") % 2**31, config.env, threads)
     num_actions = len(envs.action_meanings)
-    weights = torch.Generator().manual_seed(stream_seed(config.seed, "weights"))
-    learner = Learner(config, num_actions, device, weights)
+    learner = Learner(config, num_actions, device, _torch_stream(config, "weights"))
     fire = fire_index(envs.action_meanings) if config.env.fire_after_life_loss else None
-    actor = Actor(learner.online, device, num_actions, fire, stream(config.seed, "explore"))
+    chance = (stream(config.seed, "explore"), _torch_stream(config, "noise"))
+    actor = Actor(learner.online, device, num_actions, fire, *chance)
     tracker = EpisodeTracker(
         config.envs, config.window_episodes, config.env.max_steps_per_life, config.env.clip_rewards
     )
-    return Parts(config, device, envs, tracker, learner, actor, buffer)
+    return Parts(config, device, envs, tracker, learner, actor, memory)
+
+
+def _make_memory(config: TrainConfig, device: torch.device) -> ReplayBuffer | Rollouts:
+    """Before anything else is made, since it may not fit."""
+    algo = config.algo
+    if isinstance(algo, PQNConfig):
+        return Rollouts(algo.rollout_steps, config.envs, device, stream(config.seed, "minibatches"))
+    generator = stream(config.seed, "replay")
+    return ReplayBuffer(config.replay, config.envs, algo.gamma, algo.n_step, device, generator)
+
+
+def _torch_stream(config: TrainConfig, name: str) -> torch.Generator:
+    return torch.Generator().manual_seed(stream_seed(config.seed, name))
+
+
+def begin(parts: Parts) -> None:
+    """Start all games, at step 0."""
+    result = parts.envs.reset()
+    parts.tracker.reset(result)
+    parts.obs = result.obs
+    parts.life_lost = np.zeros(parts.config.envs, np.bool_)
+    if isinstance(parts.memory, ReplayBuffer):
+        parts.memory.ring.start(result.obs[:, -1])

@@ -6,20 +6,13 @@ from numpy.typing import NDArray
 from pixelq.actor import epsilon_at
 from pixelq.config import TrainConfig
 from pixelq.envs import StepResult
+from pixelq.optimisers import learning_rate_at
 from pixelq.schedules import linear
 from pixelq.training.parts import Parts
+from pixelq.training.rewards import learning_rewards, learning_terminated
 from pixelq.training.session import Session, crossed
 
-__all__ = ["begin", "importance_exponent_at", "learn", "remember", "replay_loop", "updates_due"]
-
-
-def begin(parts: Parts) -> None:
-    """Start all games, at step 0."""
-    result = parts.envs.reset()
-    parts.tracker.reset(result)
-    parts.obs = result.obs
-    parts.life_lost = np.zeros(parts.config.envs, np.bool_)
-    parts.buffer.ring.start(result.obs[:, -1])
+__all__ = ["importance_exponent_at", "learn", "remember", "replay_loop", "updates_due"]
 
 
 def replay_loop(parts: Parts, session: Session) -> None:
@@ -50,7 +43,7 @@ def replay_loop(parts: Parts, session: Session) -> None:
         parts.step += config.envs
 
         # once in a while: log, record, save
-        session.after_step(finished)
+        session.after_steps(config.envs, finished)
 
 
 def updates_due(step: int, before: int, train_period: int) -> int:
@@ -69,6 +62,7 @@ def learn(parts: Parts) -> None:
     config, step = parts.config, parts.step
     before = max(step - config.envs, 0)
     if len(parts.buffer) >= config.replay.learn_start:
+        parts.learner.learning_rate = learning_rate_at(config.optimiser, step, config.total_steps)
         for _ in range(updates_due(step, before, config.replay.train_period)):
             draw = parts.buffer.draw(config.replay.batch_size, importance_exponent_at(config, step))
             errors = parts.learner.update(parts.buffer.batch(draw))
@@ -82,8 +76,8 @@ def remember(parts: Parts, actions: NDArray[np.int64], result: StepResult, life_
     env = parts.config.env
     parts.buffer.append(
         actions,
-        np.sign(result.reward) if env.clip_rewards else result.reward,
-        result.terminated | life_lost if env.life_loss_terminal else result.terminated,
+        learning_rewards(env, result),
+        learning_terminated(env, result, life_lost),
         result.truncated,
         result.reset,
         result.obs[:, -1],

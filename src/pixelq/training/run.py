@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pixelq.agent import load_agent
+from pixelq.algos import ALGOS
 from pixelq.config import TrainConfig, from_json, to_json
 from pixelq.envs.episodes import EpisodeTracker
 from pixelq.errors import PixelqError
@@ -15,15 +16,18 @@ from pixelq.run.metrics import MetricsLog
 from pixelq.run.provenance import provenance
 from pixelq.run.rundir import RunDir
 from pixelq.training.changes import allowed_changes
-from pixelq.training.parts import Parts, make_parts, resolve
+from pixelq.training.parts import Parts, begin, make_parts, resolve
 from pixelq.training.progress import Progress, follow_restoring, make_progress
-from pixelq.training.replay_loop import begin, replay_loop
+from pixelq.training.replay_loop import replay_loop
+from pixelq.training.rollout_loop import rollout_loop
 from pixelq.training.saving import Saver
 from pixelq.training.session import Session
 from pixelq.training.state import restore_parts, restore_with_fresh_games, save_parts, saved_arrays
 from pixelq.training.videos import Videos
 
-__all__ = ["RunResult", "resume", "train"]
+__all__ = ["LOOPS", "RunResult", "resume", "train"]
+
+LOOPS = {"replay": replay_loop, "rollout": rollout_loop}  # by what an algorithm's batches come from
 
 
 class RunResult(NamedTuple):
@@ -169,12 +173,15 @@ def _restore_and_go_on(
 
 def _load_initial(parts: Parts, init: str) -> None:
     agent = load_agent(init)
-    if agent.card.network != parts.config.network or agent.action_meanings != parts.envs.action_meanings:
+    weights = agent.network.state_dict()
+    wanted = {name: tensor.shape for name, tensor in parts.learner.weights().items()}
+    same = {name: tensor.shape for name, tensor in weights.items()} == wanted
+    if not same or agent.action_meanings != parts.envs.action_meanings:
         raise PixelqError(
             f"--init {init}: its network or actions differ from this run's "
-            f"({agent.card.network}, {len(agent.action_meanings)} actions)"
+            f"({agent.card.network}, {agent.card.algo}, {len(agent.action_meanings)} actions)"
         )
-    parts.learner.load_weights(dict(agent.network.state_dict()))
+    parts.learner.load_weights(dict(weights))
 
 
 def _go_on(run: RunDir, parts: Parts, saver: Saver, show: Progress) -> RunResult:
@@ -186,8 +193,10 @@ def _go_on(run: RunDir, parts: Parts, saver: Saver, show: Progress) -> RunResult
             f"{config.preset} on {config.game}: {config.envs} games, {config.device}, {config.precision}, "
             f"{config.threads} threads, seed {config.seed}; run directory {run.path}"
         )
-        show.note(f"replay memory of {config.replay.capacity:,} transitions: {parts.buffer.describe()}")
-        replay_loop(parts, session)
+        kind = ALGOS[type(config.algo)].memory
+        size = f"replay memory of {config.replay.capacity:,} transitions: " if kind == "replay" else ""
+        show.note(size + parts.memory.describe())
+        LOOPS[kind](parts, session)
         session.finish()
         if session.interrupted and not parts.finished:
             show.note(f"saved at step {parts.step:,}; go on with: pixelq resume {run.path}")

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pixelq.config import PQNConfig
 from pixelq.errors import PixelqError
 from pixelq.run.checkpoint import CheckpointStore
 from pixelq.run.metrics import MetricsLog
@@ -116,6 +117,9 @@ class Saver:
     def _update_step(self, ago: int) -> int:
         """The step for which an update was done, the last being 0 updates ago."""
         config = self._parts.config
+        if isinstance(config.algo, PQNConfig):
+            rounds = ago // (config.algo.epochs * config.algo.minibatches)
+            return self._parts.step - rounds * config.algo.rollout_steps * config.envs
         learned = self._parts.step - config.envs  # what the last step of the games gave was not learned from yet
         return max(0, (learned // config.replay.train_period - ago) * config.replay.train_period)
 

@@ -49,14 +49,15 @@ class Session:
         """Whether the loop should end: solved, out of steps, or asked to stop."""
         return self.interrupted or self._parts.finished
 
-    def after_step(self, finished: Sequence[Episode]) -> None:
-        """Once in a while: say how it goes, record, save. Called after every step of the games.
+    def after_steps(self, steps: int, finished: Sequence[Episode]) -> None:
+        """Once in a while: say how it goes, record, save. Called after every step of the games, or every rollout.
 
         Args:
-            finished: games and lives that ended with it.
+            steps: done since the last call, over all games.
+            finished: games and lives that ended with them.
         """
         parts, config = self._parts, self._parts.config
-        before = parts.step - config.envs
+        before = parts.step - steps
         self._progress.advance(parts.step)
         if finished:
             self._check_solved()

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from pixelq.agent import AgentCard
-from pixelq.config import to_json
+from pixelq.config import TrainConfig, to_json
 from pixelq.errors import CheckpointError
+from pixelq.replay import ReplayBuffer
 from pixelq.replay.ring import Ring, Rows
 from pixelq.run.checkpoint import Checkpoint, CheckpointStore, Chunk
 from pixelq.run.seeding import generator_state, restore_generator
@@ -29,7 +30,7 @@ def agent_card(parts: Parts) -> AgentCard:
         sticky=config.env.sticky or 0.0,
         fire_after_life_loss=config.env.fire_after_life_loss,
         network=config.network,
-        algo=parts.learner.algo_name,
+        algo=config.algo,
         preset=config.preset,
         step=parts.step,
         seed=config.seed,
@@ -65,8 +66,8 @@ def save_parts(
     Raises:
         PixelqError: the disk is full or not writable; earlier checkpoints stay as they are.
     """
-    ring = parts.buffer.ring
-    chunks = replay_chunks(ring, chunks)
+    replay = parts.memory if isinstance(parts.memory, ReplayBuffer) else None
+    chunks = [] if replay is None else replay_chunks(replay.ring, chunks)
     state = {
         "step": parts.step,
         "seconds": parts.seconds,
@@ -75,19 +76,22 @@ def save_parts(
         "chunks": chunks,
         "config": to_json(parts.config),
         "explore": generator_state(parts.actor.generator),
-        "replay": generator_state(parts.buffer.generator),
+        "batches": generator_state(parts.memory.generator),
     }
     tensors: dict[str, dict[str, Any]] = {
         "agent": dict(parts.learner.weights()),
         "learner": dict(parts.learner.state()),
         "envs": parts.envs.state(),
         "pending": {"life_lost": parts.life_lost},
+        "chance": {"noise": parts.actor.noise.get_state()},
         "tracker": parts.tracker.state(),
-        "head": ring.head_row(),
     }
-    if sampler := parts.buffer.state():
-        tensors["sampler"] = sampler
-    lazy = [Chunk(start, end, _chunk_arrays(ring, start, end)) for start, end in chunks]
+    lazy: list[Chunk] = []
+    if replay is not None:
+        tensors["head"] = replay.ring.head_row()
+        if sampler := replay.state():
+            tensors["sampler"] = sampler
+        lazy = [Chunk(start, end, _chunk_arrays(replay.ring, start, end)) for start, end in chunks]
     store.save(parts.step, state, tensors, lazy, {"agent": {"pixelq": agent_card(parts).to_json()}})
     return chunks
 
@@ -134,7 +138,8 @@ def restore_with_fresh_games(parts: Parts, checkpoint: Checkpoint) -> list[tuple
         chunks = _restore_all_but_games(parts, checkpoint)
         result = parts.envs.restart(saved_arrays(checkpoint, "envs"))
         parts.tracker.reset(result)
-        parts.buffer.restart(result.obs[:, -1])
+        if isinstance(parts.memory, ReplayBuffer):
+            parts.memory.restart(result.obs[:, -1])
         parts.life_lost = np.zeros(parts.config.envs, np.bool_)
         parts.obs = result.obs
     return chunks
@@ -153,15 +158,21 @@ def _restore_all_but_games(parts: Parts, checkpoint: Checkpoint) -> list[tuple[i
     parts.step, parts.seconds = int(state["step"]), float(state["seconds"])
     parts.solved = bool(state["solved"])
     parts.actor.generator = restore_generator(state["explore"])
-    parts.buffer.generator = restore_generator(state["replay"])
+    parts.actor.noise.set_state(checkpoint.tensors("chance")["noise"])
+    parts.memory.generator = restore_generator(state["batches"])
     parts.learner.restore(checkpoint.tensors("agent"), checkpoint.tensors("learner"))
     parts.tracker.restore(saved_arrays(checkpoint, "tracker"))
-    for start, rows in _saved_rows(checkpoint):
-        parts.buffer.ring.write_rows(start, rows)
-    parts.buffer.ring.restore_head(saved_arrays(checkpoint, "head"))
-    if parts.config.replay.sampling == "prioritised":
-        parts.buffer.restore(saved_arrays(checkpoint, "sampler"))
+    if isinstance(parts.memory, ReplayBuffer):
+        _restore_replay(parts.memory, parts.config, checkpoint)
     return [(int(start), int(end)) for start, end in state["chunks"]]
+
+
+def _restore_replay(replay: ReplayBuffer, config: TrainConfig, checkpoint: Checkpoint) -> None:
+    for start, rows in _saved_rows(checkpoint):
+        replay.ring.write_rows(start, rows)
+    replay.ring.restore_head(saved_arrays(checkpoint, "head"))
+    if config.replay.sampling == "prioritised":
+        replay.restore(saved_arrays(checkpoint, "sampler"))
 
 
 def saved_arrays(checkpoint: Checkpoint, name: str) -> dict[str, np.ndarray]:

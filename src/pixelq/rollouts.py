@@ -1,0 +1,103 @@
+"""The memory of an algorithm without replay: one rollout of N games, then minibatches of it."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pixelq.types import Rollout, RolloutBatch
+
+__all__ = ["Rollouts"]
+
+
+class Rollouts:
+    """T steps of N games, written step by step into the same memory every time.
+
+    Args:
+        rollout_steps: T.
+        num_envs: games N.
+        device: where batches go.
+        generator: the source of chance of the minibatches.
+
+    Source: Gallici et al. 2024, "Simplifying deep temporal difference learning", Algorithm 1.
+    """
+
+    def __init__(self, rollout_steps: int, num_envs: int, device: torch.device, generator: np.random.Generator) -> None:
+        self.generator = generator
+        self._device = device
+        self._t = 0
+        shape = (rollout_steps, num_envs)
+        self._obs = np.zeros((*shape, 4, 84, 84), np.uint8)
+        self._actions = np.zeros(shape, np.int64)
+        self._rewards = np.zeros(shape, np.float32)
+        self._terminated = np.zeros(shape, np.bool_)
+        self._truncated = np.zeros(shape, np.bool_)
+        self._ignored = np.zeros(shape, np.bool_)
+        self._values = np.zeros(shape, np.float32)  # of the observation before the step
+
+    @property
+    def full(self) -> bool:
+        """Whether all T steps are there."""
+        return self._t == len(self._obs)
+
+    def describe(self) -> str:
+        """What it keeps and how much memory it takes, in words."""
+        steps, games = self._actions.shape
+        return f"rollouts of {steps} steps of {games} games, {self._obs.nbytes / 1e6:.0f} MB"
+
+    def append(
+        self,
+        obs: NDArray[np.uint8],
+        values: NDArray[np.float32],
+        actions: NDArray[np.int64],
+        rewards: NDArray[np.float32],
+        terminated: NDArray[np.bool_],
+        truncated: NDArray[np.bool_],
+        ignored: NDArray[np.bool_],
+    ) -> None:
+        """Remember a step of all games; the first after a whole rollout begins the next.
+
+        Args:
+            obs: [N, 4, 84, 84] before the step.
+            values: [N] max_a q of `obs`.
+            actions: [N] executed.
+            rewards: [N] learning rewards that followed.
+            terminated: [N] the episode ended there, for learning.
+            truncated: [N] the game was cut off there.
+            ignored: [N] the action was ignored, and the observation that followed starts a new game.
+        """
+        at = self._t = 0 if self.full else self._t
+        self._obs[at], self._values[at] = obs, values
+        self._actions[at], self._rewards[at] = actions, rewards
+        self._terminated[at], self._truncated[at], self._ignored[at] = terminated, truncated, ignored
+        self._t += 1
+
+    def rollout(self, last_values: NDArray[np.float32]) -> Rollout:
+        """The whole rollout, on the CPU; its tensors are overwritten by the next.
+
+        Args:
+            last_values: [N] max_a q of the observation after the last step.
+        """
+        assert self.full
+        arrays = (self._obs, self._actions, self._rewards, self._terminated, self._truncated, self._ignored)
+        v_t = np.concatenate([self._values[1:], last_values[None]])
+        return Rollout(*(torch.from_numpy(array) for array in (*arrays, v_t)))
+
+    def minibatches(self, rollout: Rollout, returns: Tensor, count: int) -> Iterator[RolloutBatch]:
+        """One pass over a rollout in random order, in `count` parts as large as can be alike, on the device.
+
+        Ignored steps come along with weight 0, so that all parts keep their size.
+
+        Args:
+            rollout: of this memory.
+            returns: [T, N] float32.
+            count: parts.
+        """
+        obs, actions = rollout.obs_tm1.flatten(0, 1), rollout.a_tm1.flatten()
+        targets, weights = returns.flatten(), (~rollout.ignored_t).float().flatten()
+        for part in np.array_split(self.generator.permutation(len(actions)), count):
+            at = torch.from_numpy(part)
+            tensors = (tensor[at].to(self._device, non_blocking=True) for tensor in (obs, actions, targets, weights))
+            yield RolloutBatch(*tensors)

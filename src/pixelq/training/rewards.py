@@ -1,0 +1,19 @@
+"""What learning sees of a step: clipped rewards, and lost lives as ends, if the config says so."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelq.config import EnvConfig
+from pixelq.envs import StepResult
+
+__all__ = ["learning_rewards", "learning_terminated"]
+
+
+def learning_rewards(config: EnvConfig, result: StepResult) -> NDArray[np.float32]:
+    """The rewards [N], or their sign."""
+    return np.sign(result.reward) if config.clip_rewards else result.reward
+
+
+def learning_terminated(config: EnvConfig, result: StepResult, life_lost: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where an episode ended [N]: with the game, or with a life."""
+    return result.terminated | life_lost if config.life_loss_terminal else result.terminated
