@@ -6,6 +6,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from pixelq import shipped
 from pixelq.agent import Agent, AgentCard, load_agent, save_agent
 from pixelq.config import DQNConfig, NetworkConfig
 from pixelq.errors import CheckpointError, ConfigError, PixelqError
@@ -274,3 +275,19 @@ def test_an_agent_file_is_named_so(tmp_path):
         save_agent(tmp_path / "agent.pt", network().state_dict(), CARD)
     with pytest.raises(PixelqError, match="cannot write"):
         save_agent(tmp_path / "no" / "agent.safetensors", network().state_dict(), CARD)
+
+
+def test_an_agent_that_comes_along_has_a_name(tmp_path, monkeypatch):
+    folder = tmp_path / "package"
+    folder.mkdir()
+    save_agent(folder / "toy.safetensors", network().state_dict(), CARD)
+    monkeypatch.setattr(shipped, "SHIPPED_FOLDER", folder)
+    monkeypatch.chdir(tmp_path)
+    assert shipped.shipped_agents() == ["toy"]
+    assert load_agent("toy").card == CARD
+    (tmp_path / "toy").mkdir()  # a path of that name is meant, if there is one
+    with pytest.raises(PixelqError, match="toy is no run directory"):
+        load_agent("toy")
+    for path in ("./tay", "tay", "package/toy"):
+        with pytest.raises(PixelqError, match="does not exist"):
+            load_agent(path)

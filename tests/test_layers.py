@@ -13,7 +13,7 @@ ROOT = Path(pixelq.__file__).parent
 
 LAYERS = (
     ("errors", "types", "schedules", "returns", "losses"),
-    ("config", "presets", "games"),
+    ("config", "presets", "games", "shipped"),
     ("networks", "envs", "replay", "rollouts", "run", "device"),
     ("algos", "actor", "divergence", "optimisers", "learner"),
     ("evaluation", "agent"),
@@ -28,7 +28,7 @@ FOLDERS_TOGETHER = {("learner", "algos"), ("presets", "config"), ("returns", "lo
 LONGEST_FILE = 400  # lines
 LONGEST_FUNCTION = 40  # lines, nine functions in ten
 ONLY_IN = {"ray": {"distributed"}, "keras": set()}  # libraries and the parts that may import them
-LIGHT = ("errors", "games", "presets", "config", "schedules", "__init__", "__main__")  # load no torch
+LIGHT = ("errors", "games", "presets", "shipped", "config", "schedules", "__init__", "__main__")  # load no torch
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "base"}
 
 MODULES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}

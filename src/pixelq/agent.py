@@ -24,6 +24,7 @@ from pixelq.networks import QNetwork
 from pixelq.run.manifest import MANIFEST, read_manifest, verify_file
 from pixelq.run.rundir import check_agent_path
 from pixelq.run.storage import storage_errors, write_atomically
+from pixelq.shipped import agent_path
 
 __all__ = ["Agent", "AgentCard", "load_agent", "save_agent"]
 
@@ -174,7 +175,8 @@ def load_agent(path: Path | str, device: str = "cpu", on_damage: Callable[[str],
     """Read an agent; nothing is unpickled.
 
     Args:
-        path: a run directory (the newest undamaged checkpoint's agent), or a `.safetensors` file of pixelq's.
+        path: a run directory (the newest undamaged checkpoint's agent), a `.safetensors` file of pixelq's, or the name
+            of an agent that comes with pixelq, e.g. `breakout`.
         device: `cpu`, `cuda` or `auto`.
         on_damage: called with one line for each newer checkpoint that is damaged.
 
@@ -182,7 +184,7 @@ def load_agent(path: Path | str, device: str = "cpu", on_damage: Callable[[str],
         PixelqError: the path, its content or the device is not what it should be.
     """
     where = resolve_device(device)
-    path = Path(path)
+    path = agent_path(path)
     check_agent_path(path)
     if path.is_dir():
         data, path = _read_newest(path, on_damage)

@@ -3,13 +3,13 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pixelq.errors import PixelqError
 from pixelq.evaluation import Protocol, find_protocol
 from pixelq.games import resolve_game
 from pixelq.run.rundir import check_agent_path
+from pixelq.shipped import agent_path
 
 if TYPE_CHECKING:
     from pixelq.evaluation.players import Player
@@ -46,7 +46,7 @@ def check_play(agent: str, game: str | None, protocol: str, episodes: int, seed:
     if game is not None:
         resolve_game(game)
     if agent != RANDOM:
-        check_agent_path(Path(agent))
+        check_agent_path(agent_path(agent))
     return conditions
 
 
