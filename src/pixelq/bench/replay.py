@@ -1,13 +1,10 @@
 """The replay memory by itself: what it takes, how quickly it fills, how quickly it gives batches."""
 
 import gc
-import multiprocessing
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from pixelq.agent import Agent
+from pixelq.bench.child import in_own_process
 from pixelq.config import EnvConfig, ReplayConfig, StoreName
 from pixelq.envs import make_envs
 from pixelq.envs.episodes import EpisodeTracker
@@ -88,7 +86,8 @@ def bench_replay(
         np.savez(path, **play(player, min(_EMULATED_STEPS, transitions))._asdict())
         for store in stores:
             try:
-                yield _in_own_process(path, player.game, store, transitions, seconds)
+                what = f"{player.game}, {store}"
+                yield in_own_process(what, _measure, path, player.game, store, transitions, seconds)
             except _TooLargeError as error:
                 on_skip(f"{player.game}, {store}: {error}")
 
@@ -114,15 +113,6 @@ def play(player: Player, steps: int) -> Played:
 
 class _TooLargeError(PixelqError):
     """A store does not fit into the free memory."""
-
-
-def _in_own_process(path: Path, game: str, store: StoreName, transitions: int, seconds: float) -> Measurement:
-    context = multiprocessing.get_context("spawn")  # a fork would share its memory with this process
-    with ProcessPoolExecutor(1, context) as pool:
-        try:
-            return pool.submit(_measure, path, game, store, transitions, seconds).result()
-        except BrokenProcessPool as error:
-            raise PixelqError(f"{game}, {store}: the measuring process was killed, perhaps for its memory") from error
 
 
 def _measure(path: Path, game: str, store: StoreName, transitions: int, seconds: float) -> Measurement:

@@ -1,0 +1,50 @@
+"""A process of its own for each measurement, so that neither memory nor threads of another are in it."""
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from pixelq.errors import PixelqError
+
+__all__ = ["in_own_process", "peak_resident_bytes"]
+
+_Args = ParamSpec("_Args")
+_Result = TypeVar("_Result")
+_STATUS = Path("/proc/self/status")
+
+
+def in_own_process(what: str, work: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs) -> _Result:
+    """Do work in a fresh process, on its main thread.
+
+    Args:
+        what: what is measured, for the error's text.
+        work: a function of a module.
+        *args: its arguments, which are pickled.
+        **kwargs: likewise.
+
+    Returns:
+        What it gives, pickled too.
+
+    Raises:
+        PixelqError: the process was killed.
+    """
+    context = multiprocessing.get_context("spawn")  # a fork would share its memory with this process
+    with ProcessPoolExecutor(1, context) as pool:
+        try:
+            return pool.submit(work, *args, **kwargs).result()
+        except BrokenProcessPool as error:
+            raise PixelqError(f"{what}: the measuring process was killed, perhaps for its memory") from error
+
+
+def peak_resident_bytes() -> int | None:
+    """The most memory that this process held at once; None on a system that does not tell.
+
+    It is not `ru_maxrss`, which a new process inherits from the one that started it.
+    """
+    if not _STATUS.exists():
+        return None
+    line = next((line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:")), None)
+    return None if line is None else 1024 * int(line.split()[1])
