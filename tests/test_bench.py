@@ -54,7 +54,7 @@ def test_a_store_that_is_too_large_is_left_out_with_a_note(capsys):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ((), "which benchmark?; there is: replay; see: pixelq bench --help"),
+        ((), "which benchmark?; there is: env, replay, learner, train; see: pixelq bench --help"),
         (("reply",), 'unknown benchmark "reply"'),
         (("replay", "--transitions", "10"), "--transitions is 10: must be at least 1,000"),
         (("replay", "--seconds", "-1"), "--seconds is -1: must be between 0 and 3,600"),
@@ -75,7 +75,8 @@ def test_bad_words_are_told_in_one_line(capsys, words, line):
 def test_help_lists_the_benchmarks(capsys):
     status, lines, _ = bench(capsys, "--help")
     assert status == 0
-    assert any(line.strip().startswith("replay") for line in lines)
+    for name in ("env", "replay", "learner", "train"):
+        assert any(line.strip().startswith(name) for line in lines)
 
 
 def test_what_is_played_is_what_a_run_would_remember():

@@ -16,7 +16,7 @@ _VERBS = {
     "resume": "go on with a run: pixelq resume RUN",
     "eval": "score an agent under a named protocol: pixelq eval AGENT [--protocol P]",
     "record": "write a video of an agent: pixelq record AGENT --out FILE.mp4",
-    "bench": "measure a part: pixelq bench replay [--transitions N] [--games G …] [--json]",
+    "bench": "measure: pixelq bench env, replay, learner [PRESET] or train [PRESET]; [--json]",
     "presets": "list the recipes",
     "games": "list the games",
 }

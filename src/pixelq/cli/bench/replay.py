@@ -1,17 +1,18 @@
-"""`pixelq bench WHAT`: measure a part of pixelq on this machine."""
+"""`pixelq bench replay`: the replay memory by itself."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from pixelq.cli.bench.checks import check_seconds
 from pixelq.cli.options import parse
 from pixelq.cli.players import RANDOM, open_player
 from pixelq.errors import PixelqError
-from pixelq.games import did_you_mean, resolve_game
+from pixelq.games import resolve_game
 from pixelq.run.rundir import check_agent_path
 
 if TYPE_CHECKING:
@@ -24,25 +25,8 @@ _LEAST_TRANSITIONS = 1_000
 _GAMES = ("breakout", "pong", "ms_pacman", "seaquest", "space_invaders")
 
 
-def run(words: Sequence[str]) -> int:
-    """Run the verb and return the exit status."""
-    what, rest = (words[0], words[1:]) if words else ("", [])
-    if what in ("-h", "--help"):
-        print(
-            "usage: pixelq bench WHAT [options]\n",
-            *(f"  {name:<9}{about}" for name, (about, _) in _BENCHES.items()),
-            sep="\n",
-        )
-        return 0
-    if what not in _BENCHES:
-        known = ", ".join(_BENCHES)
-        said = f'unknown benchmark "{what}"{did_you_mean(what, tuple(_BENCHES))}' if what else "which benchmark?"
-        raise PixelqError(f"{said}; there is: {known}; see: pixelq bench --help")
-    return _BENCHES[what][1](rest)
-
-
 @dataclass(frozen=True)
-class _ReplayOptions:
+class _Options:
     transitions: Annotated[int, tyro.conf.arg(metavar="N")] = 1_000_000
     """Capacity of the memory, which is filled once."""
     games: Annotated[tuple[str, ...], tyro.conf.arg(metavar="G …")] = _GAMES
@@ -58,13 +42,13 @@ class _ReplayOptions:
     """The last line of stdout is the results as JSON."""
 
 
-def _replay(words: Sequence[str]) -> int:
+def run(words: Sequence[str]) -> int:
+    """Run the benchmark and return the exit status."""
     about = "Fill a replay memory and measure what it takes, how quickly it fills and how quickly it gives batches."
-    options = parse(_ReplayOptions, words, "pixelq bench replay", about)
+    options = parse(_Options, words, "pixelq bench replay", about)
     if options.transitions < _LEAST_TRANSITIONS:
         raise PixelqError(f"--transitions is {options.transitions}: must be at least {_LEAST_TRANSITIONS:,}")
-    if not 0 <= options.seconds <= 3_600:
-        raise PixelqError(f"--seconds is {options.seconds:g}: must be between 0 and 3,600")
+    check_seconds(options.seconds)
     games = [resolve_game(game).name for game in options.games]
     if options.agent != RANDOM:
         check_agent_path(Path(options.agent))
@@ -110,8 +94,3 @@ def _line(result: "Measurement") -> str:
         f"{result.sample32_ms_median:.2f} ms",
         f"{result.adds_per_second:,.0f}",
     )
-
-
-_BENCHES: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
-    "replay": ("the replay memory: resident memory, adding, sampling", _replay),
-}

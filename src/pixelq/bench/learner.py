@@ -1,0 +1,95 @@
+"""The update by itself: how long it takes, where the time goes, and how near it comes to what the machine can do."""
+
+import statistics
+import time
+from contextlib import closing
+from typing import NamedTuple
+
+import torch
+
+from pixelq.bench.child import in_own_process, peak_resident_bytes
+from pixelq.bench.roofline import count_flops, matmul_flops_per_second, synchronise
+from pixelq.bench.workload import Update, workload_of
+from pixelq.config import TrainConfig
+from pixelq.envs import make_envs
+
+__all__ = ["LearnerMeasurement", "bench_learner"]
+
+_WARM_UP_ROUNDS = 3
+_LEAST_ROUNDS = 5
+
+
+class LearnerMeasurement(NamedTuple):
+    """Updates of a recipe on one batch that lies on the device; times are medians."""
+
+    preset: str
+    device: str
+    precision: str
+    threads: int
+    batch_size: int
+    updates: int  # that were timed
+    update_ms: float
+    forward_ms: float  # the loss: the online network, the target network and what is made of both
+    backward_ms: float
+    optimiser_ms: float  # the rest of an update: clipping, the step, copies between precisions, what is noted
+    flops_per_update: int
+    flops_per_second: float
+    flops_per_second_possible: float  # of a large matrix product in that precision on those threads
+    bytes_per_update: int  # weights, gradients, moments and the batch, as often as they are read or written
+    peak_resident_bytes: int | None
+
+
+def bench_learner(config: TrainConfig, seconds: float) -> LearnerMeasurement:
+    """Update a recipe's network for a while, in a process of its own.
+
+    Args:
+        config: the recipe, resolved.
+        seconds: for how long.
+
+    Raises:
+        PixelqError: the process was killed.
+    """
+    return in_own_process(config.preset, _measure, config, seconds)
+
+
+def _measure(config: TrainConfig, seconds: float) -> LearnerMeasurement:
+    torch.set_num_threads(config.threads)
+    device = torch.device(config.device)
+    with closing(make_envs(config.game, 1, 1, config.env)) as envs:
+        num_actions = len(envs.action_meanings)
+    update = workload_of(config).update(config, num_actions, device)
+    for _ in range(_WARM_UP_ROUNDS):
+        _round(update, device)
+    rounds: list[tuple[float, float, float]] = []
+    end = time.perf_counter() + seconds
+    while len(rounds) < _LEAST_ROUNDS or time.perf_counter() < end:
+        rounds.append(_round(update, device))
+    peak = peak_resident_bytes()
+    forward, backward, whole = (1e3 * statistics.median(times) for times in zip(*rounds, strict=True))
+    flops = count_flops(update.whole)
+    return LearnerMeasurement(
+        *(config.preset, config.device, config.precision, config.threads, update.batch_size, len(rounds)),
+        *(whole, forward, backward, max(0.0, whole - forward - backward)),
+        flops_per_update=flops,
+        flops_per_second=flops / (whole / 1e3),
+        flops_per_second_possible=matmul_flops_per_second(device, getattr(torch, config.precision)),
+        bytes_per_update=update.bytes,
+        peak_resident_bytes=peak,
+    )
+
+
+def _round(update: Update, device: torch.device) -> tuple[float, float, float]:
+    """Seconds of a forward pass, of its backward pass, and of a whole update."""
+    clock = [time.perf_counter()]
+
+    def lap() -> None:
+        synchronise(device)
+        clock.append(time.perf_counter())
+
+    loss = update.forward()
+    lap()
+    loss.backward()  # type: ignore[no-untyped-call]
+    lap()
+    update.whole()
+    lap()
+    return clock[1] - clock[0], clock[2] - clock[1], clock[3] - clock[2]

@@ -1,0 +1,15 @@
+"""What the benchmarks' own options must be."""
+
+from pixelq.errors import PixelqError
+
+__all__ = ["check_seconds"]
+
+
+def check_seconds(seconds: float) -> None:
+    """Refuse a time that is none, or that nobody would wait for.
+
+    Raises:
+        PixelqError: below 0 or above an hour.
+    """
+    if not 0 <= seconds <= 3_600:
+        raise PixelqError(f"--seconds is {seconds:g}: must be between 0 and 3,600")

@@ -1,0 +1,43 @@
+"""`pixelq bench learner`: the update by itself."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pixelq.cli.bench.recipes import parse_recipes
+from pixelq.cli.bench.tables import gigaflops, megabytes, print_json, print_table
+
+if TYPE_CHECKING:
+    from pixelq.bench.learner import LearnerMeasurement
+
+__all__ = ["run"]
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the benchmark and return the exit status."""
+    recipes = parse_recipes(words, "pixelq bench learner", "Measure the update by itself, on a batch of noise.")
+
+    from pixelq.bench.learner import bench_learner
+    from pixelq.training.parts import resolve
+
+    results = [bench_learner(config, recipe.seconds) for recipe in recipes for config in [resolve(recipe.config)]]
+    print_table([_row(result) for result in results])
+    if recipes[0].json:
+        print_json([result._asdict() for result in results])
+    return 0
+
+
+def _row(result: "LearnerMeasurement") -> dict[str, str]:
+    return {
+        "preset": result.preset,
+        "on": f"{result.device}, {result.precision}",
+        "threads": str(result.threads),
+        "batch": str(result.batch_size),
+        "update": f"{result.update_ms:.2f} ms",
+        "forward": f"{result.forward_ms:.2f}",
+        "backward": f"{result.backward_ms:.2f}",
+        "optimiser": f"{result.optimiser_ms:.2f}",
+        "GFLOP/s": gigaflops(result.flops_per_second),
+        "possible GFLOP/s": gigaflops(result.flops_per_second_possible),
+        "bytes moved": megabytes(result.bytes_per_update),
+        "peak memory": megabytes(result.peak_resident_bytes),
+    }

@@ -1,0 +1,41 @@
+"""How the benchmarks show what they measured: a table for people, a line of JSON for programs."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+
+__all__ = ["gigaflops", "megabytes", "print_json", "print_table"]
+
+_WIDTH = 200  # characters of a line in a file or a pipe
+
+
+def print_table(rows: Sequence[Mapping[str, str]]) -> None:
+    """Print figures under their names.
+
+    Args:
+        rows: one at least, all with the same keys, which are the columns' heads.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for index, head in enumerate(rows[0]):
+        table.add_column(head, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*row.values())
+    Console(width=None if sys.stdout.isatty() else _WIDTH, markup=False, highlight=False).print(table)
+
+
+def print_json(results: Sequence[Mapping[str, object]]) -> None:
+    """Print the results as the one line that programs read."""
+    print(json.dumps({"results": results}))
+
+
+def gigaflops(flops_per_second: float) -> str:
+    """Operations a second, in thousand millions."""
+    return f"{flops_per_second / 1e9:,.1f}"
+
+
+def megabytes(size: float | None) -> str:
+    """Bytes in millions; a dash if unknown."""
+    return "–" if size is None else f"{size / 1e6:,.0f} MB"
