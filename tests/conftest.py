@@ -3,3 +3,5 @@
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded; spinning threads starve the emulator's
+
+pytest_plugins = ["browser"]  # the fixtures `chromium` and `page`

@@ -18,7 +18,7 @@ LAYERS = (
     ("algos", "actor", "divergence", "optimisers", "learner"),
     ("evaluation", "agent"),
     ("training",),
-    ("viewer", "bench", "distributed"),
+    ("viewer", "bench", "plots", "distributed"),
     ("cli",),
     ("__main__",),
 )

@@ -1,0 +1,100 @@
+"""What the tests of pages share: a server as a person starts it, and a real Chromium that looks at it."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import pytest
+
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+def find_chromium():
+    """The browser's path; without one the test is skipped, but never where changes are checked."""
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        text = "no Chromium on this machine: apt-get install chromium"
+        if os.environ.get("CI"):
+            pytest.fail(text)
+        pytest.skip(text)
+    return found
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """One browser for all tests."""
+    path = find_chromium()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium):
+    """A tab; at the test's end it must have logged no error and asked no other host for anything."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(15_000)
+    errors, hosts = [], set()
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    for event in ("request", "websocket"):
+        page.on(event, lambda request: hosts.add(urlsplit(request.url).hostname))
+    yield page
+    context.close()
+    assert errors == []
+    assert hosts - {"127.0.0.1", "", None} == set()
+
+
+@contextmanager
+def served(*words, env=None):
+    """Run `pixelq WORDS --port 0`, give the URL it prints, and end it as Ctrl-C does; nothing may be on stderr."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pixelq", *map(str, words), "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | (env or {}),
+    )
+    watchdog = threading.Timer(60, process.kill)  # a server that never starts or never ends
+    watchdog.start()
+    try:
+        url = None
+        while url is None:
+            line = process.stdout.readline()
+            assert line, f"ended without a URL: {process.stderr.read()}"
+            url = re.search(r"http://\S+", line)
+        yield Served(url[0], process)
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+        watchdog.cancel()
+    assert process.returncode == 0, said
+    assert not [line for line in said.splitlines() if "not encrypted" not in line], said
+
+
+class Served:
+    """A running server: its URL (with the token, if it has one) and its process."""
+
+    def __init__(self, url, process):
+        self.url, self.process = url, process
+        self.port = urlsplit(url).port
