@@ -1,11 +1,9 @@
 """Which settings may change between a run's stop and its resuming, and which are the run."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from pixelq.config import TrainConfig, from_json, to_json
 from pixelq.errors import ConfigError
 from pixelq.run.checkpoint import Checkpoint
+from pixelq.run.reading import flat
 
 __all__ = ["allowed_changes"]
 
@@ -32,8 +30,8 @@ def allowed_changes(config: TrainConfig, checkpoint: Checkpoint) -> list[str]:
     Raises:
         ConfigError: a setting differs that may not; names every such one, with both values.
     """
-    now = _flat(to_json(config))
-    before = _flat(to_json(from_json(TrainConfig, checkpoint.state["config"])))
+    now = flat(to_json(config))
+    before = flat(to_json(from_json(TrainConfig, checkpoint.state["config"])))
     changed = [path for path in now if now[path] != before.get(path)]
     refused = [path for path in changed if path not in _FREE | _MACHINE]
     if refused:
@@ -44,11 +42,3 @@ def allowed_changes(config: TrainConfig, checkpoint: Checkpoint) -> list[str]:
         + ("; from here on the run is another in its rounding" if path in _MACHINE else "")
         for path in changed
     ]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted path."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat

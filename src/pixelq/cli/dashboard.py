@@ -1,0 +1,35 @@
+"""`pixelq dashboard`: a local page over run directories."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from pixelq.cli.options import parse
+
+__all__ = ["run"]
+
+
+@dataclass(frozen=True)
+class _Options:
+    runs: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUNS")] = Path("runs")
+    """The folder that holds the runs, or one run directory."""
+    port: Annotated[int, tyro.conf.arg(metavar="P")] = 8000
+    """Where the page is served; 0: any port that is free."""
+    host: Annotated[str, tyro.conf.arg(metavar="H")] = "127.0.0.1"
+    """Address to listen at. Another than this machine's own loopback makes the page ask for a token, which the
+    printed URL carries."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the verb and return the exit status."""
+    about = "Serve a page with the curves, scores, videos and settings of runs, live or finished. Only reads."
+    options = parse(_Options, words, "pixelq dashboard", about)
+
+    from pixelq.viewer.dashboard import make_dashboard
+    from pixelq.viewer.guard import serve
+
+    serve(make_dashboard(options.runs), options.host, options.port, "dashboard")
+    return 0
