@@ -20,7 +20,8 @@ __all__ = ["make_dashboard"]
 
 _STATIC = Path(__file__).parent / "static"
 _PERIOD_SECONDS = 1.0  # between two looks at the runs
-_SLICE_SECONDS = 0.03  # of reading, before others get their turn
+_SLICE_SECONDS = 0.02  # of reading, before requests get their turn
+_PAUSE_SECONDS = 0.01
 
 
 def make_dashboard(folder: Path) -> Starlette:
@@ -86,7 +87,7 @@ class _Watcher:
             self._looked.set()
             self._looked = asyncio.Event()
             if not complete:
-                await asyncio.sleep(0)
+                await asyncio.sleep(_PAUSE_SECONDS)
                 continue
             if not self._pages:
                 self._page_came.clear()

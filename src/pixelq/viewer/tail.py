@@ -5,12 +5,13 @@ import math
 import os
 import stat
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 __all__ = ["MetricsTail"]
 
-_POINTS = 1_000  # kept of each curve; up to twice as many between two thinnings
+_POINTS = 800  # kept of each curve; up to twice as many between two thinnings
+_FIRST_POINTS = 150
 _WHOLE_BYTES = 300_000  # as much is read as a whole, of more only every so many lines
 _LONGEST_LINE = 65_536
 _CHUNK = 1_024  # holds the rest of one line and the next, as a rule
@@ -21,7 +22,8 @@ class MetricsTail:
     """The numbers of one metrics file, thinned out evenly over the steps; the first and the last line are among them.
 
     A long file is not read but sampled: lines at evenly spaced offsets are taken, so that it costs the same however
-    long it is. What is appended later is read line by line. A line that is not finished waits for its end. After a
+    long it is; at first a few, so that many runs are there at once, the next time as many as are kept. What is
+    appended later is read line by line. A line that is not finished waits for its end. After a
     resumed run has cut the file, or somebody has replaced it, it is read anew.
 
     Args:
@@ -40,6 +42,7 @@ class MetricsTail:
         self._path = path
         self._points = points
         self._seen: tuple[int, ...] = ()
+        self._first = True
         self.generation = 0
         self._forget()
 
@@ -58,8 +61,8 @@ class MetricsTail:
         try:
             status = os.fstat(descriptor)
             seen = (status.st_ino, status.st_size, status.st_mtime_ns)
-            if seen != self._seen and stat.S_ISREG(status.st_mode):
-                if seen[:1] != self._seen[:1] or not self._goes_on(descriptor, status.st_size):
+            if (seen != self._seen or self._coarse) and stat.S_ISREG(status.st_mode):
+                if seen[:1] != self._seen[:1] or self._coarse or not self._goes_on(descriptor, status.st_size):
                     self._restart()
                 self._read(descriptor, status.st_size)
                 self._seen = seen
@@ -72,6 +75,7 @@ class MetricsTail:
     def _forget(self) -> None:
         self.columns = {"step": array("d")}
         self.damaged = 0
+        self._coarse = False
         self._offset = 0  # of the first byte that was not read
         self._last_line = b""  # that ends there
 
@@ -89,11 +93,12 @@ class MetricsTail:
         end = _last_line_end(descriptor, self._offset, size)
         if end == self._offset:
             return
-        lines = (
-            os.pread(descriptor, end - self._offset, self._offset).splitlines()
-            if end - self._offset <= _WHOLE_BYTES
-            else _sampled(descriptor, self._offset, end, self._points)
-        )
+        if end - self._offset <= _WHOLE_BYTES:
+            lines: Iterable[bytes] = os.pread(descriptor, end - self._offset, self._offset).splitlines()
+        else:
+            self._coarse = self._first
+            lines = _sampled(descriptor, self._offset, end, _FIRST_POINTS if self._first else self._points)
+        self._first = False
         for line in lines:
             self._add(line)
         self._offset = end

@@ -100,6 +100,17 @@ function extent() {
   return high > low ? [low, high] : [low - 1, low + 1].map((end) => (Number.isFinite(end) ? end : 0));
 }
 
+/** A run's points and the smoothed ones, worked out again only if they have changed. */
+function curve(run, key, width) {
+  const column = run.points[key] ?? [];
+  const known = (run.curves ??= new Map()).get(key);
+  if (known?.column === column && known.axis === view.axis && known.width === width) return known;
+  const raw = known?.column === column && known.axis === view.axis ? known.raw : finitePoints(AXES[view.axis].of(run.points), column);
+  const made = { column, axis: view.axis, width, raw, smoothed: smooth(raw, width) };
+  run.curves.set(key, made);
+  return made;
+}
+
 /** Series of a chart: [{label, colour, values, width, alpha, dash, fill}], on a grid of about a point a pixel. */
 function compute(chart) {
   const whole = extent();
@@ -109,13 +120,12 @@ function compute(chart) {
   const series = [];
   const faint = [];
   for (const { label, colour, dash, runs } of lines) {
-    const own = runs.map((run) => finitePoints(AXES[view.axis].of(run.points), run.points[chart.key] ?? []));
-    const curves = own.filter((points) => points.x.length).map((points) => onGrid(smooth(points, width), grid));
+    const own = runs.map((run) => curve(run, chart.key, width)).filter(({ raw }) => raw.x.length);
+    const curves = own.map(({ smoothed }) => onGrid(smoothed, grid));
     if (!curves.length) continue;
     if (curves.length === 1) {
       if (width > 0 && lines.length <= MOST_RAW) {
-        const raw = onGrid(own.find((points) => points.x.length), grid);
-        faint.push({ label, colour, dash: [], values: raw, width: 1, alpha: "40" });
+        faint.push({ label, colour, dash: [], values: onGrid(own[0].raw, grid), width: 1, alpha: "40" });
       }
       series.push({ label, colour, dash, values: curves[0], width: 1.8, alpha: "" });
     } else {
