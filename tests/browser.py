@@ -66,14 +66,13 @@ def page(chromium):
 
 
 @contextmanager
-def served(*words, env=None):
+def served(*words, program=("-m", "pixelq")):
     """Run `pixelq WORDS --port 0`, give the URL it prints, and end it as Ctrl-C does; nothing may be on stderr."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "pixelq", *map(str, words), "--port", "0"],
+        [sys.executable, *program, *map(str, words), "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | (env or {}),
     )
     watchdog = threading.Timer(60, process.kill)  # a server that never starts or never ends
     watchdog.start()

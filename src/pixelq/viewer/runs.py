@@ -1,6 +1,7 @@
 """The runs below a folder, as they come, grow and go: their cards, curves and videos. Nothing is ever written."""
 
 import hashlib
+import json
 import os
 import re
 import stat
@@ -79,17 +80,14 @@ class Run:
 
     def _read_card(self, state: str) -> dict[str, Any]:
         config = self._object("config.json")
-        try:
-            settings, group = flat(config), same_but_seed(config)
-        except RecursionError:
-            settings, group = {}, self.name
-        origin = self._object("provenance.json")
+        settings = _flat_json(config)
+        group = same_but_seed(config) if settings else self.name
         return {
             "name": self.name,
             "state": self._ended(settings) if state == "stopped" else state,
-            "group": hashlib.sha256(group.encode()).hexdigest()[:12] if settings else self.name,
+            "group": hashlib.sha256(group.encode()).hexdigest()[:12],
             "config": settings,
-            "provenance": flat(origin),
+            "provenance": _flat_json(self._object("provenance.json")),
             "evaluations": list(self._evaluations()),
             "videos": list(self._videos()),
             "damaged_lines": self.tail.damaged,
@@ -197,6 +195,15 @@ def _run_directories(root: Path) -> Iterator[tuple[str, Path]]:
                 yield path.relative_to(root).as_posix(), path
             elif depth + 1 < _DEPTH:
                 folders.append((path, depth + 1))
+
+
+def _flat_json(values: dict[str, Any]) -> dict[str, Any]:
+    """Values by their dotted path; nothing if they are nested too deeply or hold what JSON has no number for."""
+    try:
+        json.dumps(found := flat(values), allow_nan=False)
+    except (ValueError, RecursionError):
+        return {}
+    return found
 
 
 def _inside(root: Path, path: Path) -> Path | None:
