@@ -22,6 +22,7 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+GONE = "net::ERR_CONNECTION_REFUSED"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -55,7 +56,8 @@ def page(chromium):
     page = context.new_page()
     page.set_default_timeout(15_000)
     errors, hosts = [], set()
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    # a page that outlives its server looks for it
+    page.on("console", lambda m: errors.append(m.text) if m.type == "error" and GONE not in m.text else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
     for event in ("request", "websocket"):
         page.on(event, lambda request: hosts.add(urlsplit(request.url).hostname))
@@ -66,10 +68,10 @@ def page(chromium):
 
 
 @contextmanager
-def served(*words, program=("-m", "pixelq")):
-    """Run `pixelq WORDS --port 0`, give the URL it prints, and end it as Ctrl-C does; nothing may be on stderr."""
+def served(*words, port=0, program=("-m", "pixelq")):
+    """Run `pixelq WORDS --port PORT`, give the URL it prints, and end it as Ctrl-C does; nothing may be on stderr."""
     process = subprocess.Popen(
-        [sys.executable, *program, *map(str, words), "--port", "0"],
+        [sys.executable, *program, *map(str, words), "--port", str(port)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
