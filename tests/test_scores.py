@@ -2,9 +2,9 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, trim_mean
 
-from pixelq.evaluation.scores import REFERENCE, human_normalised, summarise
+from pixelq.evaluation.scores import REFERENCE, human_normalised, summarise, summarise_seeds
 from pixelq.games import game_names
 
 
@@ -91,3 +91,44 @@ def test_no_spread_no_interval(scores):
 def test_scores_that_are_none_raise(scores):
     with pytest.raises(ValueError, match="finite"):
         summarise(scores)
+
+
+def test_one_agent_is_summed_up_as_ever():
+    scores = np.random.default_rng(4).integers(0, 400, 30).tolist()
+    alone, seeds = summarise(scores), summarise_seeds([scores])
+    assert (seeds.mean, seeds.mean_ci95, seeds.iqm) == (alone.mean, alone.ci95, alone.iqm)
+    low, high = seeds.iqm_ci95
+    assert low < seeds.iqm < high
+    theirs = bootstrap((np.array(scores),), lambda x, axis: trim_mean(x, 0.25, axis=axis), method="percentile")
+    assert (low, high) == pytest.approx(tuple(theirs.confidence_interval), abs=8)
+
+
+def test_the_interval_of_several_agents_knows_of_the_seeds():
+    # two agents that always score the same: the resampled mean is 0, 1/2 or 1 with probability 1/4, 1/2, 1/4,
+    # however many games there are; a bootstrap of the 200 games alone would say 0.43 to 0.57
+    summary = summarise_seeds([[0.0] * 100, [1.0] * 100])
+    assert (summary.mean, summary.mean_ci95) == (0.5, (0.0, 1.0))
+    assert (summary.iqm, summary.iqm_ci95) == (0.5, (0.0, 1.0))
+
+
+def test_the_nested_bootstrap_has_the_variance_of_both_levels():
+    generator = np.random.default_rng(5)
+    agents = [generator.normal(centre, 2.0, 50) for centre in generator.normal(10.0, 3.0, 40)]
+    low, high = summarise_seeds([agent.tolist() for agent in agents]).mean_ci95
+    between = np.var([agent.mean() for agent in agents]) / 40
+    within = np.mean([np.var(agent) for agent in agents]) / 50 / 40
+    assert (high - low) / 2 == pytest.approx(1.96 * np.sqrt(between + within), rel=0.08)
+
+
+def test_agents_may_have_played_different_numbers_of_games():
+    # all games count alike: (0 + 3 + 6 + 7) / 4; the middle half is 3 and 6
+    summary = summarise_seeds([[7.0], [0.0, 3.0, 6.0]])
+    assert (summary.mean, summary.iqm) == (4.0, 4.5)
+    assert summary == summarise_seeds([[7.0], [6.0, 0.0, 3.0]])
+    assert summarise_seeds([[7.0], [7.0, 7.0]]) == (7.0, (7.0, 7.0), 7.0, (7.0, 7.0))
+
+
+@pytest.mark.parametrize("scores", [[], [[]], [[1.0], []], [[math.nan]]])
+def test_seeds_without_scores_raise(scores):
+    with pytest.raises(ValueError, match="at least one"):
+        summarise_seeds(scores)

@@ -121,7 +121,9 @@ def _read(words: Sequence[str], named: dict[str, _Option], places: list[_Option]
                 return f"{option.name} needs {'a value' if count == 1 else f'{count} values'}", given
             left = left if equals else left[count:]
         elif places:
-            option, values = places.pop(0), [word]
+            option, values = places[0], [word]
+            if ... not in typing.get_args(option.kind):  # else it takes all that follow
+                places.pop(0)
         else:
             return f'unexpected word "{_shown([word])}"', given
         if not _fits(option.kind, values):

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["REFERENCE", "Reference", "Summary", "human_normalised", "summarise"]
+__all__ = ["REFERENCE", "Reference", "SeedSummary", "Summary", "human_normalised", "summarise", "summarise_seeds"]
 
 _RESAMPLES = 10_000
+_NESTED_RESAMPLES = 4_000
 _RESAMPLES_AT_ONCE = 500  # bounds memory: 500 × 10,000 games are 40 MB
 
 
@@ -93,6 +94,15 @@ class Summary(NamedTuple):
     ci95: tuple[float, float]  # 95% bootstrap interval of the mean
 
 
+class SeedSummary(NamedTuple):
+    """What the scores of one recipe's agents, each trained with a seed of its own, come to together."""
+
+    mean: float
+    mean_ci95: tuple[float, float]
+    iqm: float  # mean of the middle half of all games
+    iqm_ci95: tuple[float, float]
+
+
 def human_normalised(game: str, score: float) -> float | None:
     """A score on the scale where random play is 0 and the human tester 1.
 
@@ -138,10 +148,46 @@ def summarise(scores: Sequence[float]) -> Summary:
         generator.choice(values, (_RESAMPLES_AT_ONCE, values.size)).mean(axis=1)
         for _ in range(_RESAMPLES // _RESAMPLES_AT_ONCE)
     ]
-    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return Summary(
         float(values.mean()),
         float(np.median(values)),
         float(trim_mean(values, 0.25)),
-        (float(low), float(high)),
+        _interval(np.concatenate(means)),
     )
+
+
+def summarise_seeds(scores: Sequence[Sequence[float]]) -> SeedSummary:
+    """Mean and interquartile mean of all games, with 95% bootstrap intervals that know of the seeds.
+
+    Agents are drawn with replacement, then the games of each: what another seed would have learned is part of the
+    uncertainty. Mean, its interval and IQM of a single agent are those of `summarise`.
+
+    Args:
+        scores: raw scores of at least one agent, of each at least one game.
+
+    Raises:
+        ValueError: there are none, or one is not a finite number.
+
+    Source: Davison & Hinkley 1997, "Bootstrap Methods and their Application", section 3.8 (hierarchical data);
+        Agarwal et al. 2021, as for `summarise`.
+    """
+    if not all(scores):
+        raise ValueError(f"every agent needs scores of at least one game: got {list(map(len, scores))}")
+    summary = summarise([score for agent in scores for score in agent])
+    if summary.ci95 == (summary.iqm, summary.iqm):  # no rounding where every mean is the same
+        return SeedSummary(summary.mean, summary.ci95, summary.iqm, summary.ci95)
+    agents = [np.sort(np.asarray(agent, np.float64)) for agent in scores]
+    generator = np.random.default_rng(0)
+    means, iqms = np.empty(_NESTED_RESAMPLES), np.empty(_NESTED_RESAMPLES)
+    for sample in range(_NESTED_RESAMPLES):
+        drawn = [agents[agent] for agent in generator.integers(len(agents), size=len(agents))]
+        games = np.sort(np.concatenate([agent[generator.integers(agent.size, size=agent.size)] for agent in drawn]))
+        cut = games.size // 4
+        means[sample], iqms[sample] = games.mean(), games[cut : games.size - cut].mean()
+    intervals = [summary.ci95 if len(agents) == 1 else _interval(means), _interval(iqms)]
+    return SeedSummary(summary.mean, intervals[0], summary.iqm, intervals[1])
+
+
+def _interval(samples: np.ndarray) -> tuple[float, float]:
+    low, high = np.percentile(samples, [2.5, 97.5])
+    return float(low), float(high)

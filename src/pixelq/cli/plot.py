@@ -1,0 +1,76 @@
+"""`pixelq plot`: curves and scores of runs, as a picture or in the terminal."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from pixelq.cli.options import parse
+from pixelq.cli.places import check_new_place
+from pixelq.errors import PixelqError
+
+if TYPE_CHECKING:
+    from pixelq.plots.numbers import Plotted
+
+__all__ = ["run"]
+
+
+@dataclass(frozen=True)
+class _Options:
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run directories; those that differ in nothing but their seed become one curve with a band."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """The picture, .png or .svg; without it the terminal shows the curves."""
+    metric: Annotated[str, tyro.conf.arg(metavar="M")] = "train/return_per_game"
+    """What the curves show, a key of metrics.jsonl."""
+    axis: Literal["steps", "frames", "minutes"] = "steps"
+    """What they are drawn over."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """The last line of stdout is the plotted numbers as JSON."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the verb and return the exit status."""
+    about = "Draw learning curves, mean and band over seeds, beside the scores that `pixelq eval` kept of the runs."
+    options = parse(_Options, words, "pixelq plot", about)
+
+    from pixelq.plots.numbers import plotted
+    from pixelq.plots.picture import FORMATS, draw
+
+    if not options.runs:
+        raise PixelqError("RUN is missing: pixelq plot RUN … [--out FILE.png|svg]")
+    if options.out is not None:
+        if options.out.suffix not in FORMATS:
+            raise PixelqError(f"--out is {options.out}: must end in {' or '.join(FORMATS)}")
+        check_new_place("--out", options.out)
+    numbers = plotted(options.runs, options.metric, options.axis)
+    if options.out is None:
+        _show(numbers)
+    else:
+        draw(numbers, options.out)
+        print(options.out, flush=True)
+    if options.json:
+        print(json.dumps(numbers.to_json()))
+    return 0
+
+
+def _show(numbers: "Plotted") -> None:
+    """Print the picture."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from pixelq.plots.terminal import chart_lines, legend_lines, score_lines
+
+    console = Console(highlight=False, soft_wrap=True)
+    for game in dict.fromkeys(curve.game for curve in numbers.curves):
+        console.print(f"{game}: {numbers.metric}")
+        for line in (*chart_lines(numbers, game, min(console.width, 100)), *legend_lines(numbers, game)):
+            console.print(Text.assemble(*line))
+        for text in score_lines(numbers, game):
+            console.print(text, markup=False)
+        console.print()
+    for text in numbers.captions():
+        console.print(text, markup=False)

@@ -1,0 +1,1 @@
+"""Pictures of runs, for a paper and for a terminal. Imports no torch."""
