@@ -9,21 +9,19 @@ import json
 import math
 import re
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
+from chromium import browser, served
 from pixelq.config import to_json
 from pixelq.presets import preset
 
-_CHROMIUM = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-_CHROMIUM += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 _PERIOD = 100  # steps between two lines
+_SETTLE_SECONDS = 5  # until the runs, sampled at first, have been read in full
 
 
 def write_run(path: Path, seed: int, lines: int) -> None:
@@ -53,19 +51,9 @@ def write_run(path: Path, seed: int, lines: int) -> None:
             file.write(json.dumps(record) + "\n")
 
 
-def start(folder: Path) -> tuple[subprocess.Popen[str], str]:
-    """A server and its URL."""
-    command = [sys.executable, "-m", "pixelq", "dashboard", str(folder), "--port", "0"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    url = re.search(r"http://\S+", server.stdout.readline())
-    assert url is not None
-    return server, url[0]
-
-
-def load(browser: Browser, url: str, runs: int) -> float:
+def load(chromium: Browser, url: str, runs: int) -> float:
     """Seconds from the request to the drawing of all curves."""
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
     page.goto("about:blank")
     begin = time.perf_counter()
     page.goto(url, wait_until="commit")
@@ -94,23 +82,14 @@ def main(runs: int = 50, lines: int = 100_000) -> None:
             )
         size = sum(path.stat().st_size for path in folder.glob("*/metrics.jsonl"))
         print(f"{runs} runs of {lines:,} lines, {size / 1e6:,.0f} MB", flush=True)
-        begin = time.perf_counter()
-        server, url = start(folder)
-        ready = time.perf_counter() - begin
-        try:
-            with sync_playwright() as playwright:
-                browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=_CHROMIUM)
-                server.send_signal(signal.SIGINT)  # it has read the runs meanwhile: measure one that has not
-                server.wait()
-                server, url = start(folder)
-                cold = load(browser, url, runs)
-                time.sleep(5)
-                warm = load(browser, url, runs)
-                memory = peak_mb(server.pid)
-                browser.close()
-        finally:
-            server.send_signal(signal.SIGINT)
-            server.wait()
+        with browser() as chromium:
+            begin = time.perf_counter()
+            with served(folder) as (url, server):
+                ready = time.perf_counter() - begin
+                cold = load(chromium, url, runs)
+                time.sleep(_SETTLE_SECONDS)
+                warm = load(chromium, url, runs)
+                memory = peak_mb(server)
     finally:
         shutil.rmtree(folder)
     print(f"server ready after {ready:.2f} s; all curves drawn {cold:.2f} s after the first request")

@@ -9,12 +9,13 @@ import { showVideos } from "./videos.js";
 const COLOURS = 10;
 const DASHES = [[], [7, 4], [2, 3]];
 const DRAW_MS = 60; // least time until what came in is drawn; longer where drawing takes long
+const FIRST_MS = 400; // longest wait for all runs to be there, so that they are drawn once
 const DRAW_SHARE = 4; // a page that draws all the time answers to nothing else
 
 const find = (id) => document.getElementById(id);
 const hidden = new Set(JSON.parse(sessionStorage.getItem("hidden") ?? "[]"));
 const items = new Map();
-const todo = { cards: false, points: false, timer: 0, spent: 0 };
+const todo = { cards: false, points: false, timer: 0, waits: false, drawn: false, spent: 0 };
 
 function matching() {
   const words = find("filter").value.toLowerCase().split(/\s+/);
@@ -130,12 +131,17 @@ function draw() {
 
 function drawSoon(what) {
   todo[what] = true;
-  todo.timer ||= setTimeout(() => {
+  const waits = !todo.drawn && [...runs.values()].filter((run) => run.rows).length < folder.count;
+  if (todo.timer && (waits || !todo.waits)) return;
+  clearTimeout(todo.timer);
+  todo.waits = waits;
+  todo.timer = setTimeout(() => {
     todo.timer = 0;
+    todo.drawn = true;
     const begin = performance.now();
     draw();
     todo.spent = performance.now() - begin;
-  }, Math.max(DRAW_MS, DRAW_SHARE * todo.spent));
+  }, waits ? FIRST_MS : Math.max(DRAW_MS, DRAW_SHARE * todo.spent));
 }
 
 function drawAll() {
