@@ -27,7 +27,13 @@ LAYER = {part: layer for layer, parts in enumerate(LAYERS) for part in parts}
 FOLDERS_TOGETHER = {("learner", "algos"), ("presets", "config"), ("returns", "losses")}
 LONGEST_FILE = 400  # lines
 LONGEST_FUNCTION = 40  # lines, nine functions in ten
-ONLY_IN = {"ray": {"distributed"}, "keras": set()}  # libraries and the parts that may import them
+ONLY_IN = {  # libraries and the parts that may import them
+    "ray": {"distributed"},
+    "keras": set(),
+    "matplotlib": {"plots"},
+    "starlette": {"viewer"},
+    "uvicorn": {"viewer"},
+}
 LIGHT = ("errors", "games", "presets", "shipped", "config", "schedules", "__init__", "__main__")  # load no torch
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "base"}
 
