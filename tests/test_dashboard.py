@@ -213,7 +213,7 @@ def test_a_video_plays_in_the_page(runs, page):
 
 
 TRAIN = (
-    "train keras-example --game catch --total-steps 60000 --log-every-steps 40 --threads 1 --video-every-episodes 0 "
+    "train keras-example --game catch --total-steps 1000000 --log-every-steps 40 --threads 1 --video-every-episodes 0 "
     "--network.channels 4 4 4 --network.hidden 16 --replay.capacity 2000 --replay.batch-size 8 --replay.train-period 8"
 )
 
