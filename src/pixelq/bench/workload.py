@@ -11,10 +11,10 @@ from torch import Tensor
 from pixelq.actor import epsilon_at
 from pixelq.algos import ALGOS
 from pixelq.bench.roofline import count_flops, tensor_bytes
-from pixelq.config import TrainConfig
+from pixelq.config import PQNConfig, TrainConfig
 from pixelq.learner import Learner
 from pixelq.replay.frames import PLANE_BYTES
-from pixelq.types import Batch
+from pixelq.types import Batch, RolloutBatch
 
 __all__ = ["Cost", "Update", "Workload", "workload_of"]
 
@@ -52,21 +52,26 @@ class Workload(NamedTuple):
 
 def workload_of(config: TrainConfig) -> Workload:
     """The loop that a config trains with."""
-    del config  # every algorithm so far learns from a replay memory
-    return _REPLAY
+    return _REPLAY if ALGOS[type(config.algo)].memory == "replay" else _ROLLOUT
 
 
 def _replay_at_once(config: TrainConfig) -> TrainConfig:
     """A small memory, an early start, the last ε."""
+    capacity = max(_CAPACITY, config.replay.batch_size, config.envs * (_n_step(config) + 1))
+    learn_start = max(_LEARN_START, config.replay.batch_size)
+    replay = dataclasses.replace(config.replay, capacity=capacity, learn_start=learn_start)
+    return dataclasses.replace(_with_last_epsilon(config), replay=replay)
+
+
+def _with_last_epsilon(config: TrainConfig) -> TrainConfig:
     epsilon = epsilon_at(config.exploration, config.total_steps)
-    capacity = max(_CAPACITY, config.replay.batch_size, config.envs * (config.algo.n_step + 1))
-    return dataclasses.replace(
-        config,
-        replay=dataclasses.replace(
-            config.replay, capacity=capacity, learn_start=max(_LEARN_START, config.replay.batch_size)
-        ),
-        exploration=dataclasses.replace(config.exploration, start=epsilon, end=epsilon, random_steps=0),
-    )
+    settled = dataclasses.replace(config.exploration, start=epsilon, end=epsilon, random_steps=0, off_after_step=0)
+    return dataclasses.replace(config, exploration=settled)
+
+
+def _n_step(config: TrainConfig) -> int:
+    assert not isinstance(config.algo, PQNConfig)
+    return config.algo.n_step
 
 
 def _replay_cycle_steps(config: TrainConfig) -> int:
@@ -74,28 +79,37 @@ def _replay_cycle_steps(config: TrainConfig) -> int:
 
 
 def _replay_warm_up_steps(config: TrainConfig) -> int:
-    held_back = config.envs * config.algo.n_step  # not yet counted as transitions
+    held_back = config.envs * _n_step(config)  # not yet counted as transitions
     return config.replay.learn_start + held_back + _WARM_UP_UPDATES * config.replay.train_period
 
 
 def _replay_update(config: TrainConfig, num_actions: int, device: torch.device) -> Update:
-    learner, batch = _learner_and_batch(config, num_actions, device)
-    loss = ALGOS[type(config.algo)].loss
+    return _update(config, config.replay.batch_size, num_actions, device)
+
+
+def _update(config: TrainConfig, size: int, num_actions: int, device: torch.device) -> Update:
+    learner, batch = _learner_and_batch(config, size, num_actions, device)
+    loss, chance = ALGOS[type(config.algo)].loss, torch.Generator()
 
     def forward() -> Tensor:
         learner.online.zero_grad(set_to_none=True)
-        output = loss(config.algo, learner.online, learner.target, batch)
+        output = loss(config.algo, learner.online, learner.target, batch, chance)
         return (batch.weight * output.loss).mean()
 
     moved = _update_bytes(learner) + tensor_bytes(batch)
-    return Update(config.replay.batch_size, forward, lambda: learner.update(batch), moved)
+    return Update(size, forward, lambda: learner.update(batch), moved)
 
 
-def _learner_and_batch(config: TrainConfig, num_actions: int, device: torch.device) -> tuple[Learner, Batch]:
+def _learner_and_batch(
+    config: TrainConfig, size: int, num_actions: int, device: torch.device
+) -> tuple[Learner, Batch | RolloutBatch]:
     """A learner after its first update, so that the optimiser has its moments, and the batch of that update."""
     generator = torch.Generator().manual_seed(1)
     learner = Learner(config, num_actions, device, generator)
-    batch = _random_batch(config.replay.batch_size, num_actions, device, generator)
+    transitions = _random_batch(size, num_actions, device, generator)
+    batch: Batch | RolloutBatch = transitions
+    if ALGOS[type(config.algo)].memory == "rollout":
+        batch = RolloutBatch(transitions.obs_tm1, transitions.a_tm1, transitions.r_t, transitions.weight)
     learner.update(batch)
     return learner, batch
 
@@ -127,15 +141,49 @@ def _replay_step_cost(config: TrainConfig, num_actions: int) -> Cost:
 
     All games act in one forward pass, which is left out when all of them explore.
     """
-    learner, batch = _learner_and_batch(config, num_actions, torch.device("cpu"))
+    share = 1 - epsilon_at(config.exploration, config.total_steps) ** config.envs
+    cost = _step_cost(config, config.replay.batch_size, 1 / config.replay.train_period, share, num_actions)
+    return cost._replace(bytes=cost.bytes + PLANE_BYTES)
+
+
+def _step_cost(config: TrainConfig, size: int, updates: float, passes: float, num_actions: int) -> Cost:
+    """So many updates a step, so many acting passes a step of all games, and the observation moved."""
+    learner, batch = _learner_and_batch(config, size, num_actions, torch.device("cpu"))
     obs = torch.zeros(config.envs, 4, 84, 84, dtype=torch.uint8)
+    learner.online.redraw_noise(torch.Generator())
     with torch.inference_mode():
         acting = count_flops(lambda: learner.online.q_values(obs))
-    share = 1 - epsilon_at(config.exploration, config.total_steps) ** config.envs
-    flops = count_flops(lambda: learner.update(batch)) / config.replay.train_period + share * acting / config.envs
-    updating = (_update_bytes(learner) + tensor_bytes(batch)) / config.replay.train_period
-    weights = share * tensor_bytes(learner.online.parameters()) / config.envs
-    return Cost(flops, updating + weights + _STACK_BYTES + PLANE_BYTES)
+    flops = updates * count_flops(lambda: learner.update(batch)) + passes * acting / config.envs
+    updating = updates * (_update_bytes(learner) + tensor_bytes(batch))
+    weights = passes * tensor_bytes(learner.online.parameters()) / config.envs
+    return Cost(flops, updating + weights + _STACK_BYTES)
+
+
+def _rollout_settings(config: TrainConfig) -> PQNConfig:
+    assert isinstance(config.algo, PQNConfig)
+    return config.algo
+
+
+def _rollout_cycle_steps(config: TrainConfig) -> int:
+    return config.envs * _rollout_settings(config).rollout_steps
+
+
+def _rollout_batch_size(config: TrainConfig) -> int:
+    return _rollout_cycle_steps(config) // _rollout_settings(config).minibatches
+
+
+def _rollout_update(config: TrainConfig, num_actions: int, device: torch.device) -> Update:
+    return _update(config, _rollout_batch_size(config), num_actions, device)
+
+
+def _rollout_step_cost(config: TrainConfig, num_actions: int) -> Cost:
+    """The updates of a rollout over its steps, acting and one more pass for the last values, the observation stored."""
+    algo = _rollout_settings(config)
+    updates = algo.epochs * algo.minibatches / _rollout_cycle_steps(config)
+    passes = 1 + 1 / algo.rollout_steps
+    cost = _step_cost(config, _rollout_batch_size(config), updates, passes, num_actions)
+    return cost._replace(bytes=cost.bytes + _STACK_BYTES)
 
 
 _REPLAY = Workload(_replay_at_once, _replay_cycle_steps, _replay_warm_up_steps, _replay_update, _replay_step_cost)
+_ROLLOUT = Workload(_with_last_epsilon, _rollout_cycle_steps, _rollout_cycle_steps, _rollout_update, _rollout_step_cost)
