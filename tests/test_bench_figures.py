@@ -14,7 +14,7 @@ from pixelq.bench.learner import LearnerMeasurement
 from pixelq.bench.roofline import matmul_flops_per_second
 from pixelq.bench.train import TrainMeasurement
 from pixelq.bench.workload import workload_of
-from pixelq.cli.bench import recipes
+from pixelq.cli.bench import recipes, tables
 from pixelq.cli.main import main
 from pixelq.config import EnvConfig, ExplorationConfig, validate
 from pixelq.errors import PixelqError
@@ -62,7 +62,8 @@ def test_train_measures_every_preset(capsys, monkeypatch):
     words = ("--all-presets", *SMALL, "--envs", "2", "--device", "cpu", "--seconds", "0.1", "--json")
     status, lines, _ = bench(capsys, "train", *words)
     assert status == 0
-    assert len(lines) == 1 + 2 + 1
+    assert lines[:2] == ["  measuring keras-example …", "  measuring nature-dqn …"]
+    assert len(lines) == 2 + 1 + 2 + 1
     assert [result["preset"] for result in results(lines)] == ["keras-example", "nature-dqn"]
     for result in results(lines):
         assert list(result) == list(TrainMeasurement._fields)
@@ -243,3 +244,28 @@ def test_a_process_of_its_own_does_not_count_its_parents_memory():
 def test_what_a_child_raises_arrives():
     with pytest.raises(PixelqError, match='unknown preset "nothing"'):
         in_own_process("nothing", preset, "nothing")
+
+
+def test_a_table_that_is_too_wide_becomes_blocks(capsys, monkeypatch):
+    rows = [
+        {"preset": "keras-example", "device": "cpu", "steps/s": "300"},
+        {"preset": "nature-dqn", "device": "cuda", "steps/s": "1,200"},
+    ]
+    tables.print_table(rows)
+    table = [["preset", "device", "steps/s"], ["keras-example", "cpu", "300"], ["nature-dqn", "cuda", "1,200"]]
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == table
+    monkeypatch.setattr(tables, "_WIDTH", len("keras-example  device  steps/s"))
+    tables.print_table(rows)
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == table
+    monkeypatch.setattr(tables, "_WIDTH", len("keras-example  device  steps/s") - 1)
+    tables.print_table(rows)
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        *(["preset", "keras-example"], ["device", "cpu"], ["steps/s", "300"], []),
+        *(["preset", "nature-dqn"], ["device", "cuda"], ["steps/s", "1,200"], []),
+    ]
+
+
+def test_memory_that_nobody_tells_is_a_dash():
+    assert tables.megabytes(None) == "–"
+    assert tables.megabytes(416_661_504) == "417 MB"
+    assert tables.gigaflops(29_503_491_866.0) == "29.5"

@@ -1,6 +1,6 @@
 """The words of the benchmarks that take a preset: which recipes, with which settings changed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -13,7 +13,7 @@ from pixelq.errors import PixelqError
 from pixelq.games import resolve_game
 from pixelq.presets import DEFAULT_PRESET, PRESETS, preset
 
-__all__ = ["RecipeOptions", "parse_recipes"]
+__all__ = ["RecipeOptions", "in_turn", "parse_recipes"]
 
 
 @dataclass(frozen=True)
@@ -69,3 +69,11 @@ def parse_recipes(words: Sequence[str], command: str, about: str) -> list[Recipe
         validate(recipe.config)
         resolve_game(recipe.config.game)
     return recipes
+
+
+def in_turn(recipes: Sequence[RecipeOptions]) -> Iterator[RecipeOptions]:
+    """Each recipe; if there are several, a line says when its turn comes."""
+    for recipe in recipes:
+        if len(recipes) > 1:
+            print(f"  measuring {recipe.config.preset} …", flush=True)
+        yield recipe

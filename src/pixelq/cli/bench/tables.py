@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 __all__ = ["gigaflops", "megabytes", "print_json", "print_table"]
 
 _WIDTH = 200  # characters of a line in a file or a pipe
+_GAP = 2  # characters between columns
 
 
 def print_table(rows: Sequence[Mapping[str, str]]) -> None:
-    """Print figures under their names.
+    """Print figures under their names; where that is too wide, a block of lines for each row.
 
     Args:
         rows: one at least, all with the same keys, which are the columns' heads.
@@ -18,12 +19,21 @@ def print_table(rows: Sequence[Mapping[str, str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH, markup=False, highlight=False)
+    widths = [max(len(head), *(len(row[head]) for row in rows)) for head in rows[0]]
+    if sum(widths) + _GAP * (len(widths) - 1) > console.width:
+        for row in rows:
+            block = Table.grid(padding=(0, _GAP, 0, 0))
+            for head, figure in row.items():
+                block.add_row(head, figure)
+            console.print(block, "")
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
     for index, head in enumerate(rows[0]):
         table.add_column(head, justify="right" if index else "left")
     for row in rows:
         table.add_row(*row.values())
-    Console(width=None if sys.stdout.isatty() else _WIDTH, markup=False, highlight=False).print(table)
+    console.print(table)
 
 
 def print_json(results: Sequence[Mapping[str, object]]) -> None:

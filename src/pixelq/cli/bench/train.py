@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pixelq.cli.bench.recipes import parse_recipes
+from pixelq.cli.bench.recipes import in_turn, parse_recipes
 from pixelq.cli.bench.tables import gigaflops, megabytes, print_json, print_table
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def run(words: Sequence[str]) -> int:
     from pixelq.bench.train import bench_train
     from pixelq.training.parts import resolve
 
-    results = [bench_train(config, recipe.seconds) for recipe in recipes for config in [resolve(recipe.config)]]
+    results = [bench_train(resolve(recipe.config), recipe.seconds) for recipe in in_turn(recipes)]
     print_table([_row(result) for result in results])
     if recipes[0].json:
         print_json([result._asdict() for result in results])
