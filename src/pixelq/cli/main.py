@@ -19,6 +19,7 @@ _VERBS = {
     "dashboard": "a page over runs, live or finished: pixelq dashboard [RUNS] [--port P]",
     "plot": "draw curves and scores: pixelq plot RUN … [--out FILE.png|svg]",
     "bench": "measure: pixelq bench env, replay, learner [PRESET] or train [PRESET]; [--json]",
+    "watch": "watch an agent play in a page, or play against it: pixelq watch AGENT [--port N]",
     "presets": "list the recipes",
     "games": "list the games",
 }

@@ -14,9 +14,8 @@ from pixelq.envs.episodes import EpisodeTracker
 from pixelq.errors import PixelqError
 from pixelq.evaluation.players import Player, Policy, RandomAgent, env_config, fire_assist, make_games
 from pixelq.evaluation.protocols import DEFAULT_PROTOCOL, PROTOCOLS, Protocol
-from pixelq.evaluation.screens import AtariScreen, PlaneScreen, Screen, picture_form
+from pixelq.evaluation.screens import Screen, make_screen, picture_form
 from pixelq.evaluation.video import VideoWriter, video_file
-from pixelq.games import TEST_GAMES
 from pixelq.run.seeding import stream, stream_seed
 
 __all__ = ["Recording", "record"]
@@ -86,20 +85,14 @@ def _play(agent: Player, protocol: Protocol, seed: int, number: int, video: Vide
     """Play one game into a video; returns its score."""
     games_seed = stream_seed(seed, f"recorded game {number}")
     games = make_games(agent, protocol, 1, games_seed, threads=1)
-    screen = _screen(agent, protocol, games_seed)
+    # the emulator's seed of the first game of environment 0
+    screen = make_screen(agent.game, env_config(agent, protocol), game_seed(games_seed, 0, 0))
     try:
         chance = stream(seed, f"recorded actions {number}")
         return _follow(games, Policy(agent, games.action_meanings, protocol.epsilon, chance), screen, video)
     finally:
         screen.close()
         games.close()
-
-
-def _screen(agent: Player, protocol: Protocol, games_seed: int) -> Screen:
-    if agent.game in TEST_GAMES:
-        return PlaneScreen()
-    # the emulator's seed of the first game of environment 0
-    return AtariScreen(agent.game, env_config(agent, protocol), game_seed(games_seed, 0, 0))
 
 
 def _follow(games: VectorEnvs, policy: Policy, screen: Screen, video: VideoWriter) -> float:

@@ -13,7 +13,7 @@ from pixelq.config import FRAME_SKIP, EnvConfig
 from pixelq.envs import StepResult
 from pixelq.games import TEST_GAMES
 
-__all__ = ["AtariScreen", "PictureForm", "PlaneScreen", "Screen", "picture_form"]
+__all__ = ["AtariScreen", "PictureForm", "PlaneScreen", "Screen", "make_screen", "picture_form"]
 
 
 class PictureForm(NamedTuple):
@@ -40,6 +40,10 @@ def picture_form(game: str) -> PictureForm:
 
 class Screen(Protocol):
     """Follows one game that is played elsewhere and shows it."""
+
+    def reseed(self, seed: int) -> None:
+        """Follow another game from its next start on, whose emulator has this seed."""
+        ...
 
     def start(self, result: StepResult) -> NDArray[np.uint8]:
         """The picture of the game's start, [H, W, 3] uint8 RGB."""
@@ -89,6 +93,10 @@ class AtariScreen:
             reward_clipping=False,
         )
 
+    def reseed(self, seed: int) -> None:
+        """The seed of the next start."""
+        self._seed = seed
+
     def start(self, result: StepResult) -> NDArray[np.uint8]:
         """The picture after the no-op start."""
         obs, info = self._twin.reset(seed=np.array([self._seed]))
@@ -112,12 +120,17 @@ class AtariScreen:
         _check_in_step(info["lives"], result.lives)
 
     def close(self) -> None:
-        """Stop the emulator's thread."""
-        self._twin.close()
+        """Stop the emulator's thread; may be called twice."""
+        if not self._twin.closed:
+            self._twin.close()
+            del self._twin.ale  # the thread ends with it
 
 
 class PlaneScreen:
     """The newest plane of the observation, in grey, one picture a step."""
+
+    def reseed(self, seed: int) -> None:
+        """The planes are the game's own."""
 
     def start(self, result: StepResult) -> NDArray[np.uint8]:
         """The first plane."""
@@ -129,6 +142,17 @@ class PlaneScreen:
 
     def close(self) -> None:
         """Nothing to let go of."""
+
+
+def make_screen(game: str, env: EnvConfig, seed: int) -> Screen:
+    """What shows a game.
+
+    Args:
+        game: ROM name, or `catch`.
+        env: the settings of the game that is followed.
+        seed: its emulator's seed.
+    """
+    return PlaneScreen() if game in TEST_GAMES else AtariScreen(game, env, seed)
 
 
 def _check_in_step(twin: NDArray[np.generic], game: NDArray[np.generic]) -> None:
