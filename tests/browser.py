@@ -76,21 +76,29 @@ def served(*words, port=0, program=("-m", "pixelq")):
         stderr=subprocess.PIPE,
         text=True,
     )
-    watchdog = threading.Timer(60, process.kill)  # a server that never starts or never ends
-    watchdog.start()
+    watchdog = _kill_later(process)  # a server that never starts
     try:
         url = None
         while url is None:
             line = process.stdout.readline()
             assert line, f"ended without a URL: {process.stderr.read()}"
             url = re.search(r"http://\S+", line)
+        watchdog.cancel()
         yield Served(url[0], process)
     finally:
+        watchdog.cancel()
+        watchdog = _kill_later(process)  # or never ends
         process.send_signal(signal.SIGINT)
         _, said = process.communicate()
         watchdog.cancel()
     assert process.returncode == 0, said
     assert not [line for line in said.splitlines() if "not encrypted" not in line], said
+
+
+def _kill_later(process):
+    watchdog = threading.Timer(60, process.kill)
+    watchdog.start()
+    return watchdog
 
 
 class Served:
