@@ -42,7 +42,7 @@ METRICS = [
     "perf/steps_per_second",
 ]
 RESULT = ["protocol", "game", "episodes", "mean", "median", "iqm", "ci95", "human_normalised", "scores"]
-VERBS = ("train", "resume", "eval", "record", "presets", "games")
+VERBS = ("train", "resume", "eval", "record", "watch", "presets", "games")
 TRAIN = shlex.split(
     "train cleanrl-dqn --game catch --seed 3 --envs 2 --threads 1 --device cpu --total-steps 600 "
     "--log-every-steps 200 --checkpoint-every-steps 300 --video-every-episodes 0 --target-period-steps 100 "
@@ -130,7 +130,7 @@ def test_the_help_of_train_lists_every_setting(capsys, words):
 def test_help_names_what_a_word_stands_for(capsys):
     assert main(["resume", "--help"]) == 0
     assert "RUN" in said(capsys)[0]
-    for verb in ("eval", "record"):
+    for verb in ("eval", "record", "watch"):
         assert main([verb, "--help"]) == 0
         assert "AGENT" in said(capsys)[0]
 

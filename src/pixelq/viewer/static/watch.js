@@ -19,7 +19,7 @@ let stale = 0; // of those, how many belong to a game that was given up
 let playing = true;
 let onlyStep = false; // pause at the end of the moment
 let speed = 1;
-let due = 0; // pictures that should have been shown by now
+let due = 0.5; // pictures that should have been shown by now; half a picture off the screen's beat, to slip rarely
 let lastTick = 0;
 let heldUntil = 0; // a finished game stays for a while
 let look = "off";
@@ -30,8 +30,10 @@ const keys = new Set(); // down now
 const tapped = new Set(); // went down since the last step, and may be up again
 const planes = makePlanes(part("planes"));
 const bars = new Bars(part("bars"), part("axis"));
-const trace = { framesDrawn: 0, steps: 0, moment: null, lookAt: null, closed: null }; // for tests and the curious
-window.pixelq = trace;
+const trace = {
+  framesDrawn: 0, steps: 0, moment: null, start: null, lookAt: null, closed: null, get playing() { return playing; },
+};
+window.pixelq = trace; // for tests and the curious
 
 const socket = new WebSocket(new URL("/play", location.href.replace(/^http/, "ws")));
 socket.binaryType = "arraybuffer";
@@ -123,7 +125,7 @@ function tick(now) {
     if (next.index === 0) begin(next.moment);
     if (next.index === next.moment.count - 1 && finish(next.moment, now)) break;
   }
-  if (!queue.length) due = Math.min(due, 1); // what comes late is shown at its pace
+  if (!queue.length) due = Math.min(due, 0.5); // what comes late is shown at its pace
   if (!next) return;
   if (shown !== before) drawThoughts();
   drawPicture(part("screen"), next.moment.pictures[next.index], next.moment.rows, next.moment.columns);
@@ -146,6 +148,7 @@ function begin(moment) {
   shown = trace.moment = moment;
   trace.steps += 1;
   if (!before || moment.action === null) {
+    trace.start = moment;
     part("stage").style.setProperty("--ratio", moment.columns / moment.rows);
     banner("");
   }
@@ -271,6 +274,12 @@ function restart() {
   history = [];
   if (!playing) step();
   banner("Starting…");
+  backToPlay();
+}
+
+// The arrow keys go to what has the focus
+function backToPlay() {
+  if (state.holder === "person") part("stage").focus();
 }
 
 part("pause").onclick = () => pause(playing && !onlyStep);
@@ -280,7 +289,10 @@ part("faster").onclick = () => changeSpeed(1);
 part("joystick").onclick = () => hand(state.holder === "person" ? "agent" : "person");
 for (const button of document.querySelectorAll("[data-look]")) button.onclick = () => setLook(button.dataset.look);
 part("epsilon").oninput = () => { part("epsilon-shown").textContent = Number(part("epsilon").value).toFixed(2); };
-part("epsilon").onchange = () => send({ do: "epsilon", value: Number(part("epsilon").value) });
+part("epsilon").onchange = () => {
+  send({ do: "epsilon", value: Number(part("epsilon").value) });
+  backToPlay();
+};
 part("settings").onsubmit = (event) => {
   event.preventDefault();
   restart();
