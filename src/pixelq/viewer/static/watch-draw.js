@@ -2,7 +2,7 @@
 
 const SIDE = 84;
 const SECONDS = 20; // of the value over time
-const HEAT = { gradient: { colour: [70, 220, 255], power: 0.5 }, occlusion: { colour: [255, 120, 40], power: 0.8 } };
+const HEAT = { gradient: [70, 220, 255], occlusion: [255, 120, 40] };
 const context = new Map();
 
 // As many decimals as it takes to tell the ends of a span apart
@@ -55,13 +55,12 @@ export function drawPlanes(canvases, planes) {
   });
 }
 
-// A map [84 x 84] as a glow over the screen, null for none; a power below 1 makes faint parts visible
+// A map [84 x 84] as a glow over the screen, null for none; the power makes faint parts visible
 export function drawLook(canvas, map, kind) {
   const { to, image } = surface(canvas, SIDE, SIDE);
   image.data.fill(0);
   if (map) {
-    const { colour, power } = HEAT[kind];
-    for (let at = 0; at < map.length; at += 1) image.data.set([...colour, 220 * (map[at] / 255) ** power], 4 * at);
+    map.forEach((value, at) => image.data.set([...HEAT[kind], 220 * (value / 255) ** 0.75], 4 * at));
   }
   to.putImageData(image, 0, 0);
 }

@@ -24,10 +24,11 @@ let lastTick = 0;
 let heldUntil = 0; // a finished game stays for a while
 let look = "off";
 let looking = false; // a map is on its way
-let lookAt = null; // number and kind of the map that is shown
+let lookAt = null; // what came last, unless the kind has changed since
 let history = [];
 const keys = new Set(); // down now
 const tapped = new Set(); // went down since the last step, and may be up again
+const lookButtons = document.querySelectorAll("[data-look]");
 const planes = makePlanes(part("planes"));
 const bars = new Bars(part("bars"), part("axis"));
 const trace = {
@@ -46,7 +47,7 @@ socket.onclose = ({ code, reason }) => {
     trace.closed = { code, reason };
     playing = false;
     banner(`${reason || "The connection to pixelq is closed"}. Reload the page to go on.`);
-    for (const control of document.querySelectorAll(".controls button, .controls input, .pad button")) control.disabled = true;
+    for (const control of document.querySelectorAll("button, input")) control.disabled = true;
   });
 };
 const send = (request) => socket.readyState === WebSocket.OPEN && socket.send(JSON.stringify(request));
@@ -71,7 +72,7 @@ function takeState(said) {
       part("values-title").textContent = "Actions by chance alone";
       part("side-agent").firstElementChild.textContent = "Chance";
     }
-    for (const button of document.querySelectorAll("[data-look]")) button.disabled = !said.sees;
+    for (const button of lookButtons) button.disabled = !said.sees;
     part("epsilon").disabled = !said.sees;
     part("seed").value = said.seed;
     part("sticky").value = said.sticky;
@@ -99,10 +100,8 @@ function takeMoment(moment, bytes) {
 function takeLook(facts, bytes) {
   looking = false;
   if (facts.kind === look) {
-    if (facts.found) {
-      drawLook(part("overlay"), bytes, look);
-      lookAt = trace.lookAt = { number: facts.number, kind: facts.kind, peak: bytes.reduce((one, other) => Math.max(one, other), 0) };
-    } else lookAt = { number: facts.number, kind: facts.kind };
+    if (facts.found) drawLook(part("overlay"), bytes, look);
+    lookAt = trace.lookAt = facts;
   }
   askLook();
 }
@@ -196,7 +195,7 @@ function setLook(kind) {
   look = kind;
   lookAt = trace.lookAt = null;
   drawLook(part("overlay"), null);
-  for (const button of document.querySelectorAll("[data-look]")) button.ariaPressed = String(button.dataset.look === kind);
+  for (const button of lookButtons) button.ariaPressed = String(button.dataset.look === kind);
   askLook();
 }
 
@@ -222,7 +221,8 @@ function showScores(moment) {
     const set = (name, text) => { part(`side-${side}`).querySelector(`[data-part="${name}"]`).textContent = text; };
     set("points", score.points);
     set("rate", score.steps ? `in ${clock}, ${(score.points * 60 / seconds).toFixed(1)} a minute` : "not played yet");
-    set("games", score.games ? `alone: best ${score.best}, last ${score.last}, ${score.games} game${score.games === 1 ? "" : "s"}` : "no whole game alone yet");
+    const games = `${score.games} game${score.games === 1 ? "" : "s"}`;
+    set("games", score.games ? `alone: best ${score.best}, last ${score.last}, ${games}` : "no whole game alone yet");
   }
 }
 
@@ -287,7 +287,7 @@ part("step").onclick = step;
 part("slower").onclick = () => changeSpeed(-1);
 part("faster").onclick = () => changeSpeed(1);
 part("joystick").onclick = () => hand(state.holder === "person" ? "agent" : "person");
-for (const button of document.querySelectorAll("[data-look]")) button.onclick = () => setLook(button.dataset.look);
+for (const button of lookButtons) button.onclick = () => setLook(button.dataset.look);
 part("epsilon").oninput = () => { part("epsilon-shown").textContent = Number(part("epsilon").value).toFixed(2); };
 part("epsilon").onchange = () => {
   send({ do: "epsilon", value: Number(part("epsilon").value) });
@@ -316,8 +316,9 @@ document.addEventListener("keydown", (event) => {
   else if (key === "s" && state.sees) setLook(LOOKS[(LOOKS.indexOf(look) + 1) % LOOKS.length]);
 });
 document.addEventListener("keyup", (event) => {
-  if (state?.holder === "person" && event.key in KEYS && !(event.target instanceof HTMLInputElement)) event.preventDefault();
   keys.delete(KEYS[event.key]);
+  if (event.target instanceof HTMLInputElement) return;
+  if (state?.holder === "person" && event.key in KEYS) event.preventDefault();
 });
 window.addEventListener("blur", () => keys.clear());
 for (const button of document.querySelectorAll("[data-key]")) {
