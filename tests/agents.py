@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from pixelq.agent import AgentCard, save_agent
-from pixelq.config import NetworkConfig
+from pixelq.config import DQNConfig, NetworkConfig
 from pixelq.networks import make_network
 from pixelq.run.checkpoint import CheckpointStore
 
@@ -21,7 +21,7 @@ def card(game="catch", *, step=1_000, sticky=0.0, fire_after_life_loss=False):
         sticky=sticky,
         fire_after_life_loss=fire_after_life_loss,
         network=NETWORK,
-        algo="dqn",
+        algo=DQNConfig(),
         preset="nature-dqn",
         step=step,
         seed=1,

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pixelq.actor import epsilon_at
+from pixelq.algos import ALGOS
 from pixelq.bench import learner, roofline, train
 from pixelq.bench.child import in_own_process, peak_resident_bytes
 from pixelq.bench.env import EnvMeasurement, measure_env
@@ -214,13 +215,18 @@ def test_a_run_that_stops_early_is_told_in_one_line(monkeypatch):
 @pytest.mark.parametrize("envs", [1, 8, 4096])
 def test_every_recipe_learns_at_once_with_its_last_epsilon(name, envs):
     base = preset(name)
-    algo = dataclasses.replace(base.algo, n_step=3)
+    rollouts = ALGOS[type(base.algo)].memory == "rollout"
+    algo = base.algo if rollouts else dataclasses.replace(base.algo, n_step=3)
     config = resolve(dataclasses.replace(base, envs=envs, algo=algo, device="cpu"))
     workload = workload_of(config)
     quick = workload.at_once(config)
     validate(quick)
     for step in (0, 10_000):
         assert epsilon_at(quick.exploration, step) == epsilon_at(config.exploration, config.total_steps)
+    if rollouts:
+        assert (quick.algo, quick.replay) == (config.algo, config.replay)
+        assert workload.warm_up_steps(quick) == workload.cycle_steps(quick) == envs * algo.rollout_steps
+        return
     assert quick.replay.learn_start <= 500
     assert quick.replay.train_period == config.replay.train_period
     assert quick.replay.batch_size == config.replay.batch_size
