@@ -97,6 +97,15 @@ def clip(config, gradients):
     return gradients
 
 
+def relative_error(start, got, wanted):
+    """Of tensors by name that moved, as a share of the whole way from the start: a step not made counts as 1."""
+
+    def way(begin, end):
+        return sum(float((end[name].double() - begin[name].double()).square().sum()) for name in begin)
+
+    return (way(wanted, got) / way(start, wanted)) ** 0.5
+
+
 def screens(rng, count):
     """Observations somewhat like a game's: black, with a few bright rectangles; [count, 4, 84, 84] uint8."""
     obs = np.zeros((count, 4, 84, 84), np.uint8)

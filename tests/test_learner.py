@@ -65,17 +65,6 @@ def assert_equal(one, other):
         assert torch.equal(one[name], other[name]), name
 
 
-def way(start, end):
-    return {name: end[name].double() - start[name].double() for name in start}
-
-
-def relative_error(start, got, wanted):
-    """Of the whole way from the start, so that a step not made counts as 1."""
-    size = sum(float(move.square().sum()) for move in way(start, wanted).values())
-    off = sum(float(move.square().sum()) for move in way(wanted, got).values())
-    return (off / size) ** 0.5
-
-
 class Reference:
     """The update by its formulas, in float64: no module, no learner, no optimiser of torch's."""
 
@@ -151,7 +140,7 @@ def test_updates_are_those_of_the_formulas(name):
         metrics = learner.fetch_metrics()
         assert metrics.loss == pytest.approx(loss, rel=1e-4, abs=1e-6)
         assert metrics.q_mean == pytest.approx(q_mean, rel=1e-4, abs=1e-6)
-        assert relative_error(start, learner.weights(), reference.online) < 1e-4, count
+        assert oracles.relative_error(start, learner.weights(), reference.online) < 1e-4, count
     for tensor, moved in zip(start.values(), learner.weights().values(), strict=True):
         assert not torch.equal(tensor, moved)
     assert_equal(state_of(learner.online), learner.weights())
@@ -170,7 +159,7 @@ def test_bfloat16_moves_the_masters_much_as_float32_does(name):
     assert theirs.loss == pytest.approx(ours.loss, rel=0.02)
     assert theirs.q_mean == pytest.approx(ours.q_mean, abs=0.005)
     # a gradient in bfloat16 is right to about 1%; Adam, whose first steps are signs, turns some of the smallest round
-    assert relative_error(start, lowered.weights(), full.weights()) < 0.2
+    assert oracles.relative_error(start, lowered.weights(), full.weights()) < 0.2
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
