@@ -279,6 +279,16 @@ def test_the_watch_keeps_the_first_bad_update_and_the_one_before():
     assert text == (f"its batch: loss inf, {rest.format(3)}; the update before: loss 1.5, {rest.format(2)}")
 
 
+@pytest.mark.parametrize("good", [0, 1, 2])
+def test_an_update_without_any_number_is_an_update(good):
+    # so it is where a rollout is played with weights that are NaN: the returns are too
+    watch = DivergenceWatch(torch.device("cpu"))
+    for value in [2.0] * good + [torch.nan] * 3:
+        watch.note(torch.tensor(value), {"returns": torch.tensor([value])}, [torch.tensor([value])])
+    before = "; the update before: loss 2, gradient norm 2, returns 2 to 2" if good else ""
+    assert watch.describe() == (2, "its batch: loss nan, gradient norm nan, returns nan to nan" + before)
+
+
 @pytest.mark.parametrize(
     ("value", "finite"), [(1.0, True), (3e38, True), (torch.inf, False), (-torch.inf, False), (torch.nan, False)]
 )

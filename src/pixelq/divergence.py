@@ -1,6 +1,5 @@
 """Notices that learning has run away, without ever waiting for the device, and keeps the figures that explain it."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -22,6 +21,7 @@ class DivergenceWatch:
         self._names: tuple[str, ...] = ()  # of the ranges
         self._figures = torch.empty(2, 0, device=device)  # of the update before, and of the last one
         self._found = torch.zeros((), dtype=torch.bool, device=device)
+        self._noted = torch.zeros((), dtype=torch.int64, device=device)  # updates up to the one that was found
         self._since = torch.zeros((), dtype=torch.int64, device=device)  # updates after the one that was found
 
     @torch.no_grad()
@@ -39,6 +39,7 @@ class DivergenceWatch:
         norm = torch.stack(torch._foreach_norm(list(gradients))).norm()
         figures = torch.stack([loss, norm, *(edge for tensor in ranges.values() for edge in tensor.aminmax())])
         self._figures.copy_(torch.where(self._found, self._figures, torch.stack([self._figures[1], figures])))
+        self._noted.add_(~self._found)
         self._since.add_(self._found)
         self._found.logical_or_(~torch.isfinite(loss))
 
@@ -49,15 +50,14 @@ class DivergenceWatch:
 
     def describe(self) -> tuple[int, str]:
         """How many updates ago it was, 0 being the last one, and that update's figures in words."""
+        noted, since = int(self._noted), int(self._since)  # the figures do not tell: all of them may be NaN
+        if not noted:
+            return since, "before any update"
         before, last = (_words(row, self._names) for row in self._figures.tolist())
-        text = f"its batch: {last}" if last else "before any update"
-        return int(self._since), text + (f"; the update before: {before}" if before else "")
+        return since, f"its batch: {last}" + (f"; the update before: {before}" if noted > 1 else "")
 
 
 def _words(figures: list[float], names: Sequence[str]) -> str:
-    """Nothing for figures that were never noted."""
-    if all(map(math.isnan, figures)):
-        return ""
     loss, norm, *edges = figures
     ranges = (f"{name} {low:.4g} to {high:.4g}" for name, low, high in zip(names, edges[::2], edges[1::2], strict=True))
     return ", ".join((f"loss {loss:.4g}", f"gradient norm {norm:.4g}", *ranges))
