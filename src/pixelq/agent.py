@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from pixelq.actor import greedy_actions
-from pixelq.algos import ALGOS
+from pixelq.algos import algo_of
 from pixelq.config import AlgoConfig, NetworkConfig, TrainConfig, from_json, to_json, validate_agent
 from pixelq.device import resolve_device
 from pixelq.errors import CheckpointError, ConfigError, PixelqError
@@ -253,7 +253,7 @@ def _parse(data: bytes, path: Path) -> tuple[dict[str, Tensor], AgentCard]:
 def _build(tensors: dict[str, Tensor], card: AgentCard, path: Path) -> QNetwork:
     """The network of a card with a file's tensors in it."""
     with torch.device("meta"):  # shapes only, so that a wrong card costs no memory
-        make_network = ALGOS[type(card.algo)].make_network
+        make_network = algo_of(card.algo).make_network
         network = make_network(card.network, card.algo, len(card.action_meanings), None)
     wanted = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
     for name in sorted(wanted.keys() | tensors.keys()):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pixelq.algos import ALGOS
+from pixelq.algos import algo_of
 from pixelq.config import TrainConfig
 from pixelq.divergence import DivergenceWatch, all_finite
 from pixelq.networks import QNetwork
@@ -57,7 +57,7 @@ class Learner:
     ) -> None:
         self._config = config
         self._generator = generator
-        self._algo = ALGOS[type(config.algo)]
+        self._algo = algo_of(config.algo)
         network = self._algo.make_network(config.network, config.algo, num_actions, generator)
         self.online: QNetwork = network.to(device)
         self._names = [name for name, _ in self.online.named_parameters()]

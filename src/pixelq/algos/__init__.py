@@ -1,4 +1,4 @@
-"""Algorithms: each a config class, a network to make and a loss; `ALGOS` finds them by the config's class."""
+"""Algorithms: each a config class, a network to make and a loss; `ALGOS` holds them by the config's class."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -15,10 +15,11 @@ from pixelq.config import (
     PQNConfig,
     QRConfig,
 )
+from pixelq.errors import ConfigError
 from pixelq.networks import QNetwork, make_network
 from pixelq.types import LossOutput
 
-__all__ = ["ALGOS", "Algo"]
+__all__ = ["ALGOS", "Algo", "algo_of"]
 
 
 class Algo(NamedTuple):
@@ -43,3 +44,14 @@ ALGOS: dict[type, Algo] = {
     IQNConfig: Algo(iqn.make_network, iqn.loss),
     PQNConfig: Algo(_values, pqn.loss, memory="rollout"),
 }
+
+
+def algo_of(config: object) -> Algo:
+    """The algorithm of a config, by its class.
+
+    Raises:
+        ConfigError: the class is not in `ALGOS`.
+    """
+    if type(config) not in ALGOS:
+        raise ConfigError(f"{type(config).__name__} is not in pixelq.algos.ALGOS: add its network and its loss there")
+    return ALGOS[type(config)]

@@ -4,8 +4,9 @@ import contextlib
 import functools
 import io
 import re
-from collections.abc import Sequence
-from typing import TypeVar
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import tyro
 
@@ -42,17 +43,25 @@ def parse(
     read = functools.partial(tyro.cli, kind, prog=command, description=description, config=marks)
     if default is not None:
         read = functools.partial(read, default=default)
+    with warnings.catch_warnings():
+        # a default whose algorithm is somebody's own, added to ALGO_KINDS: its fields are the options all the same
+        warnings.filterwarnings("ignore", ".* does not match any type in Union", UserWarning)
+        options: _Options = _checked(read, kind if default is None else default, words, command)
+    return options
+
+
+def _checked(read: Callable[..., Any], kind: Any, words: Sequence[str], command: str) -> Any:
+    """Let tyro read the words, and say in a line why it cannot."""
     if "-h" in words or "--help" in words:
         read(args=["--help"])
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            options: _Options = read(args=list(words))
+            return read(args=list(words))
     except SystemExit as error:
-        line = explain(kind if default is None else default, words, command)
+        line = explain(kind, words, command)
         line = line or f"{_unboxed(said.getvalue())}; see: {command} --help"
         raise PixelqError(line) from error
-    return options
 
 
 def _unboxed(box: str) -> str:

@@ -5,7 +5,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from pixelq.config.algos import AlgoConfig, DQNConfig, IQNConfig, PQNConfig
+from pixelq.config.algos import ALGO_KINDS, AlgoConfig, DQNConfig, IQNConfig, PQNConfig
 from pixelq.config.settings import FRAME_SKIP, NetworkConfig, ReplayConfig, TrainConfig
 from pixelq.errors import ConfigError
 
@@ -172,6 +172,7 @@ def _check_network(config: TrainConfig) -> None:
 
 def _check_algo(config: TrainConfig) -> None:
     algo = config.algo
+    _check_class(algo)
     if isinstance(algo, DQNConfig) and algo.terminal_target is not None and algo.gamma**algo.n_step == 0:
         raise ConfigError("--algo.gamma is 0 with an --algo.terminal-target: every step would count as terminal")
     if isinstance(algo, IQNConfig) and algo.munchausen and algo.double:
@@ -181,6 +182,16 @@ def _check_algo(config: TrainConfig) -> None:
     v_min, v_max = getattr(algo, "v_min", None), getattr(algo, "v_max", None)
     if v_min is not None and v_max is not None and v_min >= v_max:
         raise ConfigError(f"--algo.v-min is {v_min}: must be below --algo.v-max ({v_max})")
+
+
+def _check_class(algo: object) -> None:
+    """A class of somebody's own must have a name in files, and what the replay memory asks of it."""
+    name = type(algo).__name__
+    if type(algo) not in ALGO_KINDS.values():
+        raise ConfigError(f"{name} is not in pixelq.config.ALGO_KINDS: add it there under a name")
+    missing = [field for field in ("gamma", "n_step") if not hasattr(algo, field)]
+    if missing and not isinstance(algo, PQNConfig):
+        raise ConfigError(f"{name} has no {missing[0]}: an algorithm that learns from a replay memory needs it")
 
 
 def _check_rollouts(config: TrainConfig, algo: PQNConfig) -> None:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from pixelq.actor import Actor
-from pixelq.algos import ALGOS
+from pixelq.algos import algo_of
 from pixelq.config import PQNConfig, TrainConfig, validate
 from pixelq.device import resolve_device
 from pixelq.envs import VectorEnvs, make_envs
@@ -72,7 +72,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     if precision == "auto":
         precision = "bfloat16" if has_fast_bfloat16(device) else "float32"
     replay = config.replay
-    if ALGOS[type(config.algo)].memory == "replay":
+    if algo_of(config.algo).memory == "replay":
         replay = dataclasses.replace(replay, store=choose_store(replay.store, replay.capacity, device))
     sticky = game.sticky if config.env.sticky is None else config.env.sticky
     return dataclasses.replace(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pixelq.agent import load_agent
-from pixelq.algos import ALGOS
+from pixelq.algos import algo_of
 from pixelq.config import TrainConfig, from_json, to_json
 from pixelq.envs.episodes import EpisodeTracker
 from pixelq.errors import PixelqError
@@ -193,7 +193,7 @@ def _go_on(run: RunDir, parts: Parts, saver: Saver, show: Progress) -> RunResult
             f"{config.preset} on {config.game}: {config.envs} games, {config.device}, {config.precision}, "
             f"{config.threads} threads, seed {config.seed}; run directory {run.path}"
         )
-        kind = ALGOS[type(config.algo)].memory
+        kind = algo_of(config.algo).memory
         size = f"replay memory of {config.replay.capacity:,} transitions: " if kind == "replay" else ""
         show.note(size + parts.memory.describe())
         LOOPS[kind](parts, session)

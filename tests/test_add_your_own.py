@@ -1,0 +1,210 @@
+"""An algorithm of one's own, without touching the package, as docs/algorithms/add-your-own.md tells it."""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import pixelq
+from pixelq.algos import ALGOS, Algo
+from pixelq.cli.main import main
+from pixelq.config import ALGO_KINDS, DQNConfig, TrainConfig, from_json, to_json
+from pixelq.errors import ConfigError, PixelqError
+from pixelq.evaluation.evaluate import evaluate
+from pixelq.evaluation.protocols import PROTOCOLS
+from pixelq.losses import td
+from pixelq.losses.checks import check_tensors
+from pixelq.networks import DuelingHead, make_network
+from pixelq.presets import PRESETS, Preset
+from pixelq.training.parts import resolve
+from pixelq.training.run import resume
+from pixelq.types import Batch, LossOutput
+from runs import Watch, assert_same_run, go, metrics, stop_at, tensors, tiny
+
+# the algorithm: settings, loss, network
+
+
+@dataclass(frozen=True)
+class MellowConfig:
+    """Q-learning with mellowmax in place of the maximum (Asadi & Littman 2017)."""
+
+    gamma: float = 0.99
+    """Discount a step."""
+    n_step: int = 1
+    """Rewards summed before bootstrapping."""
+    omega: float = 5.0
+    """ω: towards 0 the mean, towards infinity the maximum."""
+
+
+def mellow_q_learning(q_tm1, a_tm1, r_t, discount_t, q_t, omega):
+    """Errors [B] of `r + discount · log(mean_a exp(ω q_t)) / ω − q_tm1[a_tm1]`."""
+    check_tensors(
+        q_tm1=(q_tm1, "B A"),
+        a_tm1=(a_tm1, "int64 B"),
+        r_t=(r_t, "B"),
+        discount_t=(discount_t, "B"),
+        q_t=(q_t, "B A"),
+    )
+    v_t = (torch.logsumexp(omega * q_t, dim=1) - math.log(q_t.shape[1])) / omega
+    return (r_t + discount_t * v_t).detach() - q_tm1.gather(1, a_tm1[:, None]).squeeze(1)
+
+
+def loss(config, online, target, batch, generator):
+    with torch.no_grad():
+        target.redraw_noise(generator)
+        q_t = target.q_values(batch.obs_t)
+    online.redraw_noise(generator)
+    q_tm1 = online.q_values(batch.obs_tm1)
+    error = mellow_q_learning(q_tm1, batch.a_tm1, batch.r_t, batch.discount_t, q_t, config.omega)
+    return LossOutput(td.huber(error), q_tm1.detach(), error.detach())
+
+
+def make_dueling_network(network, config, num_actions, generator):
+    return make_network(dataclasses.replace(network, dueling=True), num_actions, generator)
+
+
+MELLOW = Algo(make_dueling_network, loss)
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """The algorithm is known while a test runs."""
+    monkeypatch.setitem(ALGO_KINDS, "mellow", MellowConfig)
+    monkeypatch.setitem(ALGOS, MellowConfig, MELLOW)
+
+
+def mellow(**fields):
+    return tiny("nature-dqn", preset="mellow", algo=MellowConfig(n_step=2), **{"total_steps": 400, **fields})
+
+
+# its oracle
+
+
+def test_the_error_by_hand():
+    q_t = torch.tensor([[0.0, math.log(3)], [0.0, math.log(3)], [7.0, 9.0]])
+    q_tm1 = torch.tensor([[0.1, 5.0], [5.0, 0.2], [0.25, 5.0]], requires_grad=True)
+    step = (torch.tensor([0, 1, 0]), torch.tensor([0.5, 0.0, -1.0]), torch.tensor([0.9, 0.5, 0.0]))
+    # ω 1: log((1 + 3) / 2) = log 2;  ω 2: log((1 + 9) / 2) / 2 = log 5 / 2;  the last row terminated
+    one = mellow_q_learning(q_tm1, *step, q_t, 1.0)
+    two = mellow_q_learning(q_tm1, *step, q_t, 2.0)
+    torch.testing.assert_close(one, torch.tensor([0.5 + 0.9 * math.log(2) - 0.1, 0.5 * math.log(2) - 0.2, -1.25]))
+    torch.testing.assert_close(two[1], torch.tensor(0.25 * math.log(5) - 0.2))
+    one.sum().backward()
+    assert q_tm1.grad.tolist() == [[-1, 0], [0, -1], [-1, 0]]
+
+
+def test_the_loss_asks_the_right_network_about_the_right_observation():
+    def network(before, after):
+        values = {0: torch.tensor([before]), 1: torch.tensor([after])}
+        return SimpleNamespace(q_values=lambda obs: values[int(obs[0, 0, 0, 0])], redraw_noise=lambda generator: None)
+
+    online, target = network([1.0, 3.0], [50.0, 60.0]), network([70.0, 80.0], [2.0, 2.0])
+    obs = torch.zeros(1, 4, 84, 84, dtype=torch.uint8)
+    batch = Batch(obs, torch.tensor([1]), torch.tensor([0.5]), torch.tensor([0.9]), obs + 1)
+    output = loss(MellowConfig(omega=3.0), online, target, batch, torch.Generator())
+    # mellowmax of equal values is their value: 0.5 + 0.9 · 2 − 3 = −0.7, half its square 0.245
+    torch.testing.assert_close(output.error, torch.tensor([-0.7]))
+    torch.testing.assert_close(output.loss, torch.tensor([0.245]))
+    assert output.q_tm1.tolist() == [[1.0, 3.0]]
+
+
+# a run of it
+
+
+def test_it_trains_saves_resumes_and_evaluates(tmp_path, registered):
+    config = mellow(replay={"batch_size": 8, "train_period": 8})
+    go(config, tmp_path / "whole")
+    first, _ = go(config, tmp_path / "parts", stop_at(200))
+    assert (first.step, first.interrupted) == (200, True)
+    assert resume(tmp_path / "parts", progress=Watch(config)).step == 400
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    assert metrics(tmp_path / "whole")[-1]["loss/td"] > 0
+    assert json.loads((tmp_path / "whole/config.json").read_text())["algo"] == {
+        **{"kind": "mellow", "gamma": 0.99, "n_step": 2, "omega": 5.0},
+    }
+
+    agent = pixelq.load_agent(tmp_path / "whole")
+    assert agent.card.algo == config.algo
+    assert isinstance(agent.network.head, DuelingHead)
+    assert agent.network.state_dict().keys() == tensors(tmp_path / "whole", "agent").keys()
+    assert -10 <= evaluate(agent, PROTOCOLS["nature"], episodes=2, num_envs=2).mean <= 10
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"network": {"noisy": True}, "replay": {"sampling": "prioritised"}},
+        {"network": {"torso": "impala", "spectral_norm": True, "max_pool": 6}},
+    ],
+)
+def test_it_combines_with_the_other_parts(tmp_path, registered, parts):
+    config = mellow(total_steps=80, replay=parts.get("replay"))
+    network = dataclasses.replace(config.network, **parts["network"])
+    config = dataclasses.replace(config, network=network, log_every_steps=80)
+    go(config, tmp_path / "run")
+    assert metrics(tmp_path / "run")[-1]["loss/td"] > 0
+
+
+def test_the_command_line_takes_its_settings_for_options(tmp_path, registered, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(PRESETS, "mellow", Preset("a mellow maximum", "Asadi & Littman 2017", mellow()))
+    assert main(["presets"]) == 0
+    assert "a mellow maximum" in capsys.readouterr().out
+    assert main(["train", "mellow", "--algo.omega", "2.5", "--total-steps", "80", "--run", "run"]) == 0
+    assert from_json(TrainConfig, json.loads((tmp_path / "run/config.json").read_text())).algo.omega == 2.5
+    capsys.readouterr()
+    assert main(["train", "mellow", "--algo.double"]) == 2
+    assert capsys.readouterr().err.startswith("pixelq: --algo.double does not go with mellow: it is a setting of dqn")
+    assert main(["train", "mellow", "--help"]) == 0
+    assert "towards infinity the maximum" in " ".join(capsys.readouterr().out.split())
+
+
+# what is said when something is missing
+
+
+def test_a_class_without_a_name_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"^MellowConfig is not in pixelq.config.ALGO_KINDS: add it there under a nam"
+    ):
+        resolve(mellow())
+
+
+def test_a_class_without_a_loss_is_refused(monkeypatch):
+    monkeypatch.setitem(ALGO_KINDS, "mellow", MellowConfig)
+    with pytest.raises(ConfigError, match=r"^MellowConfig is not in pixelq.algos.ALGOS: add its network and its loss"):
+        resolve(mellow())
+
+
+def test_settings_that_the_replay_memory_needs_are_asked_for(monkeypatch):
+    @dataclass(frozen=True)
+    class Short:
+        gamma: float = 0.99
+
+    monkeypatch.setitem(ALGO_KINDS, "short", Short)
+    with pytest.raises(ConfigError, match=r"^Short has no n_step: an algorithm that learns from a replay memory needs"):
+        resolve(dataclasses.replace(mellow(), algo=Short()))
+
+
+def test_who_does_not_know_the_algorithm_says_so(tmp_path, monkeypatch):
+    with monkeypatch.context() as known:
+        known.setitem(ALGO_KINDS, "mellow", MellowConfig)
+        known.setitem(ALGOS, MellowConfig, MELLOW)
+        go(mellow(total_steps=80), tmp_path / "run")
+        values = to_json(mellow())
+    says = r'"algo.kind" is \'mellow\': must be \'dqn\' or'
+    with pytest.raises(ConfigError, match=says):
+        from_json(TrainConfig, values)
+    with pytest.raises(PixelqError, match=says):
+        resume(tmp_path / "run")
+    with pytest.raises(PixelqError, match=says):
+        pixelq.load_agent(tmp_path / "run")
+
+
+def test_the_package_knows_nothing_of_it_afterwards():
+    assert "mellow" not in ALGO_KINDS
+    assert MellowConfig not in ALGOS
+    assert ALGO_KINDS["dqn"] is DQNConfig
