@@ -1,9 +1,16 @@
 """An algorithm of one's own, without touching the package, as docs/algorithms/add-your-own.md tells it."""
 
+import ast
 import dataclasses
 import json
 import math
+import os
+import re
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +19,7 @@ import torch
 import pixelq
 from pixelq.algos import ALGOS, Algo
 from pixelq.cli.main import main
-from pixelq.config import ALGO_KINDS, DQNConfig, TrainConfig, from_json, to_json
+from pixelq.config import ALGO_KINDS, DQNConfig, PQNConfig, TrainConfig, from_json, to_json
 from pixelq.errors import ConfigError, PixelqError
 from pixelq.evaluation.evaluate import evaluate
 from pixelq.evaluation.protocols import PROTOCOLS
@@ -163,6 +170,28 @@ def test_the_command_line_takes_its_settings_for_options(tmp_path, registered, m
     assert "towards infinity the maximum" in " ".join(capsys.readouterr().out.split())
 
 
+def test_one_without_replay_derives_its_settings_from_pqns(tmp_path, monkeypatch):
+    @dataclass(frozen=True)
+    class Scaled(PQNConfig):
+        scale: float = 0.5
+
+    def scaled_loss(config, online, target, batch, generator):
+        assert target is online
+        online.redraw_noise(generator)
+        q_tm1 = online.q_values(batch.obs_tm1)
+        error = batch.return_t - q_tm1.gather(1, batch.a_tm1[:, None]).squeeze(1)
+        return LossOutput(config.scale * td.squared(error), q_tm1.detach(), error.detach())
+
+    monkeypatch.setitem(ALGO_KINDS, "scaled", Scaled)
+    monkeypatch.setitem(ALGOS, Scaled, Algo(make_dueling_network, scaled_loss, memory="rollout"))
+    config = tiny("pqn", preset="scaled", total_steps=240, algo=Scaled(rollout_steps=5, minibatches=2))
+    go(config, tmp_path / "whole")
+    go(config, tmp_path / "parts", stop_at(200))
+    resume(tmp_path / "parts", progress=Watch(config))
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    assert pixelq.load_agent(tmp_path / "whole").card.algo == config.algo
+
+
 # what is said when something is missing
 
 
@@ -208,3 +237,132 @@ def test_the_package_knows_nothing_of_it_afterwards():
     assert "mellow" not in ALGO_KINDS
     assert MellowConfig not in ALGOS
     assert ALGO_KINDS["dqn"] is DQNConfig
+
+
+# the page
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs/algorithms/add-your-own.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def named(name):
+    (code,) = (block for block in blocks("python") if block.startswith(f"# {name}\n"))
+    return code
+
+
+@pytest.fixture
+def put_back():
+    """Whatever a script adds to the tables is gone afterwards."""
+    tables = (ALGO_KINDS, ALGOS, PRESETS)
+    before = [dict(table) for table in tables]
+    yield
+    for table, entries in zip(tables, before, strict=True):
+        table.clear()
+        table.update(entries)
+
+
+def test_the_script_of_the_page_runs(tmp_path, monkeypatch, capsys, put_back):
+    monkeypatch.chdir(tmp_path)
+    script = {"__name__": "__main__"}
+    exec(compile(named("mine.py"), "mine.py", "exec"), script)
+    assert -10 <= float(capsys.readouterr().out.splitlines()[-1]) <= 10
+    assert pixelq.load_agent("runs/mine").card.algo == script["ClippedDoubleConfig"](n_step=3)
+
+    def end(*words):
+        monkeypatch.setattr(sys, "argv", ["mine.py", *words])
+        with pytest.raises(SystemExit) as done:
+            exec(compile(named("mine.py, its end"), "mine.py", "exec"), script)
+        assert done.value.code == 0
+        return capsys.readouterr().out
+
+    assert "the lesser of two estimates" in end("presets")
+    assert "is finished, at step 504" in end("resume", "runs/mine")
+    for line in re.findall(r"^python mine.py (train .*) --run", PAGE, re.MULTILINE):
+        words = ["--total-steps", "40", "--log-every-steps", "40", "--run", "runs/other"]
+        assert "step 40 (100.0%)" in end(*line.split(), *words)
+    assert pixelq.load_agent("runs/other").card.algo.n_step == 5
+
+
+def test_the_loss_of_the_script_by_hand(put_back):
+    script = {"__name__": "mine"}
+    exec(compile(named("mine.py"), "mine.py", "exec"), script)
+
+    def network(before, after):
+        values = [torch.tensor([before]), torch.tensor([after])]
+        return SimpleNamespace(q_values=lambda obs: values[int(obs[0, 0, 0, 0])], redraw_noise=lambda generator: None)
+
+    obs = torch.zeros(1, 4, 84, 84, dtype=torch.uint8)
+    batch = Batch(obs, torch.tensor([1]), torch.tensor([0.5]), torch.tensor([0.5]), obs + 1)
+    for target, error in (([9.0, 4.0], 0.5 + 0.5 * 4 - 3), ([0.0, 8.0], 0.5 + 0.5 * 6 - 3)):
+        # the online network chooses action 1, worth 6 to itself
+        output = script["loss"](None, network([1.0, 3.0], [5.0, 6.0]), network([70.0, 80.0], target), batch, None)
+        torch.testing.assert_close(output.error, torch.tensor([error]))
+
+
+def apply(block, root):
+    """What a diff of the page says, done to a file: each hunk's lines before must stand there once."""
+    name, _, rest = block.partition("\n")
+    path = root / name.removeprefix("--- ")
+    text = path.read_text()
+    for hunk in rest.split("@@\n"):
+        lines = hunk.splitlines(keepends=True)
+        before = "".join(line[1:] for line in lines if not line.startswith("+"))
+        after = "".join(line[1:] for line in lines if not line.startswith("-"))
+        assert text.count(before) == 1, f"{name} does not have once:\n{before}"
+        text = text.replace(before, after)
+    path.write_text(text)
+    ast.parse(text)
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A copy of the package with the page's second algorithm in it."""
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "tests").mkdir()
+    for code in blocks("python"):
+        name = code.partition("\n")[0].removeprefix("# ")
+        if "/" in name:
+            assert not (ROOT / name).exists()
+            (tmp_path / name).write_text(code.partition("\n")[2])
+    for block in blocks("diff"):
+        apply(block, tmp_path)
+    return tmp_path
+
+
+def test_the_edits_of_the_page_still_fit_the_package(package):
+    assert len(blocks("diff")) == 5
+    assert "ExpectedSarsaConfig" in (package / "src/pixelq/presets.py").read_text()
+
+
+@pytest.mark.slow
+def test_the_package_of_the_page_trains_resumes_and_evaluates(package):
+    def pixelq(*words):
+        env = os.environ | {"PYTHONPATH": str(package / "src")}
+        command = [sys.executable, "-m", "pixelq", *words]
+        done = subprocess.run(command, check=False, cwd=package, env=env, capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+
+    (line,) = re.findall(r"`pixelq (train expected-sarsa .*?)`", PAGE)
+    small = "--game catch --total-steps 400 --replay.capacity 500 --replay.learn-start 100 --network.hidden 16"
+    small += " --network.channels 4 4 4 --threads 1 --video-every-episodes 1 --video-min-seconds 0"
+    assert pixelq(*line.split(), *small.split(), "--run", "run")[0] == 0
+    algo = json.loads((package / "run/config.json").read_text())["algo"]
+    assert algo == {"kind": "expected_sarsa", "gamma": 0.99, "n_step": 1, "policy_epsilon": 0.05}
+    assert list((package / "run/videos").glob("*.mp4"))
+    assert pixelq("resume", "run") == (0, "run is finished, at step 400\n")
+    assert pixelq("eval", "run", "--episodes", "2")[0] == 0
+    says = "pixelq: --algo.policy-epsilon is 2.0: must be between 0 and 1\n"
+    assert pixelq("train", "expected-sarsa", "--algo.policy-epsilon", "2") == (2, says)
+
+
+@pytest.mark.slow
+def test_the_test_of_the_page_passes(package):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
+    env = os.environ | {"PYTHONPATH": str(package / "src")}
+    done = subprocess.run(command, check=False, cwd=package, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout

@@ -1,4 +1,4 @@
-"""Recipes by name: what each is, its paper, and its numbers. Departures are listed in docs/presets.md."""
+"""Recipes by name: what each is, its paper, and its numbers. Their departures from it are listed in docs/algorithms."""
 
 import dataclasses
 from typing import Any, NamedTuple
