@@ -33,7 +33,9 @@ def commands(text):
     return [shlex.split(line, comments=True)[1:] for line in lines]
 
 
+README = (ROOT / "README.md").read_text()
 COMMANDS = {" ".join(words): words for text in PAGES.values() for words in commands(text)}
+COMMANDS |= {line: line.split() for line in re.findall(r"`pixelq (train [a-z][^`]*)`", README)}
 
 
 def test_every_preset_has_a_page_and_a_row_of_the_index():
