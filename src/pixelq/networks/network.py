@@ -40,6 +40,7 @@ class QNetwork(nn.Module):
         super().__init__()
         self.torso = torso
         self.head = head
+        self._noisy = [module for module in self.modules() if isinstance(module, NoisyLinear)]
 
     @property
     def num_actions(self) -> int:
@@ -88,9 +89,8 @@ class QNetwork(nn.Module):
 
     def redraw_noise(self, generator: torch.Generator) -> None:
         """Draw new noise in all noisy layers, in order; a network without them draws nothing."""
-        for module in self.modules():
-            if isinstance(module, NoisyLinear):
-                module.redraw_noise(generator)
+        for layer in self._noisy:
+            layer.redraw_noise(generator)
 
 
 def make_network(config: NetworkConfig, num_actions: int, generator: torch.Generator | None = None) -> QNetwork:
