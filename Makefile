@@ -5,7 +5,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-fast lint clean
+.PHONY: train test test-fast lint notebook clean
 
 train: $(VENV)/.installed
 	$(BIN)/pixelq train $(PRESET) $(ARGS)
@@ -32,6 +32,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	touch $@ $(VENV)/.installed
+
+# runs the tutorial from top to bottom and saves its outputs in it
+notebook: $(VENV)/.installed-dev
+	$(BIN)/python examples/execute_notebook.py examples/deep_q_breakout.ipynb
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
