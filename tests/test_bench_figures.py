@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -275,3 +278,19 @@ def test_memory_that_nobody_tells_is_a_dash():
     assert tables.megabytes(None) == "–"
     assert tables.megabytes(416_661_504) == "417 MB"
     assert tables.gigaflops(29_503_491_866.0) == "29.5"
+
+
+@pytest.mark.slow
+def test_a_child_ends_with_the_process_that_started_it():
+    script = (
+        "import os, signal, time\n"
+        "from pixelq.bench.child import in_own_process\n"
+        "if __name__ == '__main__':\n"
+        "    in_own_process('sleep', print, 'there', flush=True)\n"  # it can start at all
+        "    in_own_process('sleep', time.sleep, 600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, start_new_session=True) as parent:
+        assert parent.stdout.readline() == b"there\n"
+        time.sleep(2)  # the second child is on its way
+        parent.kill()
+        assert parent.stdout.read() == b""  # comes to its end once every process that holds it has ended

@@ -1,6 +1,8 @@
 """A process of its own for each measurement, so that neither memory nor threads of another are in it."""
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -32,11 +34,23 @@ def in_own_process(what: str, work: Callable[_Args, _Result], *args: _Args.args,
         PixelqError: the process was killed.
     """
     context = multiprocessing.get_context("spawn")  # a fork would share its memory with this process
-    with ProcessPoolExecutor(1, context) as pool:
+    with ProcessPoolExecutor(1, context, initializer=_end_with_parent) as pool:
         try:
             return pool.submit(work, *args, **kwargs).result()
         except BrokenProcessPool as error:
             raise PixelqError(f"{what}: the measuring process was killed, perhaps for its memory") from error
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it has gone, killed say; else it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def peak_resident_bytes() -> int | None:
