@@ -1,6 +1,6 @@
 # `make train` and `make test` need Python >= 3.11 and nothing else.
 PYTHON ?= python3
-PRESET ?= keras-example
+PRESET ?= fast
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin

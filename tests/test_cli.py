@@ -123,7 +123,7 @@ def test_the_help_of_train_lists_every_setting(capsys, words):
     for name in [*options_of(TrainConfig), "--run RUN", "--init AGENT"]:
         assert f" {name}" in text
     assert all(name in text for name in PRESETS)
-    start = 50_000 if words else 33
+    start = 50_000 if words else 10_000
     assert f"(default: {start})" in text
 
 

@@ -385,8 +385,14 @@ def test_a_preset_is_valid_and_knows_its_name(name):
     assert PRESETS[name].source
 
 
-def test_the_default_preset_is_the_seeds_recipe():
+def test_the_default_preset_is_the_one_that_learns_soonest():
     config = preset(DEFAULT_PRESET)
+    assert (config.preset, config.game, config.algo.n_step) == ("fast", "breakout", 3)
+    assert config.replay.sampling == "prioritised"
+
+
+def test_keras_example_is_the_notebooks_recipe():
+    config = preset("keras-example")
     assert (config.game, config.algo.terminal_target, config.replay.capacity) == ("breakout", -1.0, 100_000)
     assert (config.optimiser.learning_rate, config.optimiser.epsilon, config.optimiser.clip) == (
         2.5e-4,

@@ -1,0 +1,171 @@
+"""Solve Catch with every preset: python benchmarks/catch.py [--presets NAME ...] [--seeds 1 2 3] [--json].
+
+A preset is cut down by the settings below: sizes, schedules, periods, learning rates and γ, nothing else, so that loss,
+head, bootstrapping, noise, priorities and kind of optimiser are its own. A run stops as soon as its last games are
+nearly perfect; its agent then plays 200 games of ten balls each, with ε 0.01. Solved is who catches 95% of the balls.
+Prints a table, or with --json only its last line: one JSON document. The exit status is 1 if anything is not solved.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded
+
+from pixelq import load_agent, preset, train
+from pixelq.config import PQNConfig, TrainConfig
+from pixelq.evaluation import PROTOCOLS
+from pixelq.evaluation.evaluate import evaluate
+from pixelq.presets import PRESETS
+from pixelq.training.progress import PlainProgress
+
+BALLS = 10  # a game
+GAMES = 200
+SOLVED_PERCENT = 95.0
+PROTOCOL = PROTOCOLS["noop"]  # of which Catch heeds ε 0.01
+
+# what all presets share; the groups `replay` and `exploration` of those that have a replay memory, and a target network
+ALL: dict[str, Any] = {
+    "game": "catch",
+    "total_steps": 24_000,
+    "envs": 16,
+    "threads": 1,
+    "log_every_steps": 5_000,
+    "checkpoint_every_steps": 1_000_000,
+    "notebook_log": False,
+    "stop_on": "return_per_game",
+    "stop_at": 9.7,
+    "window_episodes": 20,
+    "video_every_episodes": 0,
+    "network": {"channels": (16, 16, 16), "hidden": 128},
+    "algo": {"gamma": 0.9},  # a ball falls for six steps
+    "exploration": {"end": 0.01, "decay_steps": 3_000, "decay_from_step": 0, "random_steps": 500},
+}
+WITH_REPLAY: dict[str, Any] = {
+    "target_period_steps": 200,
+    "replay": {"capacity": 10_000, "learn_start": 500, "train_period": 4},
+}
+
+
+def _falling(learning_rate: float) -> dict[str, float]:
+    """A learning rate that falls to a tenth."""
+    return {"learning_rate": learning_rate, "learning_rate_end": learning_rate / 10}
+
+
+_ATOMS = {"v_min": -2.0, "v_max": 2.0}
+
+# what else each preset needs
+EACH: dict[str, dict[str, Any]] = {
+    "fast": {"optimiser": _falling(2e-3)},
+    "keras-example": {"optimiser": _falling(2e-3)},
+    "nature-dqn": {"optimiser": _falling(3e-3)},
+    "cleanrl-dqn": {"optimiser": _falling(2e-3)},
+    "double-dqn": {"optimiser": _falling(3e-3)},
+    "dueling-dqn": {"optimiser": _falling(3e-3), "network": {"hidden": 64}},
+    "prioritized-dqn": {"optimiser": _falling(3e-3)},
+    "n-step-dqn": {"optimiser": _falling(3e-3)},
+    "noisy-dqn": {"optimiser": _falling(3e-3), "exploration": {"end": 0.0}, "network": {"hidden": 64}},
+    "c51": {"optimiser": _falling(2e-3), "algo": _ATOMS},
+    "qr-dqn": {"optimiser": _falling(2e-3), "algo": {"quantiles": 32}},
+    "iqn": {
+        "optimiser": _falling(2e-3),
+        "algo": {"quantiles": 8, "target_quantiles": 8, "policy_quantiles": 8},
+    },
+    "munchausen-dqn": {"optimiser": _falling(2e-3)},
+    "rainbow": {
+        "optimiser": _falling(2e-3),
+        "exploration": {"end": 0.0},
+        "algo": _ATOMS,
+        "network": {"hidden": 64},
+    },
+    "btr": {
+        "optimiser": _falling(2e-3),
+        "network": {"channels": (4, 8, 8), "width": 1, "hidden": 64},
+        "replay": {"batch_size": 32, "train_period": 8},
+        "exploration": {"decay_steps": 1_500, "off_after_step": 10_000},
+    },
+    "pqn": {
+        "optimiser": {"learning_rate": 3e-3, "learning_rate_end": 0.0},
+        "total_steps": 28_000,
+        "envs": 32,
+        "algo": {"rollout_steps": 16, "minibatches": 8, "epochs": 4},
+        "exploration": {"decay_steps": 10_000},
+    },
+}
+
+
+class Result(NamedTuple):
+    """How a run went."""
+
+    preset: str
+    seed: int
+    steps: int
+    caught_percent: float
+    cpu_seconds: float  # of training
+    seconds: float
+
+    @property
+    def solved(self) -> bool:
+        """Whether it caught what it takes."""
+        return self.caught_percent >= SOLVED_PERCENT
+
+
+def overridden(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
+    """A config with settings changed; a dict changes settings of a group."""
+    new = {
+        name: dataclasses.replace(getattr(config, name), **value) if isinstance(value, dict) else value
+        for name, value in changes.items()
+    }
+    return dataclasses.replace(config, **new)
+
+
+def catch_config(name: str, seed: int) -> TrainConfig:
+    """A preset cut down to Catch."""
+    config = overridden(preset(name), ALL | {"seed": seed})
+    if not isinstance(config.algo, PQNConfig):
+        config = overridden(config, WITH_REPLAY)
+    return overridden(config, EACH[name])
+
+
+def solve(name: str, seed: int) -> Result:
+    """Train a preset on Catch in a folder of its own, and let the agent play."""
+    config = catch_config(name, seed)
+    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as silence:
+        started, cpu = time.monotonic(), time.process_time()
+        with contextlib.redirect_stdout(silence):
+            run = train(config, Path(folder) / "run", progress=PlainProgress(config))
+        seconds, cpu = time.monotonic() - started, time.process_time() - cpu
+        played = evaluate(load_agent(run.run_dir), PROTOCOL, GAMES, seed, threads=1)
+    caught = (played.mean + BALLS) / (2 * BALLS)  # a ball caught is +1, one missed is -1
+    return Result(name, seed, run.step, round(100 * caught, 2), round(cpu, 1), round(seconds, 1))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--presets", nargs="+", default=list(PRESETS), choices=list(PRESETS), metavar="NAME")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], metavar="SEED")
+    parser.add_argument("--json", action="store_true", help="print the JSON line alone")
+    options = parser.parse_args()
+    say = (lambda _: None) if options.json else (lambda line: print(line, flush=True))
+    say("| preset | seed | steps | balls caught | CPU seconds | seconds |")
+    say("| --- | --- | --- | --- | --- | --- |")
+    results = []
+    for name in options.presets:
+        for seed in options.seeds:
+            result = solve(name, seed)
+            results.append(result)
+            caught = f"{result.caught_percent:.1f}%" + ("" if result.solved else " (not solved)")
+            say(f"| {name} | {seed} | {result.steps:,} | {caught} | {result.cpu_seconds} | {result.seconds} |")
+    print(json.dumps({"solved": all(r.solved for r in results), "runs": [r._asdict() for r in results]}))
+    return 0 if all(result.solved for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
