@@ -28,6 +28,7 @@ def execute(notebook: NotebookNode, folder: Path) -> None:
         place.mkdir(parents=True)
     places = ("HOME", "TMPDIR", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "MPLCONFIGDIR", "XDG_CACHE_HOME")
     environment = os.environ | dict.fromkeys(places, str(home)) | {"PYTHONDONTWRITEBYTECODE": "1"}
+    environment.pop("TORCHINDUCTOR_CACHE_DIR", None)  # torch sets it in whoever imports its compiler
     client = NotebookClient(
         notebook,
         timeout=LIMIT_SECONDS,
