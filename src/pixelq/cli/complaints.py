@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import tyro
 
+from pixelq.config import ALGO_KINDS, TrainConfig
 from pixelq.games import did_you_mean
 
 __all__ = ["explain"]
@@ -45,6 +46,8 @@ def explain(kind: Any, words: Sequence[str], command: str) -> str | None:
     named = {option.name: option for option in options if not option.positional}
     unknown = [name for name in map(_name, filter(_is_option, words)) if name not in named]
     if unknown:
+        if foreign := _of_another_algorithm(kind, unknown):
+            return foreign
         text = f"unknown option{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}{_near(unknown[0], list(named))}"
         return f"{text}; see: {command} --help"
     wrong, given = _read(words, named, [option for option in options if option.positional])
@@ -93,6 +96,23 @@ def _is_option(word: str) -> bool:
 
 def _name(word: str) -> str:
     return word.partition("=")[0].replace("_", "-")
+
+
+def _of_another_algorithm(kind: Any, unknown: list[str]) -> str | None:
+    """What to say of a setting that other algorithms have, but not the one of these options; None if there is none."""
+    config = getattr(kind, "config", None)
+    if not isinstance(config, TrainConfig):
+        return None
+    for name in unknown:
+        setting = name.replace("--algo.no-", "--algo.")
+        owners = [
+            algo
+            for algo, settings in ALGO_KINDS.items()
+            if setting in {option.name for option in _options(settings, "algo")}
+        ]
+        if owners:
+            return f"{setting} does not go with {config.preset}: it is a setting of {', '.join(owners)}"
+    return None
 
 
 def _near(unknown: str, names: list[str]) -> str:

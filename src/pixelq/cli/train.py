@@ -1,6 +1,5 @@
 """`pixelq train`: start a run."""
 
-import dataclasses
 import os
 import time
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ import tyro
 
 from pixelq.cli.options import parse
 from pixelq.cli.places import check_new_place
-from pixelq.config import ALGO_KINDS, TrainConfig, option, validate
+from pixelq.config import TrainConfig, validate
 from pixelq.errors import PixelqError
 from pixelq.games import resolve_game
 from pixelq.presets import DEFAULT_PRESET, PRESETS, preset
@@ -43,7 +42,6 @@ def run(words: Sequence[str]) -> int:
         f"Train an agent: pixelq train [PRESET] [options]. Presets: {', '.join(PRESETS)}; see: pixelq presets. "
         f"The defaults below are those of {name}: {PRESETS[name].summary}."
     )
-    _check_algo_options(words, default.config)
     options = parse(_Options, words, command, about, default)
     if options.config.preset != name:
         raise PixelqError(f"--preset is not how to choose one: pixelq train {options.config.preset} …")
@@ -62,17 +60,3 @@ def run(words: Sequence[str]) -> int:
 
     result = train(config, place, None if options.init is None else str(options.init))
     return 130 if result.interrupted else 0
-
-
-def _check_algo_options(words: Sequence[str], config: TrainConfig) -> None:
-    """Say of a setting that other algorithms have, but not this one, whose it is."""
-    own = {field.name for field in dataclasses.fields(config.algo)}
-    for word in words:
-        given = word.partition("=")[0].replace("_", "-").replace("--algo.no-", "--algo.")
-        owners = [
-            kind
-            for kind, settings in ALGO_KINDS.items()
-            if any(option(f"algo.{field.name}") == given for field in dataclasses.fields(settings))
-        ]
-        if owners and given not in {option(f"algo.{name}") for name in own}:
-            raise PixelqError(f"{given} does not go with {config.preset}: it is a setting of {', '.join(owners)}")
