@@ -10,15 +10,18 @@ from typing import Any, NamedTuple
 from pixelq.errors import PixelqError
 from pixelq.run.storage import reason
 
-__all__ = ["Evaluation", "flat", "read_evaluation", "read_object", "same_but_seed"]
+__all__ = ["FREE", "MACHINE", "Evaluation", "flat", "read_evaluation", "read_object", "same_but_seed"]
 
 _LONGEST = 8_000_000  # bytes of a JSON file that are read: an evaluation of 100,000 games is 1 MB
-# nothing that is learned depends on these, rounding aside
-_NOT_LEARNING = {
-    *("seed", "device", "threads", "total_steps", "stop_on", "stop_at", "log_every_steps", "notebook_log"),
-    *("checkpoint_every_steps", "keep_checkpoints", "keep_going", "replay.store"),
-    *("video_every_episodes", "video_min_seconds", "keep_videos"),
+# settings by their path. When to stop, what to save and how, what to show: nothing that is played or learned depends on
+# these
+FREE = {
+    *("total_steps", "stop_on", "stop_at", "checkpoint_every_steps", "keep_checkpoints", "keep_going"),
+    "replay.store",
+    *("notebook_log", "video_every_episodes", "video_min_seconds", "keep_videos"),
 }
+# where it is computed: the same run but for rounding
+MACHINE = {"device", "threads"}
 
 
 class Evaluation(NamedTuple):
@@ -52,7 +55,8 @@ def same_but_seed(config: Mapping[str, Any]) -> str:
     Args:
         config: the value of a run's `config.json`.
     """
-    learning = {name: value for name, value in flat(config).items() if name not in _NOT_LEARNING}
+    others = FREE | MACHINE | {"seed", "log_every_steps"}
+    learning = {name: value for name, value in flat(config).items() if name not in others}
     return json.dumps(learning, sort_keys=True)
 
 

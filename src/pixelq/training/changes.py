@@ -3,18 +3,9 @@
 from pixelq.config import TrainConfig, from_json, to_json
 from pixelq.errors import ConfigError
 from pixelq.run.checkpoint import Checkpoint
-from pixelq.run.reading import flat
+from pixelq.run.reading import FREE, MACHINE, flat
 
 __all__ = ["allowed_changes"]
-
-# when to stop, what to save and how, what to show: nothing that is played or learned depends on these
-_FREE = {
-    *("total_steps", "stop_on", "stop_at", "checkpoint_every_steps", "keep_checkpoints", "keep_going"),
-    "replay.store",
-    *("notebook_log", "video_every_episodes", "video_min_seconds", "keep_videos"),
-}
-# where it is computed: the same run but for rounding
-_MACHINE = {"device", "threads"}
 
 
 def allowed_changes(config: TrainConfig, checkpoint: Checkpoint) -> list[str]:
@@ -33,12 +24,12 @@ def allowed_changes(config: TrainConfig, checkpoint: Checkpoint) -> list[str]:
     now = flat(to_json(config))
     before = flat(to_json(from_json(TrainConfig, checkpoint.state["config"])))
     changed = [path for path in now if now[path] != before.get(path)]
-    refused = [path for path in changed if path not in _FREE | _MACHINE]
+    refused = [path for path in changed if path not in FREE | MACHINE]
     if refused:
         which = ", ".join(f"{path} is {now[path]} but was {before.get(path)}" for path in refused)
         raise ConfigError(f"config.json does not fit {checkpoint.path}: {which}; put it back, or start a new run")
     return [
         f"{path} is {now[path]}, was {before[path]}"
-        + ("; from here on the run is another in its rounding" if path in _MACHINE else "")
+        + ("; from here on the run is another in its rounding" if path in MACHINE else "")
         for path in changed
     ]
