@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pixelq.actor import epsilon_at
-from pixelq.algos import ALGOS
+from pixelq.algos import algo_of
 from pixelq.bench.roofline import count_flops, tensor_bytes
 from pixelq.config import PQNConfig, TrainConfig
 from pixelq.learner import Learner
@@ -52,7 +52,7 @@ class Workload(NamedTuple):
 
 def workload_of(config: TrainConfig) -> Workload:
     """The loop that a config trains with."""
-    return _REPLAY if ALGOS[type(config.algo)].memory == "replay" else _ROLLOUT
+    return _REPLAY if algo_of(config.algo).memory == "replay" else _ROLLOUT
 
 
 def _replay_at_once(config: TrainConfig) -> TrainConfig:
@@ -89,7 +89,7 @@ def _replay_update(config: TrainConfig, num_actions: int, device: torch.device) 
 
 def _update(config: TrainConfig, size: int, num_actions: int, device: torch.device) -> Update:
     learner, batch = _learner_and_batch(config, size, num_actions, device)
-    loss, chance = ALGOS[type(config.algo)].loss, torch.Generator()
+    loss, chance = algo_of(config.algo).loss, torch.Generator()
 
     def forward() -> Tensor:
         learner.online.zero_grad(set_to_none=True)
@@ -108,7 +108,7 @@ def _learner_and_batch(
     learner = Learner(config, num_actions, device, generator)
     transitions = _random_batch(size, num_actions, device, generator)
     batch: Batch | RolloutBatch = transitions
-    if ALGOS[type(config.algo)].memory == "rollout":
+    if algo_of(config.algo).memory == "rollout":
         batch = RolloutBatch(transitions.obs_tm1, transitions.a_tm1, transitions.r_t, transitions.weight)
     learner.update(batch)
     return learner, batch

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pixelq.config.algos import ALGO_KINDS, AlgoConfig, DQNConfig, IQNConfig, PQNConfig
-from pixelq.config.settings import FRAME_SKIP, NetworkConfig, ReplayConfig, TrainConfig
+from pixelq.config.settings import FRAME_SKIP, NetworkConfig, TrainConfig
 from pixelq.errors import ConfigError
 
 __all__ = ["option", "validate", "validate_agent"]
@@ -199,11 +199,11 @@ def _check_rollouts(config: TrainConfig, algo: PQNConfig) -> None:
     steps = algo.rollout_steps * config.envs
     if algo.minibatches > steps:
         raise ConfigError(f"--algo.minibatches is {algo.minibatches}: a rollout has {steps} steps, at most so many")
-    missing = "which learns from fresh rollouts: leave it out"
+    missing, default = "which learns from fresh rollouts: leave it out", TrainConfig()
     for name, value in vars(config.replay).items():
-        if value != getattr(ReplayConfig(), name):
+        if value != getattr(default.replay, name):
             raise ConfigError(f"{option('replay.' + name)} does not go with pqn, {missing}")
-    if config.target_period_steps != TrainConfig().target_period_steps:
+    if config.target_period_steps != default.target_period_steps:
         raise ConfigError("--target-period-steps does not go with pqn, which has no target network: leave it out")
 
 
