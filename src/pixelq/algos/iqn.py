@@ -39,8 +39,15 @@ def loss(config: IQNConfig, online: QNetwork, target: QNetwork, batch: Batch, ge
     with torch.no_grad():
         target.redraw_noise(generator)
         tau_t = _fractions(size, config.target_quantiles, batch, generator)
-        quantiles_t = target(batch.obs_t, tau_t)
-        selector = _selector(config, online, target, batch, generator)
+        features_t = target.features(batch.obs_t)
+        quantiles_t = target.head(features_t, tau_t)
+        # values [B, A]: of the next observation, to choose its action; or of this one, for its log-policy
+        if config.munchausen:
+            selector = target.q_values(batch.obs_tm1)
+        elif config.double:
+            selector = next_values(online, batch, generator)
+        else:
+            selector = target.head.q_values(features_t)
     online.redraw_noise(generator)
     tau_tm1 = _fractions(size, config.quantiles, batch, generator)
     quantiles_tm1 = online(batch.obs_tm1, tau_tm1)
@@ -63,12 +70,3 @@ def loss(config: IQNConfig, online: QNetwork, target: QNetwork, batch: Batch, ge
 def _fractions(size: int, count: int, batch: Batch, generator: torch.Generator) -> Tensor:
     """τ ~ U(0, 1), [B, count]; drawn on the CPU so that they do not depend on the device."""
     return torch.rand(size, count, generator=generator).to(batch.r_t.device, non_blocking=True)
-
-
-def _selector(
-    config: IQNConfig, online: QNetwork, target: QNetwork, batch: Batch, generator: torch.Generator
-) -> Tensor:
-    """Values [B, A]: of the next observation, to choose its action; or of this one, for its log-policy."""
-    if config.munchausen:
-        return target.q_values(batch.obs_tm1)
-    return next_values(online, batch, generator) if config.double else target.q_values(batch.obs_t)

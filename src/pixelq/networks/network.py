@@ -62,12 +62,17 @@ class QNetwork(nn.Module):
         Returns:
             float32, of the head's shape.
         """
-        output: Tensor = self.head(self.torso(self._pixels(obs)), *arguments)
+        output: Tensor = self.head(self.features(obs), *arguments)
         return output
+
+    def features(self, obs: Tensor) -> Tensor:
+        """What the torso makes of observations, [B, 4, 84, 84] uint8 to [B, F], for whoever asks the head twice."""
+        features: Tensor = self.torso(self._pixels(obs))
+        return features
 
     def q_values(self, obs: Tensor) -> Tensor:
         """Expected return of each action, [B, 4, 84, 84] uint8 to [B, A] float32; every network offers it."""
-        return self.head.q_values(self.torso(self._pixels(obs)))
+        return self.head.q_values(self.features(obs))
 
     def q_values_of_pixels(self, pixels: Tensor) -> Tensor:
         """The same of pixels [B, 4, 84, 84] of a floating type in 0…1, through which gradients flow."""
