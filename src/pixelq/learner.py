@@ -73,6 +73,7 @@ class Learner:
         self._lowered = [index for index, p in enumerate(self._working) if p.dtype != torch.float32]
         self._has_target = self._algo.memory == "replay"
         self.target = copy.deepcopy(self.online).requires_grad_(False) if self._has_target else self.online
+        self._buffers, self._target_buffers = _buffers(self.online), _buffers(self.target)
         self._optimiser = make_optimiser(config.optimiser, self._masters)
         self._loss_sum = torch.zeros((), device=device)
         self._q_sum = torch.zeros((), device=device)
@@ -145,8 +146,8 @@ class Learner:
         """Make the target network equal to the online one."""
         if self._has_target:
             torch._foreach_copy_(list(self.target.parameters()), self._working)
-            for name, buffer in _buffers(self.target).items():
-                buffer.copy_(_buffers(self.online)[name])
+            for name, buffer in self._target_buffers.items():
+                buffer.copy_(self._buffers[name])
 
     def fetch_metrics(self) -> LearnerMetrics:
         """Means since the last fetch; waits for the device."""
@@ -171,17 +172,15 @@ class Learner:
     def weights(self) -> dict[str, Tensor]:
         """The online network's float32 weights by name, as an agent file holds them."""
         masters = {name: master.detach() for name, master in zip(self._names, self._masters, strict=True)}
-        return masters | _buffers(self.online)
+        return masters | self._buffers
 
     @torch.no_grad()
     def load_weights(self, weights: dict[str, Tensor]) -> None:
         """Set online and target network to float32 weights of the same shapes."""
-        for name, master in zip(self._names, self._masters, strict=True):
-            if weights[name].shape != master.shape:  # copy_ would broadcast
-                raise ValueError(f"{name} has shape {tuple(weights[name].shape)}: must be {tuple(master.shape)}")
-            master.copy_(weights[name])
-        for name, buffer in _buffers(self.online).items():
-            buffer.copy_(weights[name])
+        for name, tensor in self.weights().items():
+            if weights[name].shape != tensor.shape:  # copy_ would broadcast
+                raise ValueError(f"{name} has shape {tuple(weights[name].shape)}: must be {tuple(tensor.shape)}")
+            tensor.copy_(weights[name])
         self._masters_to_working()
         self.copy_to_target()
 
