@@ -96,7 +96,7 @@ class Actor:
         Returns:
             [N] int64.
         """
-        return self._choose(lambda: self._greedy(obs), epsilon, life_lost)
+        return self._choose(lambda: self.q_values(obs).argmax(axis=1), epsilon, life_lost)
 
     def act_with_values(
         self, obs: NDArray[np.uint8], epsilon: float, life_lost: NDArray[np.bool_]
@@ -114,10 +114,6 @@ class Actor:
         """Values of all actions, [N, 4, 84, 84] uint8 to [N, A] float32."""
         self._network.redraw_noise(self.noise)
         return self._network.q_values(torch.from_numpy(obs).to(self._device)).cpu().numpy()
-
-    def _greedy(self, obs: NDArray[np.uint8]) -> NDArray[np.int64]:
-        self._network.redraw_noise(self.noise)
-        return greedy_actions(self._network, obs, self._device)
 
     def _choose(
         self, greedy: Callable[[], NDArray[np.int64]], epsilon: float, life_lost: NDArray[np.bool_]
