@@ -1,5 +1,6 @@
 """What the tests of pages share: a server as a person starts it, and a real Chromium that looks at it."""
 
+import asyncio
 import os
 import re
 import shutil
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -65,6 +67,12 @@ def page(chromium):
     context.close()
     assert errors == []
     assert hosts - {"127.0.0.1", "", None} == set()
+
+
+def run_async(coroutine):
+    """What asyncio.run gives, whatever runs in the test's thread: there Playwright keeps a loop of its own."""
+    with ThreadPoolExecutor(1) as other:
+        return other.submit(asyncio.run, coroutine).result()
 
 
 @contextmanager

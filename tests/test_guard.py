@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import connect
 
-from browser import served
+from browser import run_async, served
 from pixelq.errors import PixelqError
 from pixelq.viewer.guard import Guard, serve
 from rundirs import make_run
@@ -38,7 +38,7 @@ def ask(guard, *, method="GET", query="", kind="http", body=(b"",), **headers):
     async def send(message):
         said.append(message)
 
-    asyncio.run(guard(scope, receive, send))
+    run_async(guard(scope, receive, send))
     if kind == "websocket":
         return said[0]["type"]
     found = {name.decode(): value.decode() for name, value in said[0]["headers"]}
@@ -91,7 +91,7 @@ def test_two_hosts_are_one_too_many():
     async def send(message):
         said.append(message)
 
-    asyncio.run(guard(scope, None, send))
+    run_async(guard(scope, None, send))
     assert said[0]["status"] == 400
 
 
@@ -163,7 +163,7 @@ def test_websockets_are_counted_and_given_back():
         await asyncio.gather(*tasks)
         await guard(scope, None, send)
 
-    asyncio.run(main())
+    run_async(main())
     assert opened == ["websocket.accept"] * 3 + ["websocket.close"] * 2 + ["websocket.accept"]
 
 

@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -17,7 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatu
 from websockets.sync.client import connect
 
 from agents import write_agent, write_checkpoint
-from browser import served
+from browser import run_async, served
 from pixelq.cli.main import main
 from pixelq.evaluation.players import RandomAgent
 from pixelq.viewer.play import LiveGame
@@ -380,11 +379,10 @@ def test_emulators_are_freed_when_the_pages_close(monkeypatch):
         await asyncio.gather(*pages)
         return open_now
 
-    with ThreadPoolExecutor(1) as other:  # in this thread Playwright may have a loop of its own
-        other.submit(lambda: asyncio.run(visits())).result()  # threads that libraries start once and keep
-        closed.clear()
-        before = settled_threads()
-        assert other.submit(lambda: asyncio.run(visits())).result() == (3, before + 6, 0)
+    run_async(visits())  # threads that libraries start once and keep
+    closed.clear()
+    before = settled_threads()
+    assert run_async(visits()) == (3, before + 6, 0)
     assert (watch.games, settled_threads(), len(closed)) == (0, before, 3)
 
 
