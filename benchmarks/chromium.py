@@ -30,9 +30,9 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def served(runs: Path) -> Iterator[tuple[str, int]]:
-    """The dashboard over a folder of runs: its URL and the server's process id."""
-    command = [sys.executable, "-m", "pixelq", "dashboard", str(runs), "--port", "0"]
+def served(page: str, path: Path) -> Iterator[tuple[str, int]]:
+    """A page, `dashboard` or `watch`, over a folder of runs or an agent: its URL and the server's process id."""
+    command = [sys.executable, "-m", "pixelq", page, str(path), "--port", "0"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None

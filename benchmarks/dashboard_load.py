@@ -84,7 +84,7 @@ def main(runs: int = 50, lines: int = 100_000) -> None:
         print(f"{runs} runs of {lines:,} lines, {size / 1e6:,.0f} MB", flush=True)
         with browser() as chromium:
             begin = time.perf_counter()
-            with served(folder) as (url, server):
+            with served("dashboard", folder) as (url, server):
                 ready = time.perf_counter() - begin
                 cold = load(chromium, url, runs)
                 time.sleep(_SETTLE_SECONDS)
