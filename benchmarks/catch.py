@@ -88,10 +88,12 @@ EACH: dict[str, dict[str, Any]] = {
     "rainbow": {"optimiser": _to_zero(3e-3), "exploration": {"end": 0.0}, "algo": _ATOMS},
     "btr": {
         "optimiser": _falling(3e-3),
+        "total_steps": 40_000,
+        "target_period_steps": 800,
         # its own torso takes minutes
         "network": {"torso": "nature", "width": 1, "spectral_norm": False, "max_pool": 0},
         "replay": {"batch_size": 32},
-        "exploration": {"decay_steps": 1_500, "off_after_step": 10_000},
+        "exploration": {"off_after_step": 20_000},
     },
     "pqn": {
         "optimiser": _to_zero(3e-3),
