@@ -16,6 +16,7 @@ from itertools import pairwise
 import av
 import numpy as np
 import pytest
+import torch
 
 import pixelq
 from pixelq.cli.main import main
@@ -42,7 +43,7 @@ METRICS = [
     "perf/steps_per_second",
 ]
 RESULT = ["protocol", "game", "episodes", "mean", "median", "iqm", "ci95", "human_normalised", "scores"]
-VERBS = ("train", "resume", "eval", "record", "watch", "presets", "games")
+VERBS = ("train", "resume", "eval", "record", "export", "watch", "presets", "games")
 TRAIN = shlex.split(
     "train cleanrl-dqn --game catch --seed 3 --envs 2 --threads 1 --device cpu --total-steps 600 "
     "--log-every-steps 200 --checkpoint-every-steps 300 --video-every-episodes 0 --target-period-steps 100 "
@@ -130,7 +131,7 @@ def test_the_help_of_train_lists_every_setting(capsys, words):
 def test_help_names_what_a_word_stands_for(capsys):
     assert main(["resume", "--help"]) == 0
     assert "RUN" in said(capsys)[0]
-    for verb in ("eval", "record", "watch"):
+    for verb in ("eval", "record", "export", "watch"):
         assert main([verb, "--help"]) == 0
         assert "AGENT" in said(capsys)[0]
 
@@ -342,6 +343,28 @@ def test_a_game_is_recorded(run, tmp_path, capsys):
     assert lines[2].startswith(f"{out}: {pictures} pictures, ")
     assert main(["record", "random", "--out", str(out), "--game", "catch", "--protocol", "dopamine"]) == 0
     assert said(capsys)[0].startswith("protocol dopamine: all actions random")
+
+
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "float16"])
+def test_an_agent_is_exported(run, weights, tmp_path, capsys):
+    out = tmp_path / "deep" / "agent.safetensors"
+    assert main(["export", str(run), "--out", str(out), "--weights", weights]) == 0
+    (line,) = said(capsys)
+    assert line.startswith(f"{out}: catch, cleanrl-dqn, step 600, {weights}, ")
+    source, copy = (pixelq.load_agent(path) for path in (run, out))
+    assert copy.card == source.card
+    dtype = getattr(torch, weights)
+    for name, tensor in source.network.state_dict().items():
+        assert torch.equal(copy.network.state_dict()[name], tensor.to(dtype).float())
+
+
+def test_an_agent_is_exported_onto_itself(run, tmp_path, capsys):
+    out = tmp_path / "agent.safetensors"
+    assert main(["export", str(run), "--out", str(out)]) == 0
+    data = out.read_bytes()
+    assert main(["export", str(out), "--out", str(out)]) == 0
+    assert out.read_bytes() == data
+    assert [path.name for path in tmp_path.iterdir()] == ["agent.safetensors"]
 
 
 def test_games_are_counted_on_a_terminal_only(capsys, monkeypatch):

@@ -84,6 +84,7 @@ def world(tmp_path_factory):
     (world / "notes.txt").write_text("mine")
     (world / "empty").mkdir()
     (world / "folder.mp4").mkdir()
+    (world / "folder.safetensors").mkdir()
     (world / "link").symlink_to("nowhere")
     (world / "loop").symlink_to("loop")
     return world
@@ -410,6 +411,37 @@ CASES = {
         "record random --game catch --out /proc/drive/a.mp4",
         re.compile(r"cannot write /proc/drive/a.mp4: .*"),
         1,
+    ),
+    # agent files
+    "nothing to export": (
+        "export --out a.safetensors",
+        "AGENT is missing: pixelq export AGENT --out FILE.safetensors",
+        2,
+    ),
+    "nobody to export": (
+        "export random --out a.safetensors",
+        "random has no weights: give a run directory or a .safetensors file",
+        2,
+    ),
+    "another kind of agent file": (
+        "export catch.safetensors --out a.pt",
+        "--out a.pt: an agent file's name must end in .safetensors",
+        2,
+    ),
+    "a folder for an agent": (
+        "export catch.safetensors --out folder.safetensors",
+        "--out folder.safetensors is a folder: give the agent a file name",
+        2,
+    ),
+    "an agent in a file": (
+        "export catch.safetensors --out notes.txt/a.safetensors",
+        re.compile(r"--out notes.txt/a.safetensors cannot be made: \S+/notes.txt is not a folder"),
+        2,
+    ),
+    "weights in no known form": (
+        "export catch.safetensors --out a.safetensors --weights half",
+        "--weights is half: must be float32, bfloat16 or float16; see: pixelq export --help",
+        2,
     ),
     "no games to record": (
         "record random --out a.mp4 --episodes 0",

@@ -152,13 +152,16 @@ class Agent:
         return np.asarray(values.float().cpu().numpy())
 
 
-def save_agent(path: Path | str, state_dict: Mapping[str, Tensor], card: AgentCard) -> None:
+def save_agent(
+    path: Path | str, state_dict: Mapping[str, Tensor], card: AgentCard, dtype: torch.dtype = torch.float32
+) -> None:
     """Write an agent file, as a whole or not at all.
 
     Args:
         path: where to, a name that ends in `.safetensors`.
-        state_dict: the network's tensors by name; stored as float32.
+        state_dict: the network's tensors by name.
         card: what the file says of itself.
+        dtype: what the tensors are stored as; `load_agent` makes them float32 again.
 
     Raises:
         PixelqError: the suffix is another one, or the file cannot be written.
@@ -166,7 +169,7 @@ def save_agent(path: Path | str, state_dict: Mapping[str, Tensor], card: AgentCa
     path = Path(path)
     if path.suffix != ".safetensors":
         raise PixelqError(f"{path}: an agent file's name ends in .safetensors")
-    tensors = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in state_dict.items()}
+    tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in state_dict.items()}
     with storage_errors(path):
         write_atomically(path, safetensors.torch.save(tensors, {_METADATA: card.to_json()}))
 

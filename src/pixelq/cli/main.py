@@ -16,6 +16,7 @@ _VERBS = {
     "resume": "go on with a run: pixelq resume RUN",
     "eval": "score an agent under a named protocol: pixelq eval AGENT [--protocol P]",
     "record": "write a video of an agent: pixelq record AGENT --out FILE.mp4",
+    "export": "write an agent to a file: pixelq export AGENT --out FILE.safetensors",
     "watch": "watch an agent play in a page, or play against it: pixelq watch AGENT [--port N]",
     "dashboard": "a page over runs, live or finished: pixelq dashboard [RUNS] [--port P]",
     "plot": "draw curves and scores: pixelq plot RUN … [--out FILE.png|svg]",
