@@ -159,7 +159,7 @@ _FAST = TrainConfig(
     env=EnvConfig(fire_after_life_loss=True, life_loss_terminal=True),
     network=NetworkConfig(channels=(16, 32, 32), hidden=256),
     algo=DQNConfig(n_step=3),
-    optimiser=OptimiserConfig(name="adam", learning_rate=3e-4, epsilon=1e-6, clip="global", clip_norm=10.0),
+    optimiser=OptimiserConfig(name="adam", learning_rate=1.5e-4, epsilon=1e-6, clip="global", clip_norm=10.0),
     replay=dataclasses.replace(_PRIORITISED, learn_start=10_000, priority_exponent=0.5),
     exploration=ExplorationConfig(end=0.01, decay_steps=80_000, decay_from_step=10_000, random_steps=10_000),
 )
