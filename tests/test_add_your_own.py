@@ -170,6 +170,7 @@ def test_the_command_line_takes_its_settings_for_options(tmp_path, registered, m
     assert "towards infinity the maximum" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_one_without_replay_derives_its_settings_from_pqns(tmp_path, monkeypatch):
     @dataclass(frozen=True)
     class Scaled(PQNConfig):
@@ -265,6 +266,7 @@ def put_back():
         table.update(entries)
 
 
+@pytest.mark.slow
 def test_the_script_of_the_page_runs(tmp_path, monkeypatch, capsys, put_back):
     monkeypatch.chdir(tmp_path)
     script = {"__name__": "__main__"}

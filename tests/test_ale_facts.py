@@ -154,6 +154,7 @@ def test_there_is_no_vector_save_state(breakout):
 
 
 @pytest.mark.parametrize("partial", [False, True])
+@pytest.mark.slow
 def test_seeding_in_mid_run_equals_a_fresh_environment(partial):
     options = {"num_envs": 2, "repeat_action_probability": 0.25}
     used, fresh = make(**options), make(**options)
@@ -169,6 +170,7 @@ def test_seeding_in_mid_run_equals_a_fresh_environment(partial):
             np.testing.assert_array_equal(a[1], b[1])
 
 
+@pytest.mark.slow
 def test_a_partial_reset_leaves_the_other_games_alone(breakout):
     seeds = np.array([1, 2])
     breakout.reset(seed=seeds)

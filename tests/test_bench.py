@@ -113,6 +113,7 @@ def test_blocks_are_appended_over_and_over_as_other_games():
     assert seen == [("start", 0), (0, 1), (1, 2), (2, 3), ("restart", 0), (0, 1), (1, 2)]
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_told_in_one_line(monkeypatch):
     monkeypatch.setattr(replay, "_measure", _die)
     with pytest.raises(replay.PixelqError, match="catch, ram: the measuring process was killed"):

@@ -103,6 +103,7 @@ def test_game_seeds_are_int32_and_never_negative():
 
 
 @pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.slow
 def test_threads_change_nothing(threads):
     one, many = make("ms_pacman", 3), AtariEnvs("ms_pacman", 3, 1, STICKY, threads)
     rng = np.random.default_rng(0)
@@ -163,6 +164,7 @@ def test_closing_between_send_and_recv_is_safe():
     envs.close()
 
 
+@pytest.mark.slow
 def test_make_envs_takes_names_and_ids():
     for game, sticky, differs in (
         ("breakout", None, False),
@@ -182,6 +184,7 @@ def test_make_envs_takes_names_and_ids():
         make_envs("brekout", 1, 0, EnvConfig())
 
 
+@pytest.mark.slow
 def test_reseeding_follows_a_game_and_nothing_else():
     envs = make(env=EnvConfig(), reseed_steps=100)
     plain = make(env=EnvConfig())
@@ -238,6 +241,7 @@ def test_a_restored_run_goes_on_bit_for_bit(game, max_frames):
 
 
 @pytest.mark.parametrize("moment", ["over", "reset", "seeded"])
+@pytest.mark.slow
 def test_a_state_may_be_taken_at_any_moment_of_a_games_end(moment):
     def reached(envs, result):
         if moment == "over":

@@ -217,6 +217,7 @@ def test_games_cut_by_the_cap_are_counted(monkeypatch):
 
 
 @pytest.mark.parametrize(("game", "count"), [("breakout", 1), ("pong", 0)])
+@pytest.mark.slow
 def test_games_that_outlive_breakouts_input_are_counted(monkeypatch, game, count):
     games = ScriptedGames([16_384, 16_383])  # 65,536 and 65,532 frames
     monkeypatch.setattr(evaluate_module, "make_games", lambda *_: games)
@@ -264,6 +265,7 @@ def test_the_same_seed_plays_the_same_games():
     assert evaluate(RandomAgent("catch"), NATURE, 20, seed=2).scores != first.scores
 
 
+@pytest.mark.slow
 def test_an_agent_plays_atari_the_same_way_again():
     short = dataclasses.replace(NATURE, max_frames=400)
     player = favourite(2, fire_after_life_loss=True)

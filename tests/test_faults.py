@@ -65,6 +65,7 @@ def whole(tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_leaves_the_last_checkpoint(tmp_path, whole, disk):
     run = tmp_path / "run"
     with pytest.raises(StorageError) as caught:
@@ -79,6 +80,7 @@ def test_a_full_disk_stops_the_run_and_leaves_the_last_checkpoint(tmp_path, whol
     assert_same_run(whole, run)
 
 
+@pytest.mark.slow
 def test_metrics_that_cannot_be_written_stop_the_run(tmp_path, whole, disk):
     run = tmp_path / "run"
     with pytest.raises(StorageError, match=r"metrics\.jsonl: the disk is full; training stops at step 800, .*0400$"):
@@ -88,6 +90,7 @@ def test_metrics_that_cannot_be_written_stop_the_run(tmp_path, whole, disk):
     assert_same_run(whole, run)
 
 
+@pytest.mark.slow
 def test_a_run_that_keeps_going_tries_the_next_checkpoint(tmp_path, whole, disk):
     run = tmp_path / "run"
     acts = {600: setter(disk, full=True), 1_000: setter(disk, full=False)}
@@ -100,6 +103,7 @@ def test_a_run_that_keeps_going_tries_the_next_checkpoint(tmp_path, whole, disk)
     assert_same_run(whole, run)
 
 
+@pytest.mark.slow
 def test_no_line_of_metrics_is_lost_when_a_run_keeps_going(tmp_path, whole, disk):
     run = tmp_path / "run"
     seen = {}
@@ -118,6 +122,7 @@ def test_no_line_of_metrics_is_lost_when_a_run_keeps_going(tmp_path, whole, disk
     assert_same_run(whole, run)
 
 
+@pytest.mark.slow
 def test_the_last_checkpoint_must_be_written_even_by_a_run_that_keeps_going(tmp_path, disk):
     with pytest.raises(StorageError, match="training stops at step 1,600"):
         go(quick(keep_going=True), tmp_path / "run", at_steps({1_400: setter(disk, full=True)}))
@@ -223,6 +228,7 @@ def spoil_gradients(monkeypatch):
     monkeypatch.setattr("pixelq.learner.Learner._clip", clip)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_the_run_with_all_that_explains_it(tmp_path, monkeypatch, whole):
     run = tmp_path / "run"
     acts = {600: lambda: spoil_gradients(monkeypatch)}

@@ -120,6 +120,7 @@ PLAIN = [  # deep Q-learning with the network of the paper; the other algorithms
 
 
 @pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.slow
 def test_updates_are_those_of_the_formulas(name):
     config = small(VARIANTS[name])
     learner = make_learner(config)
@@ -147,6 +148,7 @@ def test_updates_are_those_of_the_formulas(name):
 
 
 @pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.slow
 def test_bfloat16_moves_the_masters_much_as_float32_does(name):
     full, lowered = make_learner(small(preset(name))), make_learner(small(preset(name), "bfloat16"))
     start = snapshot(full.weights())
@@ -251,6 +253,7 @@ def through_a_file(tensors):
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("updates", [0, 3])
 @pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.slow
 def test_a_restored_learner_goes_on_bit_for_bit(name, updates, precision):
     config = small(preset(name), precision)
     learner = make_learner(config)

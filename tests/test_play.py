@@ -143,6 +143,7 @@ def test_the_pictures_are_those_of_the_planes(breakout):
     assert sum(away[index][index] > 20 for index in range(20)) >= 10  # what comes of the action is not seen yet
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_games(breakout):
     first = [breakout.restart(7, 0.25), *play(breakout, 60)]
     play(breakout, 5)
@@ -338,6 +339,7 @@ def threads():
     return len(os.listdir("/proc/self/task")) if os.path.exists("/proc/self/task") else threading.active_count()
 
 
+@pytest.mark.slow
 def test_closing_stops_both_emulators():
     before = threads()
     game = LiveGame(RandomAgent("breakout"), 1)

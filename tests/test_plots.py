@@ -126,6 +126,7 @@ def test_what_cannot_be_drawn_is_one_clear_line(runs, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
+@pytest.mark.slow
 def test_pictures_are_written_and_the_same_numbers_give_the_same_file(runs, tmp_path, suffix):
     one, two = tmp_path / "new" / f"one{suffix}", tmp_path / f"two{suffix}"
     for out in (one, two):

@@ -48,6 +48,7 @@ def decode(path):
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
+@pytest.mark.slow
 def test_a_video_holds_every_frame_of_the_game(tmp_path, pictures):
     made = record(RANDOM, tmp_path / "deep" / "game.mp4", seed=5, max_frames=400)
     assert made.path == tmp_path / "deep" / "game.mp4"
@@ -76,6 +77,7 @@ def test_a_video_is_h264_that_plays_everywhere_at_real_speed(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", ["nature", "dopamine"])
+@pytest.mark.slow
 def test_the_video_is_as_long_as_the_emulators_game(tmp_path, protocol):
     # the same seed and actions in an emulator of our own
     made = record(RANDOM, tmp_path / "game.mp4", seed=3, protocol=PROTOCOLS[protocol], max_frames=2_000)
@@ -160,6 +162,7 @@ def test_catch_is_recorded_in_grey(tmp_path, pictures):
     assert made.settings.startswith("protocol nature: all actions random")
 
 
+@pytest.mark.slow
 def test_the_same_seed_records_the_same_games(tmp_path, pictures):
     videos = [record(RandomAgent("catch"), tmp_path / f"{i}.mp4", 2, seed=i // 2).scores for i in range(4)]
     assert videos[0] == videos[1]

@@ -20,6 +20,7 @@ def short_segments(monkeypatch):
 @pytest.mark.parametrize("store", STORES)
 @given(data=st.data())
 @settings(max_examples=25, deadline=None)
+@pytest.mark.slow
 def test_every_batch_equals_the_naive_lists(store, sampling, data):
     num_envs = data.draw(st.integers(1, 5))
     n_step = data.draw(st.integers(1, 5))

@@ -28,6 +28,7 @@ def test_the_store_is_decided_once_told_and_written_down(tmp_path):
     assert json.loads((tmp_path / "run/config.json").read_text())["replay"]["store"] == "lz4"
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_on_every_store_and_can_change_it(tmp_path):
     config = quick(total_steps=800)
     for store in ("lz4", "ram"):

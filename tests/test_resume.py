@@ -91,6 +91,7 @@ def test_fresh_games_are_never_mixed_with_those_given_up(tmp_path, n_step, sampl
     assert all(np.array_equal(one, other) for one, other in zip(*drawn, strict=True))
 
 
+@pytest.mark.slow
 def test_a_run_resumed_with_fresh_games_can_be_resumed_exactly(tmp_path):
     config = quick()
     go(config, tmp_path / "one", stop_at(600))

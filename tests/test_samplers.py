@@ -210,6 +210,7 @@ def learned_everywhere(pair, seed):
     return slots, (errors.numpy() + EPSILON) ** ALPHA
 
 
+@pytest.mark.slow
 def test_prioritised_sampling_draws_in_proportion_over_a_million_draws():
     pair = Pair(3, 90, 2, 1, sampling="prioritised")
     pair.play(200)

@@ -111,6 +111,7 @@ def test_the_interval_of_several_agents_knows_of_the_seeds():
     assert (summary.iqm, summary.iqm_ci95) == (0.5, (0.0, 1.0))
 
 
+@pytest.mark.slow
 def test_the_nested_bootstrap_has_the_variance_of_both_levels():
     generator = np.random.default_rng(5)
     agents = [generator.normal(centre, 2.0, 50) for centre in generator.normal(10.0, 3.0, 40)]

@@ -25,6 +25,7 @@ KEYS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_run_writes_what_the_contract_says(tmp_path):
     result, _ = go(tiny(), tmp_path / "run")
     assert (result.step, result.solved, result.interrupted) == (1_600, False, False)
@@ -41,6 +42,7 @@ def test_a_run_writes_what_the_contract_says(tmp_path):
     assert json.loads((tmp_path / "run/config.json").read_text())["threads"] == 1
 
 
+@pytest.mark.slow
 def test_the_last_line_of_metrics_is_of_the_end_even_off_the_ticks(tmp_path):
     go(tiny(total_steps=500), tmp_path / "run")
     assert [line["step"] for line in metrics(tmp_path / "run")] == [200, 400, 504]
@@ -54,6 +56,7 @@ def test_the_last_line_of_metrics_is_of_the_end_even_off_the_ticks(tmp_path):
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("nature-dqn", "cleanrl-dqn", "rainbow", "iqn")),
     ],
 )
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run(tmp_path, name):
     config = tiny(name, total_steps=800)
     go(config, tmp_path / "one")
@@ -78,6 +81,7 @@ def test_the_same_seed_gives_the_same_run(tmp_path, name):
         ),
     ],
 )
+@pytest.mark.slow
 def test_stopping_and_resuming_changes_nothing(tmp_path, name, precision):
     config = tiny(name, precision=precision)
     go(config, tmp_path / "whole")
@@ -134,6 +138,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path):
     assert_same_run(tmp_path / "whole", tmp_path / "hurt")
 
 
+@pytest.mark.slow
 def test_a_finished_run_comes_back_as_it_is_and_can_be_made_longer(tmp_path):
     config = tiny(total_steps=400)
     result, _ = go(config, tmp_path / "run")
@@ -184,6 +189,7 @@ def test_it_stops_once_the_mean_of_a_full_window_is_above_the_mark(tmp_path):
     assert not unreachable.solved
 
 
+@pytest.mark.slow
 def test_the_notebooks_own_line(tmp_path):
     _, watch = go(tiny(notebook_log=True, total_steps=800, target_period_steps=400), tmp_path / "run")
     lines = [note for note in watch.notes if note.startswith("running reward")]

@@ -73,6 +73,7 @@ def settled(server):
 # a conversation
 
 
+@pytest.mark.slow
 def test_a_page_is_told_the_state_and_the_first_moment(server):
     with visit(server) as page:
         state = hear(page)
@@ -341,6 +342,7 @@ def settled_threads():
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="counts threads in /proc")
+@pytest.mark.slow
 def test_emulators_are_freed_when_the_pages_close(monkeypatch):
     closed = []
     close = LiveGame.close

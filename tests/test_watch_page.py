@@ -161,6 +161,7 @@ def test_the_arrow_keys_move_the_paddle_and_the_agent_gets_it_back(page, breakou
     assert page.inner_text("#joystick") == "Take the joystick"
 
 
+@pytest.mark.slow
 def test_saliency_is_laid_over_the_screen(page, breakout):
     visit(page, breakout)
     assert glow(page) == 0
@@ -201,6 +202,7 @@ def test_a_seed_starts_the_same_game_again(page, breakout):
     assert "sticky 0.25, ε 0" in page.inner_text("#conditions")
 
 
+@pytest.mark.slow
 def test_a_seed_that_is_none_is_not_sent(page, catch):
     visit(page, catch)
     page.fill("#seed", "-3")
