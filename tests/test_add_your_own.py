@@ -91,6 +91,7 @@ def mellow(**fields):
 # its oracle
 
 
+@pytest.mark.slow
 def test_the_error_by_hand():
     q_t = torch.tensor([[0.0, math.log(3)], [0.0, math.log(3)], [7.0, 9.0]])
     q_tm1 = torch.tensor([[0.1, 5.0], [5.0, 0.2], [0.25, 5.0]], requires_grad=True)
@@ -122,6 +123,7 @@ def test_the_loss_asks_the_right_network_about_the_right_observation():
 # a run of it
 
 
+@pytest.mark.slow
 def test_it_trains_saves_resumes_and_evaluates(tmp_path, registered):
     config = mellow(replay={"batch_size": 8, "train_period": 8})
     go(config, tmp_path / "whole")

@@ -92,6 +92,7 @@ def test_episodic_life_restarts_the_game_at_a_lost_life():
     assert not obs[0, :3].any()
 
 
+@pytest.mark.slow
 def test_the_step_after_a_games_end_ignores_its_action_and_starts_the_next(breakout):
     outcomes = []
     for ignored in (0, 3):
@@ -228,6 +229,7 @@ def test_seeds_are_int32_and_a_negative_one_seeds_nothing(breakout):
     assert len(starts) > 1
 
 
+@pytest.mark.slow
 def test_no_ops_at_a_games_start_depend_on_the_seed_and_are_at_most_noop_max():
     vector = make(noop_max=5, use_fire_reset=False)
     frames = [int(vector.reset(seed=np.array([seed]))[1]["frame_number"][0]) for seed in range(8)]

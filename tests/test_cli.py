@@ -158,6 +158,7 @@ def test_the_module_is_the_command(tmp_path):
 # train and resume
 
 
+@pytest.mark.slow
 def test_a_run_has_all_that_the_contract_names(run):
     names = {path.name for path in run.iterdir()} - {".lock"}
     assert names == {

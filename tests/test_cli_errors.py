@@ -599,6 +599,7 @@ NEEDS_TORCH = {  # a network, a checkpoint or the machine has to be looked at
 }
 
 
+@pytest.mark.slow
 def test_what_can_be_checked_without_torch_is(here):
     light = [words for name, (words, _, _) in CASES.items() if name not in NEEDS_TORCH]
     command, told = [sys.executable, "-c", NO_TORCH], "\0".join(light)

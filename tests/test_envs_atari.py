@@ -86,6 +86,7 @@ def test_negative_scores_keep_their_sign():
     envs.close()
 
 
+@pytest.mark.slow
 def test_games_differ_and_follow_from_the_seed(breakout):
     first = breakout.reset()
     other, same = make(seed=2, env=EnvConfig()), make(seed=1, env=EnvConfig())
@@ -284,6 +285,7 @@ def test_a_state_of_a_run_just_started_needs_no_step():
     assert_same(restored.restore(envs.state()), first)
 
 
+@pytest.mark.slow
 def test_a_state_is_plain_arrays_of_a_byte_a_step():
     envs = make("pong", 2)
     envs.reset()
@@ -298,6 +300,7 @@ def test_a_state_is_plain_arrays_of_a_byte_a_step():
     assert (envs.state()["actions"] == 3).all()
 
 
+@pytest.mark.slow
 def test_a_state_that_does_not_fit_is_refused():
     envs, three = make("breakout", 2), make("breakout", 3)
     envs.reset()

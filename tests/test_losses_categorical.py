@@ -95,6 +95,7 @@ def test_whole_steps_shift_the_mass(steps):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.slow
 def test_no_mass_is_lost(dtype):
     rng = np.random.default_rng(4)
     z_q, probs = FIFTY_ONE.to(dtype), masses(5, 4000, 51).to(dtype)

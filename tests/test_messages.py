@@ -97,6 +97,7 @@ def test_nonsense_is_named(text, says):
     assert "\n" not in line
 
 
+@pytest.mark.slow
 def test_a_moment_comes_back_from_its_bytes():
     game = LiveGame(RandomAgent("breakout"), 1)
     try:

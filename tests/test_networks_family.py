@@ -230,6 +230,7 @@ def test_the_generator_decides_the_weights(combination):
     init=st.sampled_from(INITS),
     batch=st.integers(1, 3),
 )
+@pytest.mark.slow
 def test_any_sizes_load_and_compute_by_the_formula(kind, torso, channels, width, hidden, flags, init, batch):
     dueling, noisy = flags
     config = NetworkConfig(

@@ -165,6 +165,7 @@ def test_the_games_of_a_seed_go_on_and_differ(game):
     assert all(map(same, second, play_out(game)))
 
 
+@pytest.mark.slow
 def test_two_atari_games_one_after_the_other(breakout):
     """The second one is seeded too, emulator and picture alike; else they would lose step."""
     breakout.restart(2, 0.0)
@@ -198,6 +199,7 @@ def test_epsilon_between_is_seen_now_and_then(game):
     assert choosers.count("chance") / len(choosers) == pytest.approx(0.2, abs=0.06)
 
 
+@pytest.mark.slow
 def test_sticky_actions_repeat_the_last_one(breakout):
     for sticky, moves in ((1.0, False), (0.0, True)):
         first = breakout.restart(1, sticky).pictures[0]
@@ -294,6 +296,7 @@ def lose_a_life(game):
     raise AssertionError("no life was lost")
 
 
+@pytest.mark.slow
 def test_the_agent_serves_after_a_life_that_a_person_lost(breakout):
     breakout.restart(2, 0.0)
     lose_a_life(breakout)

@@ -157,6 +157,7 @@ def test_the_terminal_shows_curves_legend_and_scores(runs):
     assert table[1].split()[:5] == ["plain", "nature", "2", "8", "5.00"]
 
 
+@pytest.mark.slow
 def test_the_command_writes_prints_and_checks(runs, tmp_path, capsys):
     names = [str(run) for run in runs]
     assert main(["plot", *names, "--json"]) == 0

@@ -64,6 +64,7 @@ def test_a_video_holds_every_frame_of_the_game(tmp_path, pictures):
     assert [path.name for path in made.path.parent.iterdir()] == ["game.mp4"]
 
 
+@pytest.mark.slow
 def test_a_video_is_h264_that_plays_everywhere_at_real_speed(tmp_path):
     made = record(RANDOM, tmp_path / "game.mp4", max_frames=60)
     with av.open(str(made.path)) as container:
@@ -152,6 +153,7 @@ def test_forms_of_pictures():
     np.testing.assert_array_equal(PlaneScreen().start(result), np.stack([plane] * 3, axis=2))
 
 
+@pytest.mark.slow
 def test_catch_is_recorded_in_grey(tmp_path, pictures):
     made = record(RandomAgent("catch"), tmp_path / "catch.mp4", episodes=2, seed=1)
     frames = decode(made.path)

@@ -40,6 +40,7 @@ def planes_of(rng, count, kind):
 @given(data=st.data())
 @settings(max_examples=40, deadline=None)
 @pytest.mark.usefixtures("short_segments")
+@pytest.mark.slow
 def test_planes_come_back_as_they_were_written_last(store, data):
     slots = data.draw(st.integers(1, 70))
     frames, naive = make_frames(store, slots, CPU), {}

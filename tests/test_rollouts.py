@@ -89,6 +89,7 @@ def order(memory, rollout):
     return torch.cat([part.a_tm1 for part in parts]).tolist()
 
 
+@pytest.mark.slow
 def test_the_order_is_random_and_the_generators_alone():
     orders = []
     for _ in range(2):

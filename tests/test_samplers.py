@@ -174,6 +174,7 @@ def priorities_of(pair):
 
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
+@pytest.mark.slow
 def test_priorities_agree_with_a_dictionary(data):
     num_envs, n_step = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4))
     capacity = data.draw(st.integers(num_envs * (n_step + 1), 60))

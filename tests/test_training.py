@@ -150,6 +150,7 @@ def test_a_finished_run_comes_back_as_it_is_and_can_be_made_longer(tmp_path):
     assert [line["step"] for line in metrics(tmp_path / "run")] == [200, 400, 600]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_written_by_another_process_is_refused(tmp_path):
     config = tiny(total_steps=400)
     refused = []
@@ -163,6 +164,7 @@ def test_a_run_that_is_written_by_another_process_is_refused(tmp_path):
     assert len(refused) == 2
 
 
+@pytest.mark.slow
 def test_init_begins_with_an_agents_weights_and_a_fresh_optimiser(tmp_path):
     config = tiny(total_steps=400)
     go(config, tmp_path / "first")

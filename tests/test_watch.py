@@ -270,6 +270,7 @@ def test_maps_are_computed_one_at_a_time(server):
 
 
 @pytest.mark.usefixtures("_goes_on")
+@pytest.mark.slow
 def test_no_page_can_hurry_the_server(server):
     with visit(server) as page:
         hear(page), hear(page)
@@ -307,6 +308,7 @@ def test_a_page_too_many_is_told_why_and_comes_in_when_another_has_gone(server):
 
 
 @pytest.mark.usefixtures("_goes_on")
+@pytest.mark.slow
 def test_two_hundred_connections_are_bounded(server):
     refused = let_in = 0
     with contextlib.ExitStack() as stack:
@@ -404,6 +406,7 @@ def test_emulators_are_freed_when_the_pages_close(monkeypatch):
         (["random", "--host", "no.such.host.invalid"], "--host no.such.host.invalid is unknown"),
     ],
 )
+@pytest.mark.slow
 def test_a_wrong_word_is_one_line(capsys, words, line):
     assert main(["watch", *words]) == 2
     out, err = capsys.readouterr()

@@ -212,6 +212,7 @@ def test_a_seed_that_is_none_is_not_sent(page, catch):
     assert page.evaluate("document.getElementById('seed').matches(':invalid')")
 
 
+@pytest.mark.slow
 def test_a_game_ends_and_the_next_begins(page, catch):
     visit(page, catch)
     for _ in range(3):
@@ -222,6 +223,7 @@ def test_a_game_ends_and_the_next_begins(page, catch):
     assert page.inner_text("#side-agent [data-part=games]").endswith("1 game")
 
 
+@pytest.mark.slow
 def test_controls_work_by_keyboard_alone_and_say_what_they_do(page, catch):
     visit(page, catch)
     reached = set()
