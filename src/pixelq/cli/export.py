@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from pixelq.cli.options import parse
-from pixelq.cli.places import check_new_place
+from pixelq.cli.places import check_new_file
 from pixelq.cli.players import RANDOM, open_player
 from pixelq.errors import PixelqError
 from pixelq.run.rundir import check_agent_path
@@ -35,11 +35,7 @@ def run(words: Sequence[str]) -> int:
     if options.agent == RANDOM:
         raise PixelqError("random has no weights: give a run directory or a .safetensors file")
     check_agent_path(agent_path(options.agent))
-    if options.out.suffix != ".safetensors":
-        raise PixelqError(f"--out {options.out}: an agent file's name must end in .safetensors")
-    check_new_place("--out", options.out)
-    if options.out.is_dir():
-        raise PixelqError(f"--out {options.out} is a folder: give the agent a file name")
+    check_new_file("--out", options.out, ".safetensors", "an agent file", "agent")
 
     import torch
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from pixelq.errors import PixelqError
 from pixelq.run.storage import reason
 
-__all__ = ["check_new_place"]
+__all__ = ["check_new_file", "check_new_place"]
 
 
 def check_new_place(option: str, path: Path) -> None:
@@ -28,3 +28,23 @@ def check_new_place(option: str, path: Path) -> None:
             raise PixelqError(f"{option} {path} cannot be made: {parent} cannot be written")
     except OSError as error:
         raise PixelqError(f"{option} {path} cannot be made: {reason(error)}") from error
+
+
+def check_new_file(option: str, path: Path, suffix: str, file: str, thing: str) -> None:
+    """Refuse a path that is no place for a new file; one of that name may be there and will be replaced.
+
+    Args:
+        option: what gave the path, for the error's text.
+        path: what will be made, its parents too.
+        suffix: how its name must end.
+        file: what it is in the error's text, e.g. "an agent file".
+        thing: what it holds, e.g. "agent".
+
+    Raises:
+        PixelqError: the name ends otherwise, the place is none, or a folder is there.
+    """
+    if path.suffix != suffix:
+        raise PixelqError(f"{option} {path}: {file}'s name must end in {suffix}")
+    check_new_place(option, path)
+    if path.is_dir():
+        raise PixelqError(f"{option} {path} is a folder: give the {thing} a file name")

@@ -8,9 +8,8 @@ from typing import Annotated, Literal
 import tyro
 
 from pixelq.cli.options import parse
-from pixelq.cli.places import check_new_place
+from pixelq.cli.places import check_new_file
 from pixelq.cli.players import check_play, open_player, show_games
-from pixelq.errors import PixelqError
 from pixelq.evaluation import DEFAULT_PROTOCOL
 
 __all__ = ["run"]
@@ -38,7 +37,7 @@ def run(words: Sequence[str]) -> int:
     """Run the verb and return the exit status."""
     options = parse(_Options, words, "pixelq record", "Write whole games to an MP4, in colour and at real speed.")
     protocol = check_play(options.agent, options.game, options.protocol, options.episodes, options.seed)
-    _check_out(options.out)
+    check_new_file("--out", options.out, ".mp4", "a video", "video")
 
     from pixelq.evaluation.record import record
 
@@ -49,11 +48,3 @@ def run(words: Sequence[str]) -> int:
     print(f"raw scores {' '.join(f'{score:g}' for score in made.scores)}")
     print(f"{made.path}: {made.frames:,} pictures, {made.seconds:.1f} s")
     return 0
-
-
-def _check_out(out: Path) -> None:
-    if out.suffix != ".mp4":
-        raise PixelqError(f"--out {out}: a video's name must end in .mp4")
-    check_new_place("--out", out)
-    if out.is_dir():
-        raise PixelqError(f"--out {out} is a folder: give the video a file name")
