@@ -2,6 +2,6 @@
 
 import sys
 
-from pixelq.cli.main import main
+from pixelq.cli.main import entry
 
-sys.exit(main())
+sys.exit(entry())
