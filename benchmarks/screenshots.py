@@ -51,6 +51,8 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, metavar="FOLDER", help="for the dashboard")
     parser.add_argument("--agent", type=Path, metavar="AGENT", help="for the watch page")
     options = parser.parse_args()
+    if not (options.runs or options.agent):
+        parser.error("nothing to take a picture of: give --runs, --agent or both")
     options.out.mkdir(parents=True, exist_ok=True)
     if options.runs:
         _take("dashboard", options.runs, options.out, _dashboard)

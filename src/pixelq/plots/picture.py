@@ -117,13 +117,15 @@ def _draw_references(axes: Any, game: str, upright: bool) -> None:
         if not low - (high - low) <= value <= high + (high - low):
             continue
         line = {"color": colour, "linewidth": 1, "linestyle": (0, (4, 3)), "zorder": 0}
-        text = {"color": colour, "fontsize": 7, "ha": "right"}
+        text = {"color": colour, "fontsize": 7}
         if upright:
             axes.axvline(value, **line)
-            axes.text(value, 0.985, f"{name} ", transform=axes.get_xaxis_transform(), rotation=90, va="top", **text)
+            place = axes.get_xaxis_transform()
+            side = "left" if value < sum(axes.get_xlim()) / 2 else "right"  # towards the middle, where there is room
+            axes.text(value, 0.985, f"{name} ", transform=place, rotation=90, va="top", ha=side, **text)
         else:
             axes.axhline(value, **line)
-            axes.text(0.995, value, name, transform=axes.get_yaxis_transform(), va="bottom", **text)
+            axes.text(0.995, value, name, transform=axes.get_yaxis_transform(), va="bottom", ha="right", **text)
 
 
 def _short(value: float, position: int | None) -> str:
