@@ -6,8 +6,8 @@ import sys
 
 __all__ = ["set_memory_and_start_again", "set_waiting"]
 
-# An update allocates and frees tens of megabytes. By default glibc gives such blocks back to the system at once, which then
-# clears every page anew; kept, and as huge pages where the system allows, updates take three quarters of the time
+# An update allocates and frees tens of megabytes. By default glibc gives such blocks back to the system, which clears
+# every page anew next time; kept, and as huge pages where the system allows, updates take three quarters of the time
 _MEMORY = (
     "glibc.malloc.hugetlb=1",
     f"glibc.malloc.mmap_threshold={256 * 2**20}",
