@@ -2,6 +2,6 @@
 
 import sys
 
-from pixelq.cli.main import entry
+from pixelq.cli.main import main
 
-sys.exit(entry())
+sys.exit(main())
