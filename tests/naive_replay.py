@@ -10,20 +10,32 @@ from pixelq.config import ReplayConfig
 from pixelq.envs.episodes import EpisodeTracker
 from pixelq.envs.testing import CounterEnv
 from pixelq.replay import ReplayBuffer
+from pixelq.replay.device_sampler import DeviceDraw
 from pixelq.replay.samplers import Draw
 
 CPU = torch.device("cpu")
 GAMMA = 0.9
 STORES = ("ram", "lz4", "device")
+ON_DEVICE = "device, sampled there"
 
 
 def make_buffer(capacity, num_envs, n_step, store="ram", sampling="uniform", generator=None):
-    config = ReplayConfig(capacity=capacity, store=store, sampling=sampling)
-    return ReplayBuffer(config, num_envs, GAMMA, n_step, CPU, generator or np.random.default_rng(7))
+    config = ReplayConfig(capacity=capacity, store="device" if store == ON_DEVICE else store, sampling=sampling)
+    generator = generator or np.random.default_rng(7)
+    return ReplayBuffer(config, num_envs, GAMMA, n_step, CPU, generator, store == ON_DEVICE)
 
 
 def drawn(rows, envs):
     return Draw(rows, envs, np.ones(len(rows), np.float32))
+
+
+def batch_at(buffer, rows, envs):
+    """The batch of the given rows and games, whoever samples."""
+    if buffer.sampler is None:
+        return buffer.batch(drawn(rows, envs))
+    ring = buffer.ring
+    slots = torch.from_numpy(rows % ring.rows * ring.num_envs + envs)
+    return buffer.sampler.batch(DeviceDraw(slots, torch.ones(len(rows))))
 
 
 class Step(NamedTuple):
@@ -129,7 +141,7 @@ class Pair:
         }
 
     def check(self, rows, envs, buffer=None):
-        batch = (buffer or self.buffer).batch(drawn(rows, envs))
+        batch = batch_at(buffer or self.buffer, rows, envs)
         assert batch.obs_tm1.dtype == batch.obs_t.dtype == torch.uint8
         assert batch.a_tm1.dtype == torch.int64
         assert batch.r_t.dtype == batch.discount_t.dtype == batch.weight.dtype == torch.float32

@@ -176,3 +176,30 @@ def test_observations_are_left_as_they_were():
     before = obs.copy()
     make_actor(fire=1).act(obs, 0.5, np.array([True, False, True]))
     np.testing.assert_array_equal(obs, before)
+
+
+def test_values_from_memory_that_stays_are_the_same_values():
+    """As a GPU records them, for two numbers of games by turns."""
+    network = make_network(NetworkConfig(channels=(2, 3, 4), hidden=8), ACTIONS, torch.Generator().manual_seed(0))
+    plain, recorded = make_actor(network), make_actor(network)
+    recorded._records = True
+    rng = np.random.default_rng(0)
+    for games in (5, 5, 1, 5, 1):
+        obs = rng.integers(0, 256, (games, 4, 84, 84), dtype=np.uint8)
+        np.testing.assert_array_equal(recorded.q_values(obs), plain.q_values(obs))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_records_the_forward_pass_and_sees_new_weights():
+    device = torch.device("cuda")
+    network = make_network(NetworkConfig(channels=(2, 3, 4), hidden=8), ACTIONS, torch.Generator().manual_seed(0))
+    network.to(device)
+    noise = torch.Generator(device).manual_seed(0)
+    actor = Actor(network, device, ACTIONS, None, np.random.default_rng(0), noise, record=True)
+    rng = np.random.default_rng(0)
+    for call in range(8):
+        obs = rng.integers(0, 256, (5, 4, 84, 84), dtype=np.uint8)
+        with torch.no_grad():
+            network.head.output.bias += call
+            expected = network.q_values(torch.from_numpy(obs).to(device)).cpu().numpy()
+        np.testing.assert_allclose(actor.q_values(obs), expected, rtol=1e-3, atol=1e-3)

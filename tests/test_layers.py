@@ -14,7 +14,7 @@ ROOT = Path(pixelq.__file__).parent
 LAYERS = (
     ("errors", "types", "schedules", "returns", "losses"),
     ("config", "presets", "games", "shipped"),
-    ("networks", "envs", "replay", "rollouts", "run", "device"),
+    ("networks", "envs", "replay", "rollouts", "run", "device", "graphs"),
     ("algos", "actor", "divergence", "optimisers", "learner"),
     ("evaluation", "agent"),
     ("training",),

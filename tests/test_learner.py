@@ -9,9 +9,9 @@ import pytest
 import safetensors.torch
 import torch
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import oracles
+from no_waiting import NoWaiting
 from pixelq.config import DQNConfig, NetworkConfig, OptimiserConfig, PQNConfig, TrainConfig
 from pixelq.learner import Learner, LearnerMetrics, has_fast_bfloat16
 from pixelq.presets import PRESETS, preset
@@ -334,15 +334,6 @@ def test_gradients_do_not_pile_up():
     assert_equal(snapshot(learner.weights()), first)
 
 
-class NoWaiting(TorchDispatchMode):
-    """Refuses the operations for which a GPU's queue would have to run dry."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        assert name not in ("_local_scalar_dense", "item", "nonzero", "masked_select", "equal", "is_nonzero"), name
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", VARIANTS)
 def test_an_update_reads_nothing_back(name, precision):
@@ -357,6 +348,35 @@ def test_an_update_reads_nothing_back(name, precision):
         learner.copy_to_target()
         with pytest.raises(AssertionError, match="_local_scalar_dense"):
             learner.fetch_metrics()
+
+
+@pytest.mark.parametrize("name", ["keras-example", "rainbow", "pqn"])
+def test_updates_from_memory_that_stays_are_the_same_updates(name):
+    """As a GPU records them, in batches of two sizes by turns."""
+    config = small(VARIANTS[name])
+    plain, recorded = make_learner(config), make_learner(config)
+    recorded._records = True
+    for seed, size in enumerate((8, 8, 6, 8, 6)):
+        batch = batch_for(config, seed, size=size)
+        assert torch.equal(recorded.update(batch), plain.update(batch))
+    assert len(recorded._recorded) == 2
+    assert (recorded.updates, recorded.fetch_metrics()) == (plain.updates, plain.fetch_metrics())
+    assert_equal(recorded.weights(), plain.weights())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", VARIANTS)
+def test_recorded_updates_are_those_made_one_operation_after_the_other(name, precision):
+    config, device = small(VARIANTS[name], precision), torch.device("cuda")
+    plain = Learner(dataclasses.replace(config, cuda_graphs=False), ACTIONS, device, torch.Generator().manual_seed(0))
+    recorded = Learner(config, ACTIONS, device, torch.Generator().manual_seed(0))
+    for seed in range(8):
+        batch = batch_for(config, seed)
+        batch = type(batch)(*(tensor.to(device) for tensor in batch))
+        torch.testing.assert_close(recorded.update(batch), plain.update(batch), rtol=1e-2, atol=1e-3)
+    for key, tensor in recorded.weights().items():
+        torch.testing.assert_close(tensor, plain.weights()[key], rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -38,6 +38,7 @@ def set_gradients(parameters, gradients):
 
 def step(optimiser, parameters, gradients):
     set_gradients(parameters, gradients)
+    optimiser.prepare()
     optimiser.step()
 
 

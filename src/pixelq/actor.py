@@ -5,8 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pixelq.config import ExplorationConfig
+from pixelq.device import send, to_device
+from pixelq.graphs import Graph
 from pixelq.networks import QNetwork
 from pixelq.schedules import exponential, linear
 
@@ -64,6 +67,7 @@ class Actor:
         fire: the action to press after a lost life, or None to press nothing.
         generator: the source of chance of ε.
         noise: the source of the noise of noisy layers, drawn anew before every forward.
+        record: whether a GPU records the forward pass of N games and replays it.
 
     Source: Mnih et al. 2015, Methods; noise as Fortunato et al. 2018, "Noisy networks for exploration", section 3.1;
     FIRE after a lost life as `FireResetEnv` of OpenAI Baselines.
@@ -77,7 +81,10 @@ class Actor:
         fire: int | None,
         generator: np.random.Generator,
         noise: torch.Generator,
+        record: bool = False,
     ) -> None:
+        self._records = record and device.type == "cuda"
+        self._recorded: dict[int, tuple[Tensor, Graph[Tensor]]] = {}  # by the number of games
         self._network = network
         self._device = device
         self._num_actions = num_actions
@@ -109,11 +116,21 @@ class Actor:
         values = self.q_values(obs)
         return self._choose(lambda: values.argmax(axis=1), epsilon, life_lost), values
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def q_values(self, obs: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Values of all actions, [N, 4, 84, 84] uint8 to [N, A] float32."""
+        """Values of all actions, [N, 4, 84, 84] uint8 to [N, A] float32; waits for the device."""
+        if not self._records:
+            return self._q_values(to_device(obs, self._device)).cpu().numpy()
+        if len(obs) not in self._recorded:
+            memory = torch.empty(obs.shape, dtype=torch.uint8, device=self._device)
+            self._recorded[len(obs)] = memory, Graph(lambda: self._q_values(memory), self._device, [self.noise])
+        inputs, graph = self._recorded[len(obs)]
+        send(obs, inputs)
+        return graph().cpu().numpy()
+
+    def _q_values(self, obs: Tensor) -> Tensor:
         self._network.redraw_noise(self.noise)
-        return self._network.q_values(torch.from_numpy(obs).to(self._device)).cpu().numpy()
+        return self._network.q_values(obs)
 
     def _choose(
         self, greedy: Callable[[], NDArray[np.int64]], epsilon: float, life_lost: NDArray[np.bool_]

@@ -1,10 +1,15 @@
-"""Where networks live, by name."""
+"""Where networks live, by name, and how arrays and chance get there."""
 
+import hashlib
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from pixelq.errors import PixelqError
 
-__all__ = ["resolve_device"]
+__all__ = ["generator_on", "resolve_device", "restore_generator_on", "send", "to_device"]
 
 
 def resolve_device(name: str) -> torch.device:
@@ -23,3 +28,49 @@ def resolve_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise PixelqError("--device cuda: torch finds no CUDA GPU here; use --device cpu or auto")
     return torch.device(name)
+
+
+def to_device(array: NDArray[np.generic] | Tensor, device: torch.device) -> Tensor:
+    """An array of the host's on a device, same shape and type; on a CPU it shares the memory.
+
+    To a GPU it goes by way of pinned memory, so that nothing waits for the copy; PyTorch gives that memory to nobody
+    else before the copy is done.
+    """
+    return _within_reach(array, device).to(device, non_blocking=True)
+
+
+def send(array: NDArray[np.generic] | Tensor, to: Tensor) -> None:
+    """Copy an array into a tensor of its shape, as `to_device` does."""
+    to.copy_(_within_reach(array, to.device), non_blocking=True)
+
+
+def _within_reach(array: NDArray[np.generic] | Tensor, device: torch.device) -> Tensor:
+    tensor = array if isinstance(array, Tensor) else torch.from_numpy(array)
+    return tensor.pin_memory() if device.type == "cuda" and tensor.device.type == "cpu" else tensor
+
+
+def generator_on(device: torch.device, generator: torch.Generator) -> torch.Generator:
+    """A source of chance on a device that goes on from one of the CPU: the same one on a CPU, else a new one.
+
+    What a GPU draws by itself costs no copy, but depends on the device.
+    """
+    if device.type != "cuda":
+        return generator
+    seed = int(torch.randint(2**62, (), generator=generator))
+    return torch.Generator(device).manual_seed(seed)
+
+
+def restore_generator_on(generator: torch.Generator, state: Tensor) -> None:
+    """Set a source of chance to a state that was saved.
+
+    The state of one on another kind of device cannot be taken over; it then becomes the seed.
+
+    Args:
+        generator: on any device.
+        state: [S] uint8, from `torch.Generator.get_state`.
+    """
+    if state.shape == generator.get_state().shape:
+        generator.set_state(state.cpu())
+        return
+    digest = hashlib.blake2b(state.cpu().numpy().tobytes(), digest_size=8).digest()
+    generator.manual_seed(int.from_bytes(digest, "little") >> 1)

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from pixelq.algos import algo_of
 from pixelq.config import TrainConfig
+from pixelq.device import generator_on, restore_generator_on, send
 from pixelq.divergence import DivergenceWatch, all_finite
+from pixelq.graphs import Graph
 from pixelq.networks import QNetwork
 from pixelq.optimisers import clip_global, clip_per_variable, make_optimiser
 from pixelq.types import Batch, LossOutput, RolloutBatch
@@ -40,8 +42,8 @@ class Learner:
         config: the recipe, `precision` already decided.
         num_actions: outputs of the network.
         device: where everything lives.
-        generator: source of the initial weights, then of all chance in the loss (sampled quantiles, the noise of noisy
-            layers); on the CPU so that neither depends on the device.
+        generator: source of the initial weights, on the CPU so that they do not depend on the device; then of all
+            chance in the loss (sampled quantiles, the noise of noisy layers), on a GPU by way of a source of its own.
 
     An algorithm of fresh rollouts has no target network: `target` is then the online network itself.
 
@@ -56,10 +58,11 @@ class Learner:
         generator: torch.Generator,
     ) -> None:
         self._config = config
-        self._generator = generator
+        self._device = device
         self._algo = algo_of(config.algo)
         network = self._algo.make_network(config.network, config.algo, num_actions, generator)
         self.online: QNetwork = network.to(device)
+        self.generator = generator_on(device, generator)
         self._names = [name for name, _ in self.online.named_parameters()]
         full = [parameter.detach().clone() for parameter in self.online.parameters()]
         if config.precision == "bfloat16":
@@ -80,6 +83,8 @@ class Learner:
         self._count = 0
         self.updates = 0
         self._watch = DivergenceWatch(device)
+        self._records = config.cuda_graphs and device.type == "cuda"
+        self._recorded: dict[tuple[torch.Size, ...], tuple[Batch | RolloutBatch, Graph[Tensor]]] = {}
 
     @property
     def learning_rate(self) -> float:
@@ -97,9 +102,36 @@ class Learner:
             batch: transitions; each one's loss counts by its weight before the mean is taken.
 
         Returns:
-            The errors [B] of the batch before the move, on the device.
+            The errors [B] of the batch before the move, on the device; on a GPU to be read before the next update.
         """
-        output = self._algo.loss(self._config.algo, self.online, self.target, batch, self._generator)
+        self.announce_update()
+        if not self._records:
+            return self.move(batch)
+        shapes = tuple(tensor.shape for tensor in batch)
+        if shapes not in self._recorded:
+            self._recorded[shapes] = self._to_record(batch)
+        inputs, graph = self._recorded[shapes]
+        for mine, given in zip(inputs, batch, strict=True):
+            send(given, mine)
+        return graph()
+
+    def _to_record(self, batch: Batch | RolloutBatch) -> tuple[Batch | RolloutBatch, Graph[Tensor]]:
+        """Memory for batches of this one's shapes, and the graph that moves the network by what lies there."""
+        inputs = type(batch)(*(torch.empty_like(tensor, device=self._device) for tensor in batch))
+        return inputs, Graph(lambda: self.move(inputs), self._device, [self.generator])
+
+    def announce_update(self) -> None:
+        """The host's part of an update: count it, and put the step size where the device finds it."""
+        self._optimiser.prepare()
+        self._count += 1
+        self.updates += 1
+
+    def move(self, batch: Batch | RolloutBatch) -> Tensor:
+        """The device's part of an update, announced before; arguments and result are those of `update`.
+
+        On a GPU it reads nothing of the host's, so that it can be recorded as a graph and replayed.
+        """
+        output = self._algo.loss(self._config.algo, self.online, self.target, batch, self.generator)
         loss = (batch.weight * output.loss).mean()
         self.online.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -110,8 +142,6 @@ class Learner:
         self._masters_to_working()
         self._loss_sum += loss.detach()
         self._q_sum += output.q_tm1.mean()
-        self._count += 1
-        self.updates += 1
         return output.error
 
     def _gradients_to_masters(self) -> None:
@@ -191,13 +221,13 @@ class Learner:
         named |= {f"optimiser.{name}": tensor for name, tensor in self._optimiser.state().items()}
         counts = torch.tensor([self.updates, self._count])
         named |= {"metrics.loss_sum": self._loss_sum, "metrics.q_sum": self._q_sum, "counts": counts}
-        return named | {"generator": self._generator.get_state()}
+        return named | {"generator": self.generator.get_state()}
 
     @torch.no_grad()
     def restore(self, weights: dict[str, Tensor], state: dict[str, Tensor]) -> None:
         """The inverse of `weights` and `state` together."""
         self.load_weights(weights)
-        self._generator.set_state(state["generator"])
+        restore_generator_on(self.generator, state["generator"])
         if self._has_target:
             for name, tensor in self.target.state_dict().items():
                 tensor.copy_(state[f"target.{name}"])

@@ -13,21 +13,31 @@ __all__ = [
     "Adam",
     "CentredRMSProp",
     "Optimiser",
+    "StepSize",
     "clip_global",
     "clip_per_variable",
     "learning_rate_at",
     "make_optimiser",
 ]
 
+_CORRECTED_STEPS = 1e6  # steps after which 1 − β₂ᵗ is 1 to the last bit; the next ten million do not change it
+
 
 class Optimiser(Protocol):
-    """Turns the gradients in `.grad` into a step."""
+    """Turns the gradients in `.grad` into a step, in two parts.
+
+    `prepare` is the host's part: it counts, and puts what changes from step to step where the device finds it. `step`
+    is the device's: on a GPU it reads no number of the host, so that it can be recorded once and replayed.
+    """
 
     learning_rate: float
     """Of the steps to come."""
 
+    def prepare(self) -> None:
+        """Announce a step."""
+
     def step(self) -> None:
-        """Move every parameter by its gradient."""
+        """Move every parameter by its gradient; the step was announced."""
 
     def state(self) -> dict[str, Tensor]:
         """All there is to save, as named tensors."""
@@ -36,11 +46,34 @@ class Optimiser(Protocol):
         """The inverse of `state`."""
 
 
+class StepSize:
+    """A step size that changes from step to step: a number for a CPU, a tensor in the memory of a GPU.
+
+    Args:
+        value: the first one.
+        device: who reads it.
+    """
+
+    def __init__(self, value: float, device: torch.device) -> None:
+        self._last = value
+        self.value: float | Tensor = value if device.type == "cpu" else torch.full((), value, device=device)
+
+    def set(self, value: float) -> None:
+        """Change it; waits for nothing, and steps that a GPU has not made yet keep theirs."""
+        if value == self._last:
+            return
+        self._last = value
+        if isinstance(self.value, Tensor):
+            self.value.fill_(value)
+        else:
+            self.value = value
+
+
 class Adam:
     """Adam, Adam as Keras has it, and rectified Adam, by PyTorch's kernels.
 
-    `keras_adam` adds ε to the uncorrected √v; PyTorch adds it to the corrected one, so its ε must be ε/√(1 − β₂ᵗ) to
-    give the same step.
+    `keras_adam` adds ε to the uncorrected √v; PyTorch adds it to the corrected one. So its kernel is told a count of
+    steps at which both corrections are 1, and they go into the step size: lr · √(1 − β₂ᵗ) / (1 − β₁ᵗ).
 
     Args:
         parameters: what to move.
@@ -51,52 +84,68 @@ class Adam:
     """
 
     def __init__(self, parameters: Sequence[Tensor], config: OptimiserConfig) -> None:
-        self._epsilon = config.epsilon
-        self._keras_epsilon = config.name == "keras_adam"
+        self._as_keras = config.name == "keras_adam"
         self.learning_rate = config.learning_rate
         self._steps = 0
         self._parameters = list(parameters)
+        self._rate = StepSize(config.learning_rate, self._parameters[0].device)
+        on_gpu = self._parameters[0].is_cuda  # there counts stay on the device, and no update waits for them
         self._adam: torch.optim.Optimizer
         if config.name == "radam":
             self._adam = torch.optim.RAdam(
-                self._parameters,
-                config.learning_rate,
-                eps=config.epsilon,
-                foreach=True,
-                capturable=self._parameters[0].is_cuda,  # counts that no update waits for
+                self._parameters, self._rate.value, eps=config.epsilon, foreach=True, capturable=on_gpu
             )
         else:
-            self._adam = torch.optim.Adam(self._parameters, config.learning_rate, eps=config.epsilon, fused=True)
+            self._adam = torch.optim.Adam(
+                self._parameters, self._rate.value, eps=config.epsilon, fused=True, capturable=on_gpu
+            )
+        if self._as_keras:
+            self._adam.state.update({parameter: _corrected_moments(parameter) for parameter in self._parameters})
+
+    def prepare(self) -> None:
+        """Announce a step."""
+        self._steps += 1
+        rate = self.learning_rate
+        group = self._adam.param_groups[0]
+        if self._as_keras:
+            beta1, beta2 = group["betas"]
+            rate *= (1.0 - beta2**self._steps) ** 0.5 / (1.0 - beta1**self._steps)
+        self._rate.set(rate)
+        group["lr"] = self._rate.value
 
     def step(self) -> None:
-        """Move every parameter by its gradient."""
-        self._steps += 1
-        group = self._adam.param_groups[0]
-        group["lr"] = self.learning_rate
-        if self._keras_epsilon:
-            group["eps"] = self._epsilon / (1.0 - group["betas"][1] ** self._steps) ** 0.5
+        """Move every parameter by its gradient; the step was announced."""
         self._adam.step()
 
     def state(self) -> dict[str, Tensor]:
         """Both moments of every parameter and the count of steps."""
         tensors = {"steps": torch.tensor(self._steps)}
         for index, moments in self._adam.state_dict()["state"].items():
-            tensors |= {f"{index}.{name}": tensor for name, tensor in moments.items()}
+            kept = {name: tensor for name, tensor in moments.items() if name != "step" or not self._as_keras}
+            tensors |= {f"{index}.{name}": tensor for name, tensor in kept.items()}
         return tensors
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
         self._steps = int(state["steps"])
         moments: dict[int, dict[str, Tensor]] = {}
+        if self._as_keras:
+            moments = {index: _corrected_moments(parameter) for index, parameter in enumerate(self._parameters)}
         for key, tensor in state.items():
             index, _, name = key.partition(".")
-            if name == "step":
+            if name == "step" and not self._as_keras:
                 moments.setdefault(int(index), {})[name] = tensor.clone()
-            elif name:
+            elif name and name != "step":
                 # the fused kernel walks memory, so moments must have their parameter's strides (channels-last)
                 moment = torch.empty_like(self._parameters[int(index)], requires_grad=False).copy_(tensor)
                 moments.setdefault(int(index), {})[name] = moment
         self._adam.load_state_dict({"state": moments, "param_groups": self._adam.state_dict()["param_groups"]})
+
+
+def _corrected_moments(parameter: Tensor) -> dict[str, Tensor]:
+    """Adam's moments before the first step, with a count that makes its kernel correct nothing."""
+    first, second = (torch.zeros_like(parameter, requires_grad=False) for _ in range(2))
+    return {"step": torch.tensor(_CORRECTED_STEPS, device=parameter.device), "exp_avg": first, "exp_avg_sq": second}
 
 
 class CentredRMSProp:
@@ -116,12 +165,17 @@ class CentredRMSProp:
         self._config = config
         self.learning_rate = config.learning_rate
         self._parameters = list(parameters)
+        self._rate = StepSize(config.learning_rate, self._parameters[0].device)
         self._mean = [torch.zeros_like(parameter) for parameter in parameters]
         self._square = [torch.zeros_like(parameter) for parameter in parameters]
 
+    def prepare(self) -> None:
+        """Announce a step."""
+        self._rate.set(self.learning_rate)
+
     @torch.no_grad()
     def step(self) -> None:
-        """Move every parameter by its gradient."""
+        """Move every parameter by its gradient; the step was announced."""
         decay = self._config.decay
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         torch._foreach_lerp_(self._mean, gradients, 1 - decay)
@@ -131,7 +185,9 @@ class CentredRMSProp:
         torch._foreach_clamp_min_(root, 0.0)  # rounding may leave a variance just below zero
         torch._foreach_add_(root, self._config.epsilon)
         torch._foreach_sqrt_(root)
-        torch._foreach_addcdiv_(self._parameters, gradients, root, -self.learning_rate)
+        moves = torch._foreach_div(gradients, root)
+        torch._foreach_mul_(moves, self._rate.value)
+        torch._foreach_sub_(self._parameters, moves)
 
     def state(self) -> dict[str, Tensor]:
         """Both moving averages of every parameter."""

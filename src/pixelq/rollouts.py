@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pixelq.device import send, to_device
 from pixelq.types import Rollout, RolloutBatch
 
 __all__ = ["Rollouts"]
@@ -29,7 +30,7 @@ class Rollouts:
         self._device = device
         self._t = 0
         shape = (rollout_steps, num_envs)
-        self._obs = np.zeros((*shape, 4, 84, 84), np.uint8)
+        self._obs = torch.zeros((*shape, 4, 84, 84), dtype=torch.uint8, device=device)
         self._actions = np.zeros(shape, np.int64)
         self._rewards = np.zeros(shape, np.float32)
         self._terminated = np.zeros(shape, np.bool_)
@@ -69,21 +70,22 @@ class Rollouts:
             ignored: [N] the action was ignored, and the observation that followed starts a new game.
         """
         at = self._t = 0 if self.full else self._t
-        self._obs[at], self._values[at] = obs, values
+        send(obs, self._obs[at])
+        self._values[at] = values
         self._actions[at], self._rewards[at] = actions, rewards
         self._terminated[at], self._truncated[at], self._ignored[at] = terminated, truncated, ignored
         self._t += 1
 
     def rollout(self, last_values: NDArray[np.float32]) -> Rollout:
-        """The whole rollout, on the CPU; its tensors are overwritten by the next.
+        """The whole rollout, its observations on the device, the rest on the CPU; overwritten by the next.
 
         Args:
             last_values: [N] max_a q of the observation after the last step.
         """
         assert self.full
-        arrays = (self._obs, self._actions, self._rewards, self._terminated, self._truncated, self._ignored)
+        arrays = (self._actions, self._rewards, self._terminated, self._truncated, self._ignored)
         v_t = np.concatenate([self._values[1:], last_values[None]])
-        return Rollout(*(torch.from_numpy(array) for array in (*arrays, v_t)))
+        return Rollout(self._obs, *(torch.from_numpy(array) for array in (*arrays, v_t)))
 
     def minibatches(self, rollout: Rollout, returns: Tensor, count: int) -> Iterator[RolloutBatch]:
         """One pass over a rollout in random order, in `count` parts as large as can be alike, on the device.
@@ -97,7 +99,7 @@ class Rollouts:
         """
         obs, actions = rollout.obs_tm1.flatten(0, 1), rollout.a_tm1.flatten()
         targets, weights = returns.flatten(), (~rollout.ignored_t).float().flatten()
-        for part in np.array_split(self.generator.permutation(len(actions)), count):
-            at = torch.from_numpy(part)
-            tensors = (tensor[at].to(self._device, non_blocking=True) for tensor in (obs, actions, targets, weights))
-            yield RolloutBatch(*tensors)
+        tensors = [to_device(tensor, self._device) for tensor in (obs, actions, targets, weights)]
+        order = to_device(self.generator.permutation(len(actions)), self._device)
+        for at in order.tensor_split(count):
+            yield RolloutBatch(*(tensor[at] for tensor in tensors))

@@ -36,6 +36,6 @@ def loss(config: DQNConfig, online: QNetwork, target: QNetwork, batch: Batch, ge
     r_t = batch.r_t
     if config.terminal_target is not None:
         # `updated * (1 − done) − done` in the notebook: the target itself, the last reward being dropped
-        r_t = torch.where(batch.discount_t == 0, config.terminal_target, r_t)
+        r_t = r_t.masked_fill(batch.discount_t == 0, config.terminal_target)
     error = td.double_q_learning(q_tm1, batch.a_tm1, r_t, batch.discount_t, q_t, q_t_selector)
     return LossOutput(PENALTIES[config.loss](error), q_tm1.detach(), error.detach())

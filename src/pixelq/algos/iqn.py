@@ -68,5 +68,6 @@ def loss(config: IQNConfig, online: QNetwork, target: QNetwork, batch: Batch, ge
 
 
 def _fractions(size: int, count: int, batch: Batch, generator: torch.Generator) -> Tensor:
-    """τ ~ U(0, 1), [B, count]; drawn on the CPU so that they do not depend on the device."""
-    return torch.rand(size, count, generator=generator).to(batch.r_t.device, non_blocking=True)
+    """τ ~ U(0, 1), [B, count], drawn where the source of chance is."""
+    fractions = torch.rand(size, count, generator=generator, device=generator.device)
+    return fractions.to(batch.r_t.device, non_blocking=True)

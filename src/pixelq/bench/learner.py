@@ -66,7 +66,7 @@ def _measure(config: TrainConfig, seconds: float) -> LearnerMeasurement:
         rounds.append(_round(update, device))
     peak = peak_resident_bytes()
     forward, backward, whole = (1e3 * statistics.median(times) for times in zip(*rounds, strict=True))
-    flops = count_flops(update.whole)
+    flops = count_flops(update.by_operations)
     return LearnerMeasurement(
         *(config.preset, config.device, config.precision, config.threads, update.batch_size, len(rounds)),
         *(whole, forward, backward, max(0.0, whole - forward - backward)),

@@ -36,7 +36,8 @@ class Update(NamedTuple):
 
     batch_size: int
     forward: Callable[[], Tensor]  # the loss alone, a scalar to go backward from
-    whole: Callable[[], object]  # forward, backward and the optimiser's step
+    whole: Callable[[], object]  # forward, backward and the optimiser's step, as in training
+    by_operations: Callable[[], object]  # the same, never as a recorded graph, in which no operation can be counted
     bytes: int  # see `Cost`
 
 
@@ -97,7 +98,7 @@ def _update(config: TrainConfig, size: int, num_actions: int, device: torch.devi
         return (batch.weight * output.loss).mean()
 
     moved = _update_bytes(learner) + tensor_bytes(batch)
-    return Update(size, forward, lambda: learner.update(batch), moved)
+    return Update(size, forward, lambda: learner.update(batch), lambda: learner.move(batch), moved)
 
 
 def _learner_and_batch(
@@ -153,7 +154,7 @@ def _step_cost(config: TrainConfig, size: int, updates: float, passes: float, nu
     learner.online.redraw_noise(torch.Generator())
     with torch.inference_mode():
         acting = count_flops(lambda: learner.online.q_values(obs))
-    flops = updates * count_flops(lambda: learner.update(batch)) + passes * acting / config.envs
+    flops = updates * count_flops(lambda: learner.move(batch)) + passes * acting / config.envs
     updating = updates * (_update_bytes(learner) + tensor_bytes(batch))
     weights = passes * tensor_bytes(learner.online.parameters()) / config.envs
     return Cost(flops, updating + weights + _STACK_BYTES)

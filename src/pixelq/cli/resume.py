@@ -24,6 +24,8 @@ class _Options:
     """Another device than before, this time."""
     threads: int | None = None
     """Another number of threads than before, this time; 0: one a core."""
+    no_cuda_graphs: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Record and replay nothing on a GPU, this time."""
     total_steps: int | None = None
     """Another length than before, from now on."""
     checkpoint_every_steps: int | None = None
@@ -46,6 +48,7 @@ def run(words: Sequence[str]) -> int:
         options.device,
         options.total_steps,
         threads=options.threads,
+        cuda_graphs=False if options.no_cuda_graphs else None,
         checkpoint_every_steps=options.checkpoint_every_steps,
         keep_going=options.keep_going or None,
         fresh_games=options.fresh_games,

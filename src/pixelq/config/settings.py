@@ -160,6 +160,9 @@ class TrainConfig:
     """Where the network lives."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Torso and dense layer in bfloat16 with float32 masters, or all in float32; auto: bfloat16 where it is fast."""
+    cuda_graphs: bool = True
+    """On a GPU: sample there if the frames lie there, and record updates and acting once to replay them as CUDA graphs;
+    False: operation by operation, sampling on the CPU."""
     threads: int = 0
     """CPU threads of torch and of the emulator; 0: one a core."""
     log_every_steps: int = 2_000

@@ -1,6 +1,7 @@
 """The replay memory: planes in, batches out."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,6 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pixelq.config import ReplayConfig
+from pixelq.device import to_device
+from pixelq.replay.device_sampler import DeviceSampler
+from pixelq.replay.frames import DeviceFrames
 from pixelq.replay.priorities import PRIORITY_BYTES, Priorities
 from pixelq.replay.ring import SCALAR_BYTES, Ring, rows_needed
 from pixelq.replay.samplers import Draw, draw_uniform
@@ -26,7 +30,9 @@ class ReplayBuffer:
         gamma: discount a step.
         n_step: rewards summed before bootstrapping.
         device: where batches go.
-        generator: the source of chance of all sampling.
+        generator: the source of chance of all sampling; of a sampler on the device, of its seed.
+        sample_on_device: let a `DeviceSampler` do all sampling, if the planes lie on the device; `draw`, `batch` and
+            `learned` are then its own.
 
     Raises:
         PixelqError: the machine has not enough memory.
@@ -43,12 +49,18 @@ class ReplayBuffer:
         n_step: int,
         device: torch.device,
         generator: np.random.Generator,
+        sample_on_device: bool = False,
     ) -> None:
         rows = rows_needed(config.capacity, num_envs, n_step)
-        self.ring = Ring(rows, num_envs, make_frames(config.store, rows * num_envs, device))
+        frames = make_frames(config.store, rows * num_envs, device)
+        self.ring = Ring(rows, num_envs, frames)
         self._store = config.store
-        self._priorities = None
-        if config.sampling == "prioritised":
+        self.sampler: DeviceSampler | None = None
+        self._priorities: Priorities | None = None
+        if sample_on_device and isinstance(frames, DeviceFrames):
+            seed = int(generator.integers(2**62))
+            self.sampler = DeviceSampler(self.ring, frames, config, gamma, n_step, device, seed)
+        elif config.sampling == "prioritised":
             self._priorities = Priorities(self.ring, n_step, config.priority_exponent, config.priority_epsilon)
         self._gamma = gamma
         self._n_step = n_step
@@ -75,7 +87,9 @@ class ReplayBuffer:
     ) -> None:
         """Remember a step of all games; the arguments are those of `Ring.append`."""
         self.ring.append(actions, rewards, terminated, truncated, ignored, next_planes)
-        if self._priorities is not None:
+        if self.sampler is not None:
+            self.sampler.appended()
+        elif self._priorities is not None:
             self._priorities.appended()
 
     def restart(self, planes: NDArray[np.uint8]) -> None:
@@ -106,19 +120,16 @@ class ReplayBuffer:
         rows, envs = draw.rows, draw.envs
         returns, discounts, ends = self._n_step_returns(rows, envs)
         stacks = self.ring.stacks(np.concatenate([rows, ends]), np.concatenate([envs, envs]))
-        stacks = stacks.to(self._device, non_blocking=True)
+        stacks = to_device(stacks, self._device)
         actions = self.ring.actions[rows % self.ring.rows, envs].astype(np.int64)
         return Batch(
             obs_tm1=stacks[: len(rows)],
-            a_tm1=self._tensor(actions),
-            r_t=self._tensor(returns),
-            discount_t=self._tensor(discounts),
+            a_tm1=to_device(actions, self._device),
+            r_t=to_device(returns, self._device),
+            discount_t=to_device(discounts, self._device),
             obs_t=stacks[len(rows) :],
-            weight=self._tensor(draw.weight),
+            weight=to_device(draw.weight, self._device),
         )
-
-    def _tensor(self, array: NDArray[np.generic]) -> Tensor:
-        return torch.from_numpy(array).to(self._device, non_blocking=True)
 
     def learned(self, draw: Draw, errors: Tensor) -> None:
         """Tell the memory how wrong the network was about a batch; waits for nothing on the device.
@@ -130,18 +141,22 @@ class ReplayBuffer:
         if self._priorities is not None:
             self._priorities.learned(draw, errors)
 
-    def state(self) -> dict[str, NDArray[np.float64]]:
-        """What there is to save beside the ring and the generator: nothing, if sampling is uniform."""
+    def state(self) -> dict[str, NDArray[Any]]:
+        """What there is to save beside the ring and the generator: nothing, if the host samples uniformly."""
+        if self.sampler is not None:
+            return self.sampler.state()
         return {} if self._priorities is None else self._priorities.state()
 
-    def restore(self, state: Mapping[str, NDArray[np.float64]]) -> None:
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """The inverse of `state`, after the ring is restored.
 
         Raises:
             KeyError: of a memory that was sampled otherwise.
             ValueError: of a memory of another size.
         """
-        if self._priorities is not None:
+        if self.sampler is not None:
+            self.sampler.restore(state)
+        elif self._priorities is not None:
             self._priorities.restore(state)
 
     def _n_step_returns(

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pixelq.device import send, to_device
 from pixelq.replay.memory import require_memory
 
 __all__ = ["NO_PLANE", "PLANE_BYTES", "PLANE_SHAPE", "DeviceFrames", "FrameStore", "RamFrames"]
@@ -69,14 +70,17 @@ class DeviceFrames:
         require_memory((slots + 1) * PLANE_BYTES, f"the replay memory on {device.type}", free)
         self._planes = torch.empty((slots + 1, *PLANE_SHAPE), dtype=torch.uint8, device=device)
         self._planes[slots] = 0
-        self._zeros = slots
+        self.no_plane = slots
+        """The slot that stands for a plane of zeros, in `gather`."""
 
     def write(self, first_slot: int, planes: NDArray[np.uint8]) -> None:
         """Store planes [K, 84, 84] in the slots from `first_slot` on."""
-        self._planes[first_slot : first_slot + len(planes)].copy_(torch.from_numpy(planes), non_blocking=True)
+        send(planes, self._planes[first_slot : first_slot + len(planes)])
 
     def read(self, slots: NDArray[np.int64]) -> Tensor:
         """The planes of slots [...] as a new tensor [..., 84, 84] on the device; waits for nothing there."""
-        where = torch.from_numpy(np.where(slots == NO_PLANE, self._zeros, slots).reshape(-1))
-        planes = self._planes.index_select(0, where.to(self._planes.device, non_blocking=True))
-        return planes.view(*slots.shape, *PLANE_SHAPE)
+        return self.gather(to_device(np.where(slots == NO_PLANE, self.no_plane, slots), self._planes.device))
+
+    def gather(self, slots: Tensor) -> Tensor:
+        """The same for slots [...] int64 on the device, `no_plane` among them."""
+        return self._planes.index_select(0, slots.reshape(-1)).view(*slots.shape, *PLANE_SHAPE)

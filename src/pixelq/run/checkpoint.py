@@ -56,6 +56,10 @@ class Checkpoint:
     """Its folder, with one `NAME.safetensors` for each group."""
     manifest: Manifest = field(repr=False)
 
+    def has(self, name: str) -> bool:
+        """Whether there is a group of tensors of that name."""
+        return f"{name}.safetensors" in self.manifest.files
+
     def tensors(self, name: str) -> dict[str, Tensor]:
         """A group of tensors, on the CPU; what was saved as a NumPy array is a tensor too.
 

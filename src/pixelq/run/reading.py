@@ -20,8 +20,8 @@ FREE = {
     "replay.store",
     *("notebook_log", "video_every_episodes", "video_min_seconds", "keep_videos"),
 }
-# where it is computed: the same run but for rounding
-MACHINE = {"device", "threads"}
+# where and how it is computed: the same recipe, in other bits
+MACHINE = {"device", "threads", "cuda_graphs"}
 
 
 class Evaluation(NamedTuple):

@@ -28,8 +28,11 @@ def allowed_changes(config: TrainConfig, checkpoint: Checkpoint) -> list[str]:
     if refused:
         which = ", ".join(f"{path} is {now[path]} but was {before.get(path)}" for path in refused)
         raise ConfigError(f"config.json does not fit {checkpoint.path}: {which}; put it back, or start a new run")
-    return [
-        f"{path} is {now[path]}, was {before[path]}"
-        + ("; from here on the run is another in its rounding" if path in MACHINE else "")
-        for path in changed
-    ]
+    return [f"{path} is {now[path]}, was {before[path]}{_consequence(path)}" for path in changed]
+
+
+def _consequence(path: str) -> str:
+    if path not in MACHINE:
+        return ""
+    chance = "" if path == "threads" else " and, on a GPU, in its chance"
+    return f"; from here on the run is another in its rounding{chance}"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pixelq.actor import Actor
 from pixelq.algos import algo_of
 from pixelq.config import PQNConfig, TrainConfig, validate
-from pixelq.device import resolve_device
+from pixelq.device import generator_on, resolve_device
 from pixelq.envs import VectorEnvs, make_envs
 from pixelq.envs.episodes import EpisodeTracker
 from pixelq.envs.fire import fire_index
@@ -21,8 +21,9 @@ from pixelq.replay import ReplayBuffer
 from pixelq.replay.stores import choose_store
 from pixelq.rollouts import Rollouts
 from pixelq.run.seeding import stream, stream_seed
+from pixelq.training.device_updates import DeviceUpdates
 
-__all__ = ["Parts", "begin", "make_parts", "resolve"]
+__all__ = ["Parts", "begin", "make_parts", "resolve", "samples_on_device"]
 
 
 @dataclass
@@ -37,6 +38,8 @@ class Parts:
     actor: Actor
     memory: ReplayBuffer | Rollouts
     """What batches are drawn from."""
+    device_updates: DeviceUpdates | None = None
+    """What does the updates of a memory that is sampled on the device."""
     step: int = 0
     """Steps done, over all games."""
     obs: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
@@ -104,12 +107,15 @@ def make_parts(config: TrainConfig) -> Parts:
     num_actions = len(envs.action_meanings)
     learner = Learner(config, num_actions, device, _torch_stream(config, "weights"))
     fire = fire_index(envs.action_meanings) if config.env.fire_after_life_loss else None
-    chance = (stream(config.seed, "explore"), _torch_stream(config, "noise"))
-    actor = Actor(learner.online, device, num_actions, fire, *chance)
+    chance = (stream(config.seed, "explore"), generator_on(device, _torch_stream(config, "noise")))
+    actor = Actor(learner.online, device, num_actions, fire, *chance, record=config.cuda_graphs)
     tracker = EpisodeTracker(
         config.envs, config.window_episodes, config.env.max_steps_per_life, config.env.clip_rewards
     )
-    return Parts(config, device, envs, tracker, learner, actor, memory)
+    updates = None
+    if isinstance(memory, ReplayBuffer) and memory.sampler is not None:
+        updates = DeviceUpdates(learner, memory.sampler, config.replay.batch_size, device)
+    return Parts(config, device, envs, tracker, learner, actor, memory, updates)
 
 
 def _make_memory(config: TrainConfig, device: torch.device) -> ReplayBuffer | Rollouts:
@@ -118,7 +124,14 @@ def _make_memory(config: TrainConfig, device: torch.device) -> ReplayBuffer | Ro
     if isinstance(algo, PQNConfig):
         return Rollouts(algo.rollout_steps, config.envs, device, stream(config.seed, "minibatches"))
     generator = stream(config.seed, "replay")
-    return ReplayBuffer(config.replay, config.envs, algo.gamma, algo.n_step, device, generator)
+    return ReplayBuffer(
+        config.replay, config.envs, algo.gamma, algo.n_step, device, generator, samples_on_device(config, device)
+    )
+
+
+def samples_on_device(config: TrainConfig, device: torch.device) -> bool:
+    """Whether a replay memory whose planes lie on the device is sampled there, too."""
+    return config.cuda_graphs and device.type == "cuda"
 
 
 def _torch_stream(config: TrainConfig, name: str) -> torch.Generator:

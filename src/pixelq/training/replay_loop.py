@@ -63,8 +63,12 @@ def learn(parts: Parts) -> None:
     before = max(step - config.envs, 0)
     if len(parts.buffer) >= config.replay.learn_start:
         parts.learner.learning_rate = learning_rate_at(config.optimiser, step, config.total_steps)
+        importance_exponent = importance_exponent_at(config, step)
         for _ in range(updates_due(step, before, config.replay.train_period)):
-            draw = parts.buffer.draw(config.replay.batch_size, importance_exponent_at(config, step))
+            if parts.device_updates is not None:  # the same, nothing leaving the device
+                parts.device_updates.update(importance_exponent)
+                continue
+            draw = parts.buffer.draw(config.replay.batch_size, importance_exponent)
             errors = parts.learner.update(parts.buffer.batch(draw))
             parts.buffer.learned(draw, errors)
     if crossed(step, before, config.target_period_steps):

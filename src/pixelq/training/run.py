@@ -89,6 +89,7 @@ def resume(
     progress: Progress | None = None,
     *,
     threads: int | None = None,
+    cuda_graphs: bool | None = None,
     checkpoint_every_steps: int | None = None,
     keep_going: bool | None = None,
     fresh_games: bool = False,
@@ -101,6 +102,7 @@ def resume(
         total_steps: another length from now on; None: the same.
         progress: as in `train`.
         threads: another number of threads than the run's, for this process alone; None: the same.
+        cuda_graphs: whether a GPU records its work and replays it, for this process alone; None: as the run has it.
         checkpoint_every_steps: another distance between checkpoints from now on; None: the same.
         keep_going: whether to train on when the disk takes no more, from now on; None: the same.
         fresh_games: give up the games that were being played and start new ones, which saves the time to replay
@@ -118,7 +120,8 @@ def resume(
     with run.lock():
         saved: TrainConfig = from_json(TrainConfig, run.read_json("config.json"))
         lasting = _given(total_steps=total_steps, checkpoint_every_steps=checkpoint_every_steps, keep_going=keep_going)
-        config = resolve(dataclasses.replace(saved, **lasting, **_given(device=device, threads=threads)))
+        passing = _given(device=device, threads=threads, cuda_graphs=cuda_graphs)
+        config = resolve(dataclasses.replace(saved, **lasting, **passing))
         show = progress or make_progress(config)
         store = CheckpointStore(run.checkpoints, config.keep_checkpoints)
         damage: list[str] = []

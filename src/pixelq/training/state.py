@@ -8,6 +8,7 @@ import numpy as np
 
 from pixelq.agent import AgentCard
 from pixelq.config import TrainConfig, to_json
+from pixelq.device import restore_generator_on
 from pixelq.errors import CheckpointError
 from pixelq.replay import ReplayBuffer
 from pixelq.replay.ring import Ring, Rows
@@ -158,7 +159,7 @@ def _restore_all_but_games(parts: Parts, checkpoint: Checkpoint) -> list[tuple[i
     parts.step, parts.seconds = int(state["step"]), float(state["seconds"])
     parts.solved = bool(state["solved"])
     parts.actor.generator = restore_generator(state["explore"])
-    parts.actor.noise.set_state(checkpoint.tensors("chance")["noise"])
+    restore_generator_on(parts.actor.noise, checkpoint.tensors("chance")["noise"])
     parts.memory.generator = restore_generator(state["batches"])
     parts.learner.restore(checkpoint.tensors("agent"), checkpoint.tensors("learner"))
     parts.tracker.restore(saved_arrays(checkpoint, "tracker"))
@@ -171,8 +172,9 @@ def _restore_replay(replay: ReplayBuffer, config: TrainConfig, checkpoint: Check
     for start, rows in _saved_rows(checkpoint):
         replay.ring.write_rows(start, rows)
     replay.ring.restore_head(saved_arrays(checkpoint, "head"))
-    if config.replay.sampling == "prioritised":
-        replay.restore(saved_arrays(checkpoint, "sampler"))
+    # a memory that a CPU samples uniformly has nothing there, and a GPU's own sampler can do without
+    needed = config.replay.sampling == "prioritised" or checkpoint.has("sampler")
+    replay.restore(saved_arrays(checkpoint, "sampler") if needed else {})
 
 
 def saved_arrays(checkpoint: Checkpoint, name: str) -> dict[str, np.ndarray]:
