@@ -280,14 +280,23 @@ CASES = {
     ),
     "an agent of another network": (
         f"train {TINY} --network.hidden 5 --init catch.safetensors --run new",
-        re.compile(
-            r"--init catch.safetensors: its network or actions differ from this run's \(.*hidden=4.*3 actions\)"
-        ),
+        re.compile(r"--init catch.safetensors: its network is made with .*--network.hidden 4; begin with the same"),
         2,
     ),
     "an agent of another game": (
         f"train {TINY} --init breakout.safetensors --run new",
-        re.compile(r"--init breakout.safetensors: its network or actions differ from this run's \(.*4 actions\)"),
+        "--init breakout.safetensors: it plays breakout with the actions NOOP FIRE RIGHT LEFT; "
+        "this run has NOOP RIGHT LEFT",
+        2,
+    ),
+    "an agent of a preset with another network": (
+        f"train {TINY} --game breakout --init breakout --run new",
+        re.compile(r"--init breakout: its network is made with .*--network.norm layer; begin with the same"),
+        2,
+    ),
+    "an agent of an algorithm with another head": (
+        f"train c51 {TINY} --init catch.safetensors --run new",
+        re.compile(r"--init catch.* it comes from the preset \S+ \(dqn\), this run's algorithm is c51; begin with .*"),
         2,
     ),
     # going on with a run

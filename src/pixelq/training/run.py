@@ -6,16 +6,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pixelq.agent import load_agent
 from pixelq.algos import algo_of
 from pixelq.config import TrainConfig, from_json, to_json
 from pixelq.envs.episodes import EpisodeTracker
-from pixelq.errors import PixelqError
 from pixelq.run.checkpoint import Checkpoint, CheckpointStore
 from pixelq.run.metrics import MetricsLog
 from pixelq.run.provenance import provenance
 from pixelq.run.rundir import RunDir
 from pixelq.training.changes import allowed_changes
+from pixelq.training.initial import load_initial
 from pixelq.training.parts import Parts, begin, make_parts, resolve
 from pixelq.training.progress import Progress, follow_restoring, make_progress
 from pixelq.training.replay_loop import replay_loop
@@ -68,7 +67,7 @@ def train(
     parts = make_parts(config)
     with closing(parts.envs):
         if init is not None:
-            _load_initial(parts, init)
+            load_initial(parts, init)
         run = RunDir.create(run_dir)
         show = progress or make_progress(config)
         with run.lock(), show:
@@ -172,19 +171,6 @@ def _restore_and_go_on(
             if log.missing_bytes:
                 show.note(f"{run.metrics} lost {log.missing_bytes} bytes that were written before")
             return _go_on(run, parts, Saver(parts, log, store, chunks, show.note), show)
-
-
-def _load_initial(parts: Parts, init: str) -> None:
-    agent = load_agent(init)
-    weights = agent.network.state_dict()
-    wanted = {name: tensor.shape for name, tensor in parts.learner.weights().items()}
-    same = {name: tensor.shape for name, tensor in weights.items()} == wanted
-    if not same or agent.action_meanings != parts.envs.action_meanings:
-        raise PixelqError(
-            f"--init {init}: its network or actions differ from this run's "
-            f"({agent.card.network}, {agent.card.algo}, {len(agent.action_meanings)} actions)"
-        )
-    parts.learner.load_weights(dict(weights))
 
 
 def _go_on(run: RunDir, parts: Parts, saver: Saver, show: Progress) -> RunResult:
