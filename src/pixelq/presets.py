@@ -161,7 +161,7 @@ _FAST = TrainConfig(
     algo=DQNConfig(n_step=3),
     optimiser=OptimiserConfig(name="adam", learning_rate=1.5e-4, epsilon=1e-6, clip="global", clip_norm=10.0),
     replay=dataclasses.replace(_PRIORITISED, learn_start=10_000, priority_exponent=0.5),
-    exploration=ExplorationConfig(end=0.01, decay_steps=80_000, decay_from_step=10_000, random_steps=10_000),
+    exploration=ExplorationConfig(end=0.01, decay_steps=200_000, decay_from_step=10_000, random_steps=10_000),
 )
 
 _RECIPES = (
