@@ -1,8 +1,12 @@
-"""Draw a run's learning curve: python benchmarks/plot_curve.py RUN_OR_METRICS.jsonl OUT.png [TITLE]."""
+"""Draw a run's learning curve: python benchmarks/plot_curve.py RUN_OR_METRICS.jsonl[,NEXT...] OUT.png [TITLE].
+
+Of several, each goes on with the weights of the one before.
+"""
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -10,12 +14,21 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 
-def main(source: str, out: str, title: str = "") -> None:
-    """Mean return per game and per life against steps."""
+def read(source: str) -> list[dict[str, Any]]:
+    """The lines of metrics of a run's directory or file."""
     path = Path(source)
     lines = (path / "metrics.jsonl" if path.is_dir() else path).read_text().splitlines()
-    records = [json.loads(line) for line in lines]
-    steps = [record["step"] / 1e3 for record in records]
+    return [json.loads(line) for line in lines]
+
+
+def main(sources: str, out: str, title: str = "") -> None:
+    """Mean return per game and per life against steps."""
+    records: list[dict[str, Any]] = []
+    steps: list[float] = []
+    for source in sources.split(","):
+        done = steps[-1] if steps else 0.0
+        records += (run := read(source))
+        steps += [done + record["step"] / 1e3 for record in run]
     figure, axis = plt.subplots(figsize=(8, 4), dpi=120)
     axis.plot(steps, [record["train/return_per_game"] for record in records], label="return per game (raw score)")
     axis.plot(steps, [record["train/return_per_life"] for record in records], label="return per life (clipped)")
