@@ -94,7 +94,7 @@ LIKE_NATURE = {0: 1.0, 50_000: 1.0, 550_000: 0.55, 1_050_000: 0.1}
 TO_1_PERCENT = {0: 1.0, 50_000: 1.0, 550_000: 0.505, 1_050_000: 0.01}
 BY_NOISE = {0: 1.0, 49_998: 1.0, 49_999: 0.0, 10**7: 0.0}
 BY_HAND = {
-    "fast": {0: 1.0, 9_999: 1.0, 10_000: 1.0, 110_000: 0.505, 210_000: 0.01, 3_000_000: 0.01},
+    "fast": {0: 1.0, 9_999: 1.0, 10_000: 1.0, 60_000: 0.505, 110_000: 0.01, 600_000: 0.01},
     **dict.fromkeys(("double-dqn", "dueling-dqn", "prioritized-dqn", "n-step-dqn"), LIKE_NATURE),
     **dict.fromkeys(("c51", "qr-dqn", "iqn", "munchausen-dqn"), TO_1_PERCENT),
     "noisy-dqn": BY_NOISE,

@@ -154,14 +154,16 @@ _PQN = TrainConfig(
 
 # narrow layers, since on a CPU the update is what takes the time; three steps and priorities, to need few of them
 _FAST = TrainConfig(
-    total_steps=3_000_000,
+    total_steps=600_000,
     target_period_steps=4_000,
     env=EnvConfig(fire_after_life_loss=True, life_loss_terminal=True),
     network=NetworkConfig(channels=(16, 32, 32), hidden=256),
     algo=DQNConfig(n_step=3),
-    optimiser=OptimiserConfig(name="adam", learning_rate=1.5e-4, epsilon=1e-6, clip="global", clip_norm=10.0),
+    optimiser=OptimiserConfig(
+        name="adam", learning_rate=3e-4, learning_rate_end=3e-5, epsilon=1e-6, clip="global", clip_norm=10.0
+    ),
     replay=dataclasses.replace(_PRIORITISED, learn_start=10_000, priority_exponent=0.5),
-    exploration=ExplorationConfig(end=0.01, decay_steps=200_000, decay_from_step=10_000, random_steps=10_000),
+    exploration=ExplorationConfig(end=0.01, decay_steps=100_000, decay_from_step=10_000, random_steps=10_000),
 )
 
 _RECIPES = (
