@@ -594,6 +594,8 @@ NEEDS_TORCH = {  # a network, a checkpoint or the machine has to be looked at
     "too large a compressed replay",
     "an agent of another network",
     "an agent of another game",
+    "an agent of a preset with another network",
+    "an agent of an algorithm with another head",
     "a run without checkpoint",
     "a run with damaged checkpoints",
     "an empty file",

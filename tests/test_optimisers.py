@@ -7,7 +7,7 @@ import torch
 
 import oracles
 from pixelq.config import OptimiserConfig
-from pixelq.optimisers import clip_global, clip_per_variable, learning_rate_at, make_optimiser
+from pixelq.optimisers import StepSize, clip_global, clip_per_variable, learning_rate_at, make_optimiser
 
 CONFIGS = {
     "adam": OptimiserConfig(name="adam", learning_rate=1e-2, epsilon=1e-8),
@@ -280,3 +280,30 @@ def test_a_step_takes_the_learning_rate_of_the_moment(name):
         ways.append({key: after[key] - before[key] for key in after})
     for key, way in ways[0].items():
         np.testing.assert_allclose(way, 2 * ways[1][key], rtol=1e-2, atol=3e-6)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_step_size_that_is_a_tensor_gives_the_same_steps(name):
+    """As a GPU reads it."""
+    rng = np.random.default_rng(6)
+    plain, tensors = make_parameters(), make_parameters()
+    optimiser, twin = (make_optimiser(CONFIGS[name], list(p.values())) for p in (plain, tensors))
+    twin._rate.value = torch.tensor(1e-2)
+    for count in range(1, 6):
+        gradients = random_gradients(rng, 0.1)
+        optimiser.learning_rate = twin.learning_rate = 1e-2 / count
+        step(optimiser, plain, gradients)
+        step(twin, tensors, gradients)
+    for key, tensor in plain.items():
+        torch.testing.assert_close(tensors[key], tensor, rtol=1e-5, atol=1e-6)
+    assert isinstance(twin._rate.value, torch.Tensor)
+
+
+def test_a_tensor_of_the_step_size_stays_where_it_is():
+    size = StepSize(0.5, torch.device("meta"))
+    memory = size.value
+    size.set(0.25)
+    assert size.value is memory
+    on_cpu = StepSize(0.5, torch.device("cpu"))
+    on_cpu.set(0.25)
+    assert on_cpu.value == 0.25

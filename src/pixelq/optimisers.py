@@ -185,9 +185,12 @@ class CentredRMSProp:
         torch._foreach_clamp_min_(root, 0.0)  # rounding may leave a variance just below zero
         torch._foreach_add_(root, self._config.epsilon)
         torch._foreach_sqrt_(root)
-        moves = torch._foreach_div(gradients, root)
-        torch._foreach_mul_(moves, self._rate.value)
-        torch._foreach_sub_(self._parameters, moves)
+        if isinstance(self._rate.value, Tensor):
+            moves = torch._foreach_div(gradients, root)
+            torch._foreach_mul_(moves, self._rate.value)
+            torch._foreach_sub_(self._parameters, moves)
+        else:  # in one pass
+            torch._foreach_addcdiv_(self._parameters, gradients, root, -self._rate.value)
 
     def state(self) -> dict[str, Tensor]:
         """Both moving averages of every parameter."""
