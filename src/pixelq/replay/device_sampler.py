@@ -45,7 +45,6 @@ class DeviceSampler:
         n_step: rewards summed before bootstrapping.
         device: where all of it lives.
         seed: of the device's own source of chance.
-        record: whether a GPU records and replays what a new row changes.
 
     Source: as `Priorities` and `ReplayBuffer`.
     """
@@ -59,7 +58,6 @@ class DeviceSampler:
         n_step: int,
         device: torch.device,
         seed: int,
-        record: bool = True,
     ) -> None:
         self._ring, self._frames = ring, frames
         self._config = config
@@ -78,7 +76,7 @@ class DeviceSampler:
         self._envs = np.arange(ring.num_envs)
         numbers = (_ROW_FIELDS + _CHANGED_FIELDS * (STACK + 1)) * ring.num_envs
         self._row = torch.zeros(numbers, dtype=torch.float64, device=device)  # what the host tells of a new row
-        self._take = Graph(self._take_row, device, record=record)
+        self._take = Graph(self._take_row, device)
 
     def appended(self) -> None:
         """The ring has opened a new row: take over what is known of it and of those whose stacks are cut now."""

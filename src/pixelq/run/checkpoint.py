@@ -58,7 +58,7 @@ class Checkpoint:
 
     def has(self, name: str) -> bool:
         """Whether there is a group of tensors of that name."""
-        return f"{name}.safetensors" in self.manifest.files
+        return _group_file(name) in self.manifest.files
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """A group of tensors, on the CPU; what was saved as a NumPy array is a tensor too.
@@ -66,8 +66,8 @@ class Checkpoint:
         Raises:
             CheckpointError: there is no such group, or it was damaged since.
         """
-        file = f"{name}.safetensors"
-        if file not in self.manifest.files:
+        file = _group_file(name)
+        if not self.has(name):
             raise CheckpointError(f"{self.path} has no tensors named {name!r}")
         return safetensors.torch.load(verify_file(self.path / file, self.manifest.files[file]))
 
@@ -250,6 +250,10 @@ class CheckpointStore:
                 path.unlink()
 
 
+def _group_file(name: str) -> str:
+    return f"{name}.safetensors"
+
+
 def _chunk_folder(directory: Path) -> Path:
     return directory / "chunks"
 
@@ -282,7 +286,7 @@ def _write_folder(
         if not _GROUP.fullmatch(name):
             raise ValueError(f"group {name!r}: lower-case letters, digits and underscores only")
         plain = {key: _plain_tensor(value) for key, value in group.items()}
-        contents[f"{name}.safetensors"] = safetensors.torch.save(plain, dict(metadata.get(name, {})) or None)
+        contents[_group_file(name)] = safetensors.torch.save(plain, dict(metadata.get(name, {})) or None)
     for name, data in contents.items():
         with durable_file(folder / name) as file:
             file.write(data)
