@@ -182,7 +182,7 @@ def test_values_from_memory_that_stays_are_the_same_values():
     """As a GPU records them, for two numbers of games by turns."""
     network = make_network(NetworkConfig(channels=(2, 3, 4), hidden=8), ACTIONS, torch.Generator().manual_seed(0))
     plain, recorded = make_actor(network), make_actor(network)
-    recorded._records = True
+    recorded._forward._records = True
     rng = np.random.default_rng(0)
     for games in (5, 5, 1, 5, 1):
         obs = rng.integers(0, 256, (games, 4, 84, 84), dtype=np.uint8)

@@ -8,7 +8,7 @@ import torch
 
 from pixelq.device import generator_on, restore_generator_on, send, to_device
 from pixelq.errors import PixelqError
-from pixelq.graphs import Graph
+from pixelq.graphs import Graph, GraphsByShape
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -75,14 +75,6 @@ def test_on_a_gpu_it_warms_up_then_records_once_then_replays(monkeypatch):
     assert gpu.events == [*warm_up * 3, "record", "work", "recorded", "replay", "replay", "replay"]
 
 
-def test_on_a_gpu_it_can_be_told_not_to_record(monkeypatch):
-    gpu = FakeGpu(monkeypatch)
-    graph = Graph(lambda: gpu.events.append("work"), GPU, record=False)
-    for _ in range(5):
-        graph()
-    assert gpu.events == ["work"] * 5
-
-
 def test_the_gpus_sources_of_chance_go_on_from_replay_to_replay(monkeypatch):
     class Source:
         device = GPU
@@ -108,6 +100,31 @@ def test_what_cannot_be_recorded_is_told_in_one_line(monkeypatch):
         graph()
     with pytest.raises(PixelqError, match=r"^the GPU cannot record .*is capturing\): use --no-cuda-graphs$"):
         graph()
+
+
+# one graph for each set of shapes
+
+
+def test_graphs_of_every_shape_have_memory_of_their_own():
+    seen = []
+    work = GraphsByShape(lambda a, b: seen.append((a.data_ptr(), b.data_ptr())) or a.sum() + b, CPU)
+    work._records = True  # as on a GPU
+    for size in (2, 3, 2, 3, 3):
+        result = work(np.full(size, 2, np.float32), torch.tensor(1.0))
+        assert result == 2 * size + 1
+    assert seen[0] == seen[2] != seen[1] == seen[3] == seen[4]
+
+
+@pytest.mark.parametrize(("device", "record"), [(CPU, True), (CPU, False), (torch.device("meta"), True)])
+def test_what_is_not_recorded_is_called_with_the_arrays_themselves(device, record):
+    array = torch.zeros(3, device=device)
+    work = GraphsByShape(lambda given: given, device, record=record)
+    assert work(array) is array
+
+
+def test_on_a_gpu_it_can_be_told_not_to_record():
+    assert GraphsByShape(len, GPU)._records
+    assert not GraphsByShape(len, GPU, record=False)._records
 
 
 # how arrays and chance get to a device

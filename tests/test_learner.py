@@ -355,11 +355,11 @@ def test_updates_from_memory_that_stays_are_the_same_updates(name):
     """As a GPU records them, in batches of two sizes by turns."""
     config = small(VARIANTS[name])
     plain, recorded = make_learner(config), make_learner(config)
-    recorded._records = True
+    recorded._moves._records = True
     for seed, size in enumerate((8, 8, 6, 8, 6)):
         batch = batch_for(config, seed, size=size)
         assert torch.equal(recorded.update(batch), plain.update(batch))
-    assert len(recorded._recorded) == 2
+    assert len(recorded._moves._recorded) == 2
     assert (recorded.updates, recorded.fetch_metrics()) == (plain.updates, plain.fetch_metrics())
     assert_equal(recorded.weights(), plain.weights())
 

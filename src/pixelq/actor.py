@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pixelq.config import ExplorationConfig
-from pixelq.device import send, to_device
-from pixelq.graphs import Graph
+from pixelq.graphs import GraphsByShape
 from pixelq.networks import QNetwork
 from pixelq.schedules import exponential, linear
 
@@ -83,14 +82,12 @@ class Actor:
         noise: torch.Generator,
         record: bool = False,
     ) -> None:
-        self._records = record and device.type == "cuda"
-        self._recorded: dict[int, tuple[Tensor, Graph[Tensor]]] = {}  # by the number of games
         self._network = network
-        self._device = device
         self._num_actions = num_actions
         self._fire = fire
         self.generator = generator
         self.noise = noise
+        self._forward = GraphsByShape(self._q_values, device, [noise], record)
 
     def act(self, obs: NDArray[np.uint8], epsilon: float, life_lost: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Choose an action for every game.
@@ -119,14 +116,7 @@ class Actor:
     @torch.no_grad()
     def q_values(self, obs: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Values of all actions, [N, 4, 84, 84] uint8 to [N, A] float32; waits for the device."""
-        if not self._records:
-            return self._q_values(to_device(obs, self._device)).cpu().numpy()
-        if len(obs) not in self._recorded:
-            memory = torch.empty(obs.shape, dtype=torch.uint8, device=self._device)
-            self._recorded[len(obs)] = memory, Graph(lambda: self._q_values(memory), self._device, [self.noise])
-        inputs, graph = self._recorded[len(obs)]
-        send(obs, inputs)
-        return graph().cpu().numpy()
+        return self._forward(obs).cpu().numpy()
 
     def _q_values(self, obs: Tensor) -> Tensor:
         self._network.redraw_noise(self.noise)

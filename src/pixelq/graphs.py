@@ -3,11 +3,15 @@
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from pixelq.device import send, to_device
 from pixelq.errors import PixelqError
 
-__all__ = ["Graph"]
+__all__ = ["Graph", "GraphsByShape"]
 
 Result = TypeVar("Result")
 
@@ -25,7 +29,6 @@ class Graph(Generic[Result]):
         function: the work.
         device: where its tensors live.
         generators: the device's generators that it draws from; their numbers go on from replay to replay.
-        record: False calls the function every time on a GPU, too.
 
     Source: "CUDA Graphs" in PyTorch's notes on CUDA semantics, whole-network capture.
     """
@@ -35,14 +38,13 @@ class Graph(Generic[Result]):
         function: Callable[[], Result],
         device: torch.device,
         generators: Sequence[torch.Generator] = (),
-        record: bool = True,
     ) -> None:
         self._function = function
         self._generators = [generator for generator in generators if generator.device.type == "cuda"]
         self._warm_up_calls_left = _WARM_UP_CALLS
         # of its own: the backward pass remembers the stream of its first run, which must be the one that is recorded
         self._stream: torch.cuda.Stream | None = None
-        if record and device.type == "cuda":
+        if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._graph: torch.cuda.CUDAGraph | None = None
         self._result: Result
@@ -82,3 +84,52 @@ class Graph(Generic[Result]):
             line = str(error).splitlines()[0]
             raise PixelqError(f"the GPU cannot record this work as a graph ({line}): use --no-cuda-graphs") from error
         return graph
+
+
+class GraphsByShape(Generic[Result]):
+    """A function of arrays: on a GPU a `Graph` for each set of shapes that it is called with, elsewhere a plain call.
+
+    Every graph has memory of its own, to which the arrays are copied first. There should be few sets of shapes.
+
+    Args:
+        function: takes tensors on the device; what a `Graph` asks of its function holds here.
+        device: where the work is done.
+        generators: as a `Graph` has them.
+        record: False calls the function every time on a GPU, too.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Result],
+        device: torch.device,
+        generators: Sequence[torch.Generator] = (),
+        record: bool = True,
+    ) -> None:
+        self._function = function
+        self._device = device
+        self._generators = generators
+        self._records = record and device.type == "cuda"
+        self._recorded: dict[tuple[tuple[int, ...], ...], tuple[list[Tensor], Graph[Result]]] = {}
+
+    def __call__(self, *arrays: NDArray[np.generic] | Tensor) -> Result:
+        """Do the work; on a GPU its result may not be there yet when this returns. Read it before the next call.
+
+        Args:
+            arrays: the function's arguments, on the host or on the device, always of the same types.
+
+        Raises:
+            PixelqError: the GPU cannot record it.
+        """
+        if not self._records:
+            return self._function(*(to_device(array, self._device) for array in arrays))
+        shapes = tuple(tuple(array.shape) for array in arrays)
+        if shapes not in self._recorded:
+            self._recorded[shapes] = self._to_record(arrays)
+        memory, graph = self._recorded[shapes]
+        for array, mine in zip(arrays, memory, strict=True):
+            send(array, mine)
+        return graph()
+
+    def _to_record(self, arrays: Sequence[NDArray[np.generic] | Tensor]) -> tuple[list[Tensor], Graph[Result]]:
+        memory = [torch.empty_like(torch.as_tensor(array), device=self._device) for array in arrays]
+        return memory, Graph(lambda: self._function(*memory), self._device, self._generators)

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from pixelq.algos import algo_of
 from pixelq.config import TrainConfig
-from pixelq.device import generator_on, restore_generator_on, send
+from pixelq.device import generator_on, restore_generator_on
 from pixelq.divergence import DivergenceWatch, all_finite
-from pixelq.graphs import Graph
+from pixelq.graphs import GraphsByShape
 from pixelq.networks import QNetwork
 from pixelq.optimisers import clip_global, clip_per_variable, make_optimiser
 from pixelq.types import Batch, LossOutput, RolloutBatch
@@ -83,8 +83,10 @@ class Learner:
         self._count = 0
         self.updates = 0
         self._watch = DivergenceWatch(device)
-        self._records = config.cuda_graphs and device.type == "cuda"
-        self._recorded: dict[tuple[torch.Size, ...], tuple[Batch | RolloutBatch, Graph[Tensor]]] = {}
+        batch_of = Batch if self._has_target else RolloutBatch
+        self._moves = GraphsByShape(
+            lambda *tensors: self.move(batch_of(*tensors)), device, [self.generator], config.cuda_graphs
+        )
 
     @property
     def learning_rate(self) -> float:
@@ -105,20 +107,7 @@ class Learner:
             The errors [B] of the batch before the move, on the device; on a GPU to be read before the next update.
         """
         self.announce_update()
-        if not self._records:
-            return self.move(batch)
-        shapes = tuple(tensor.shape for tensor in batch)
-        if shapes not in self._recorded:
-            self._recorded[shapes] = self._to_record(batch)
-        inputs, graph = self._recorded[shapes]
-        for mine, given in zip(inputs, batch, strict=True):
-            send(given, mine)
-        return graph()
-
-    def _to_record(self, batch: Batch | RolloutBatch) -> tuple[Batch | RolloutBatch, Graph[Tensor]]:
-        """Memory for batches of this one's shapes, and the graph that moves the network by what lies there."""
-        inputs = type(batch)(*(torch.empty_like(tensor, device=self._device) for tensor in batch))
-        return inputs, Graph(lambda: self.move(inputs), self._device, [self.generator])
+        return self._moves(*batch)
 
     def announce_update(self) -> None:
         """The host's part of an update: count it, and put the step size where the device finds it."""
