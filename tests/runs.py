@@ -79,6 +79,11 @@ def tensors(run: Path, name: str):
 
 def assert_same_run(left: Path, right: Path):
     assert metrics(left) == metrics(right)
+    assert_same_tensors(left, right)
+
+
+def assert_same_tensors(left: Path, right: Path):
+    """In their newest checkpoints."""
     newest = sorted((left / "checkpoints").glob("step-*"))[-1]
     for group in sorted(path.stem for path in newest.glob("*.safetensors")):
         one, other = tensors(left, group), tensors(right, group)

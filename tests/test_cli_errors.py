@@ -343,6 +343,7 @@ CASES = {
         2,
     ),
     "no steps": ("resume run --total-steps 0", "--total-steps is 0: must be at least 1", 2),
+    "a mark that is NaN": ("resume run --stop-at nan", "--stop-at is nan: must be a finite number", 2),
     "too many threads": (
         "resume run --threads 5000",
         "--threads is 5000: must be between 0 (one a core) and 1,024",

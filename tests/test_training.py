@@ -17,7 +17,7 @@ from pixelq.training.parts import begin, make_parts, resolve
 from pixelq.training.replay_loop import learn, remember, replay_loop, updates_due
 from pixelq.training.run import resume, train
 from pixelq.training.session import Session, crossed
-from runs import Watch, assert_same_run, go, metrics, stop_at, tensors, tiny
+from runs import Watch, assert_same_run, assert_same_tensors, go, metrics, stop_at, tensors, tiny
 
 KEYS = [
     *("step", "frames", "games", "lives", "seconds", "train/return_per_game", "train/return_per_life"),
@@ -187,8 +187,30 @@ def test_it_stops_once_the_mean_of_a_full_window_is_above_the_mark(tmp_path):
     assert metrics(tmp_path / "run")[-1]["step"] == result.step
     again = Watch(config)
     assert resume(tmp_path / "run", progress=again).solved
+    assert again.notes == [f"{tmp_path / 'run'} is solved, at step {result.step:,}; --stop-on none goes on"]
     unreachable, _ = go(dataclasses.replace(config, stop_at=10.0, total_steps=800), tmp_path / "not")
     assert not unreachable.solved
+
+
+@pytest.mark.slow
+def test_a_solved_run_can_go_on_and_is_the_run_that_never_stopped(tmp_path):
+    endless = tiny(total_steps=1_600, window_episodes=5)
+    config = dataclasses.replace(endless, stop_on="return_per_game", stop_at=-10.5)
+    go(endless, tmp_path / "whole")
+    solved, _ = go(config, tmp_path / "run")
+    assert solved.step < 1_000
+    watch = Watch(config)
+    higher = resume(tmp_path / "run", stop_at=10.0, total_steps=1_000, progress=watch)
+    assert (higher.step, higher.solved) == (1_000, False)
+    assert "stop_at is 10.0, was -10.5" in watch.notes
+    result = resume(tmp_path / "run", stop_on="none", total_steps=1_600, progress=watch)
+    assert (result.step, result.solved) == (1_600, False)
+    assert "stop_on is none, was return_per_game" in watch.notes
+    assert_same_tensors(tmp_path / "whole", tmp_path / "run")
+    lines = {line["step"]: line["train/return_per_game"] for line in metrics(tmp_path / "run")}
+    assert lines == {line["step"]: line["train/return_per_game"] for line in metrics(tmp_path / "whole")} | {
+        solved.step: solved.return_per_game
+    }
 
 
 @pytest.mark.slow

@@ -9,11 +9,13 @@ from typing import Annotated, Literal
 import tyro
 
 from pixelq.cli.options import parse
-from pixelq.config import TrainConfig, from_json, validate
+from pixelq.config import StopOn, TrainConfig, from_json, validate
 from pixelq.errors import ConfigError, PixelqError
 from pixelq.run.rundir import RunDir
 
 __all__ = ["run"]
+
+_CHECKED = ("threads", "total_steps", "checkpoint_every_steps", "stop_on", "stop_at")
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,10 @@ class _Options:
     """Another length than before, from now on."""
     checkpoint_every_steps: int | None = None
     """Another distance between checkpoints than before, from now on."""
+    stop_on: StopOn | None = None
+    """Another running mean that ends the run as solved than before, from now on; a solved run goes on with "none"."""
+    stop_at: float | None = None
+    """Another value of it than before, from now on; a solved run goes on with a higher one."""
     keep_going: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """From now on, train on when the disk takes no more, and try again at the next checkpoint."""
     fresh_games: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -50,6 +56,8 @@ def run(words: Sequence[str]) -> int:
         threads=options.threads,
         cuda_graphs=False if options.no_cuda_graphs else None,
         checkpoint_every_steps=options.checkpoint_every_steps,
+        stop_on=options.stop_on,
+        stop_at=options.stop_at,
         keep_going=options.keep_going or None,
         fresh_games=options.fresh_games,
     )
@@ -63,5 +71,5 @@ def _check(run: RunDir, options: _Options) -> None:
         validate(config)
     except ConfigError as error:
         raise PixelqError(f"{run.config} cannot be used: {error}") from error
-    given = {name: getattr(options, name) for name in ("threads", "total_steps", "checkpoint_every_steps")}
+    given = {name: getattr(options, name) for name in _CHECKED}
     validate(dataclasses.replace(config, **{name: value for name, value in given.items() if value is not None}))

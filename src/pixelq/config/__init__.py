@@ -19,6 +19,7 @@ from pixelq.config.settings import (
     NetworkConfig,
     OptimiserConfig,
     ReplayConfig,
+    StopOn,
     StoreName,
     TrainConfig,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "PQNConfig",
     "QRConfig",
     "ReplayConfig",
+    "StopOn",
     "StoreName",
     "TrainConfig",
     "from_json",

@@ -12,12 +12,14 @@ __all__ = [
     "NetworkConfig",
     "OptimiserConfig",
     "ReplayConfig",
+    "StopOn",
     "StoreName",
     "TrainConfig",
 ]
 
 FRAME_SKIP = 4  # emulator frames per agent step, in all of pixelq
 StoreName = Literal["auto", "lz4", "ram", "device"]
+StopOn = Literal["none", "return_per_life", "return_per_game"]
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ class TrainConfig:
     """Train on when the disk takes no more, and try again at the next checkpoint; else stop."""
     notebook_log: bool = False
     """Print the Keras example's own line whenever the target network is copied."""
-    stop_on: Literal["none", "return_per_life", "return_per_game"] = "none"
+    stop_on: StopOn = "none"
     """The running mean that ends the run as solved."""
     stop_at: float = 40.0
     """Solved once the running mean is above this."""

@@ -5,7 +5,7 @@ from pixelq.errors import ConfigError
 from pixelq.run.checkpoint import Checkpoint
 from pixelq.run.reading import FREE, MACHINE, flat
 
-__all__ = ["allowed_changes"]
+__all__ = ["allowed_changes", "still_solved"]
 
 
 def allowed_changes(config: TrainConfig, checkpoint: Checkpoint) -> list[str]:
@@ -29,6 +29,21 @@ def allowed_changes(config: TrainConfig, checkpoint: Checkpoint) -> list[str]:
         which = ", ".join(f"{path} is {now[path]} but was {before.get(path)}" for path in refused)
         raise ConfigError(f"config.json does not fit {checkpoint.path}: {which}; put it back, or start a new run")
     return [f"{path} is {now[path]}, was {before[path]}{_consequence(path)}" for path in changed]
+
+
+def still_solved(config: TrainConfig, checkpoint: Checkpoint) -> bool:
+    """Whether a run that a checkpoint calls solved is so by the settings to go on with, too.
+
+    Args:
+        config: the settings to go on with, resolved.
+        checkpoint: the one to go on from.
+
+    Returns:
+        False as well if the settings ask for another running mean now: the run itself will find out.
+    """
+    before = checkpoint.state["config"]
+    same = all(getattr(config, name) == before[name] for name in ("stop_on", "stop_at"))
+    return bool(checkpoint.state["solved"]) and same
 
 
 def _consequence(path: str) -> str:

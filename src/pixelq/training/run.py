@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pixelq.algos import algo_of
-from pixelq.config import TrainConfig, from_json, to_json
+from pixelq.config import StopOn, TrainConfig, from_json, to_json
 from pixelq.envs.episodes import EpisodeTracker
 from pixelq.run.checkpoint import Checkpoint, CheckpointStore
 from pixelq.run.metrics import MetricsLog
 from pixelq.run.provenance import provenance
 from pixelq.run.rundir import RunDir
-from pixelq.training.changes import allowed_changes
+from pixelq.training.changes import allowed_changes, still_solved
 from pixelq.training.initial import load_initial
 from pixelq.training.parts import Parts, begin, make_parts, resolve
 from pixelq.training.progress import Progress, follow_restoring, make_progress
@@ -90,6 +90,8 @@ def resume(
     threads: int | None = None,
     cuda_graphs: bool | None = None,
     checkpoint_every_steps: int | None = None,
+    stop_on: StopOn | None = None,
+    stop_at: float | None = None,
     keep_going: bool | None = None,
     fresh_games: bool = False,
 ) -> RunResult:
@@ -103,6 +105,9 @@ def resume(
         threads: another number of threads than the run's, for this process alone; None: the same.
         cuda_graphs: whether a GPU records its work and replays it, for this process alone; None: as the run has it.
         checkpoint_every_steps: another distance between checkpoints from now on; None: the same.
+        stop_on: which running mean ends the run as solved from now on; a run that was solved by another, or by a lower
+            `stop_at`, goes on. None: the same.
+        stop_at: the running mean that ends the run as solved from now on; None: the same.
         keep_going: whether to train on when the disk takes no more, from now on; None: the same.
         fresh_games: give up the games that were being played and start new ones, which saves the time to replay
             them, but is no longer bit for bit the run that was never stopped.
@@ -118,7 +123,13 @@ def resume(
     run = RunDir.open(run_dir)
     with run.lock():
         saved: TrainConfig = from_json(TrainConfig, run.read_json("config.json"))
-        lasting = _given(total_steps=total_steps, checkpoint_every_steps=checkpoint_every_steps, keep_going=keep_going)
+        lasting = _given(
+            total_steps=total_steps,
+            checkpoint_every_steps=checkpoint_every_steps,
+            stop_on=stop_on,
+            stop_at=stop_at,
+            keep_going=keep_going,
+        )
         passing = _given(device=device, threads=threads, cuda_graphs=cuda_graphs)
         config = resolve(dataclasses.replace(saved, **lasting, **passing))
         show = progress or make_progress(config)
@@ -131,8 +142,10 @@ def resume(
             show.note(change)
         if lasting:
             run.write_json("config.json", to_json(dataclasses.replace(saved, **lasting)))
-        if checkpoint.state["solved"] or checkpoint.step >= config.total_steps:
-            show.note(f"{run.path} is finished, at step {checkpoint.step:,}")
+        solved = still_solved(config, checkpoint)
+        if solved or checkpoint.step >= config.total_steps:
+            end = f"at step {checkpoint.step:,}"
+            show.note(f"{run.path} is " + (f"solved, {end}; --stop-on none goes on" if solved else f"finished, {end}"))
             return _finished(run, config, checkpoint)
         with show:
             return _restore_and_go_on(run, config, store, checkpoint, show, fresh_games)
@@ -145,7 +158,7 @@ def _given(**settings: Any) -> dict[str, Any]:
 def _finished(run: RunDir, config: TrainConfig, checkpoint: Checkpoint) -> RunResult:
     tracker = EpisodeTracker(config.envs, config.window_episodes)
     tracker.restore(saved_arrays(checkpoint, "tracker"))
-    return _result(run, checkpoint.step, tracker, bool(checkpoint.state["solved"]), False)
+    return _result(run, checkpoint.step, tracker, still_solved(config, checkpoint), False)
 
 
 def _restore_and_go_on(

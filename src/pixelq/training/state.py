@@ -14,6 +14,7 @@ from pixelq.replay import ReplayBuffer
 from pixelq.replay.ring import Ring, Rows
 from pixelq.run.checkpoint import Checkpoint, CheckpointStore, Chunk
 from pixelq.run.seeding import generator_state, restore_generator
+from pixelq.training.changes import still_solved
 from pixelq.training.parts import Parts
 
 __all__ = ["agent_card", "replay_chunks", "restore_parts", "restore_with_fresh_games", "save_parts", "saved_arrays"]
@@ -157,7 +158,7 @@ def _fitting(checkpoint: Checkpoint) -> Iterator[None]:
 def _restore_all_but_games(parts: Parts, checkpoint: Checkpoint) -> list[tuple[int, int]]:
     state = checkpoint.state
     parts.step, parts.seconds = int(state["step"]), float(state["seconds"])
-    parts.solved = bool(state["solved"])
+    parts.solved = still_solved(parts.config, checkpoint)
     parts.actor.generator = restore_generator(state["explore"])
     restore_generator_on(parts.actor.noise, checkpoint.tensors("chance")["noise"])
     parts.memory.generator = restore_generator(state["batches"])
