@@ -297,3 +297,5 @@ def test_what_is_done_to_the_numbers(runs, page):
         briefly = maths("[0, 0.5, -12.34, 123456, 2.5e6, NaN].map(m.brief)")
         assert briefly == ["0.00", "0.500", "−12.3", "123k", "2.5M", "–"]
         assert maths("[59.6, 3725].map(m.clock)") == ["1:00", "1:02:05"]
+        values = "[null, true, [1, null], [{step: 5, a: [1, 2]}, {step: 6}]]"
+        assert maths(f"{values}.map(m.shown)") == ["–", "true", "1, –", "step 5, a 1, 2; step 6"]

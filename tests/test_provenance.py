@@ -9,7 +9,8 @@ from datetime import datetime
 import pytest
 
 from pixelq.run import provenance as module
-from pixelq.run.provenance import provenance
+from pixelq.run.provenance import add_resume, provenance
+from pixelq.run.rundir import RunDir
 
 
 def test_it_says_what_and_where_as_plain_json(monkeypatch):
@@ -48,6 +49,39 @@ def test_the_commit_is_that_of_the_code_and_of_nothing_around_it(tmp_path):
     assert module._git(tmp_path) == {"commit": git("rev-parse", "HEAD"), "dirty": False}
     (tmp_path / "provenance.py").write_text("a = 2\n")
     assert module._git(tmp_path) == {"commit": git("rev-parse", "HEAD"), "dirty": True}
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = RunDir.create(tmp_path / "run")
+    run.write_json("provenance.json", provenance())
+    return run
+
+
+def test_a_resume_is_added_with_what_is_not_as_it_was(run, monkeypatch):
+    first = run.read_json("provenance.json")
+    monkeypatch.setattr(sys, "argv", ["pixelq", "resume", "run"])
+    assert add_resume(run, 200) == []
+    monkeypatch.setattr(module, "_cores", lambda: first["cores"] + 1)
+    monkeypatch.setattr(module, "_git", lambda _: {"commit": "abc", "dirty": True})
+    (line,) = add_resume(run, 600)
+    assert line.startswith("not as at the start of the run: git.commit, ")
+    assert line.endswith(f"cores (see {run.provenance})")
+    found = run.read_json("provenance.json")
+    once, twice = found.pop("resumed")
+    assert found == first
+    assert set(once) == {"step", "command", "started"}
+    assert (once["step"], once["command"]) == (200, "pixelq resume run")
+    assert (twice["step"], twice["git.commit"], twice["cores"]) == (600, "abc", first["cores"] + 1)
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"resumed": 3}', '{"a":' * 3_000])
+def test_a_resume_leaves_what_is_damaged_as_it_is_and_says_so(run, text):
+    run.provenance.write_text(text) if text is not None else run.provenance.unlink()
+    (line,) = add_resume(run, 1)
+    assert str(run.provenance) in line
+    assert line.endswith("; this resume is not written down there")
+    assert (run.provenance.read_text() if run.provenance.exists() else None) == text
 
 
 def test_what_checks_paths_imports_no_torch():

@@ -147,6 +147,8 @@ def test_a_finished_run_comes_back_as_it_is_and_can_be_made_longer(tmp_path):
     assert "is finished, at step 400" in watch.notes[0]
     assert resume(tmp_path / "run", total_steps=600, progress=watch).step == 600
     assert resume(tmp_path / "run", progress=watch).step == 600
+    resumes = json.loads((tmp_path / "run/provenance.json").read_text())["resumed"]
+    assert [resumed["step"] for resumed in resumes] == [400]  # not those that had nothing to do
     assert [line["step"] for line in metrics(tmp_path / "run")] == [200, 400, 600]
 
 

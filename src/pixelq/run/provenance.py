@@ -10,8 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-__all__ = ["provenance"]
+from pixelq.errors import PixelqError
+from pixelq.run.reading import flat
+from pixelq.run.rundir import RunDir
 
+__all__ = ["add_resume", "provenance"]
+
+_OF_A_PROCESS = ("command", "started")  # another every time
 _PACKAGES = ("torch", "numpy", "ale-py", "gymnasium", "safetensors", "zstandard", "lz4")
 
 
@@ -30,6 +35,35 @@ def provenance() -> dict[str, Any]:
         "command": shlex.join(sys.argv),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def add_resume(run: RunDir, step: int) -> list[str]:
+    """Add to a run's `provenance.json` that this process goes on with it, and what is not as it was at the start.
+
+    Under `resumed`, a list, an object each time: `step`, `command`, `started`, and by its dotted path whatever else is
+    another now. A file that is damaged stays as it is.
+
+    Args:
+        run: the run, locked.
+        step: where it goes on.
+
+    Returns:
+        Lines to show: what is not as it was, and why it could not be written down.
+    """
+    now = flat(provenance())
+    try:
+        first = run.read_json(run.provenance.name)
+        before = first.get("resumed", []) if isinstance(first, dict) else None
+        if not isinstance(before, list):
+            raise PixelqError(f"{run.provenance} is damaged: not a run's provenance")
+        at_the_start = flat(first)
+        changed = {name: value for name, value in now.items() if value != at_the_start.get(name)}
+        process = {name: now[name] for name in _OF_A_PROCESS}
+        run.write_json(run.provenance.name, first | {"resumed": [*before, {"step": step, **process, **changed}]})
+    except (PixelqError, RecursionError) as error:
+        return [f"{error}; this resume is not written down there"]
+    names = [name for name in changed if name not in _OF_A_PROCESS]
+    return [f"not as at the start of the run: {', '.join(names)} (see {run.provenance})"] if names else []
 
 
 def _version(package: str) -> str | None:

@@ -11,7 +11,7 @@ from pixelq.config import StopOn, TrainConfig, from_json, to_json
 from pixelq.envs.episodes import EpisodeTracker
 from pixelq.run.checkpoint import Checkpoint, CheckpointStore
 from pixelq.run.metrics import MetricsLog
-from pixelq.run.provenance import provenance
+from pixelq.run.provenance import add_resume, provenance
 from pixelq.run.rundir import RunDir
 from pixelq.training.changes import allowed_changes, still_solved
 from pixelq.training.initial import load_initial
@@ -179,6 +179,8 @@ def _restore_and_go_on(
             chunks = restore_parts(parts, checkpoint, follow_restoring(show))
         games = "with fresh games" if fresh_games else f"restored in {time.monotonic() - started:.1f} s"
         show.note(f"resumed at step {parts.step:,}, {games}")
+        for line in add_resume(run, parts.step):
+            show.note(line)
         offset = int(checkpoint.state["metrics_offset"])
         with closing(MetricsLog(run.metrics, run.tb, offset, parts.step + 1)) as log:
             if log.missing_bytes:

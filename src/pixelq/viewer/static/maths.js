@@ -106,5 +106,6 @@ export function clock(seconds) {
 /** A value of a setting as text. */
 export function shown(value) {
   if (value === undefined || value === null) return "–";
-  return Array.isArray(value) ? value.join(", ") : String(value);
+  if (Array.isArray(value)) return value.map(shown).join(value.some((part) => part instanceof Object) ? "; " : ", ");
+  return value instanceof Object ? Object.entries(value).map(([name, part]) => `${name} ${shown(part)}`).join(", ") : String(value);
 }
