@@ -38,6 +38,22 @@ def test_curves_are_mean_and_extremes_as_far_as_all_seeds_have_come(runs):
     assert (other.label, other.seeds, other.mean.tolist()) == ("other", (1,), [5, 5])
 
 
+def test_each_run_can_have_its_own_curve(runs):
+    both = plotted(runs[:2], each=True)
+    assert [(curve.label, curve.seeds) for curve in both.curves] == [("plain-s1", (1,)), ("plain-s2", (2,))]
+    assert both.curves[1].mean.tolist() == [2, 6, 2, 8]  # to its own end
+    assert [(score.label, score.mean) for score in both.scores] == [("plain-s1", 4.0), ("plain-s2", 6.0)]
+    assert both.captions()[0] == "Curves: train/return_per_game, each of a single run."
+
+
+def test_runs_of_the_same_name_are_told_apart_by_their_folders(tmp_path):
+    made = [make_run(tmp_path / folder / "run", [1.0], seed=seed) for seed, folder in ((1, "a"), (1, "b"), (2, "c"))]
+    assert [curve.label for curve in plotted(made, each=True).curves] == ["a/run", "b/run", "c/run"]
+    assert [curve.label for curve in plotted(made[1:]).curves] == ["b/run"]
+    with pytest.raises(PixelqError, match=r"^a/run and b/run have the same settings and the same seed"):
+        plotted(made)
+
+
 def test_between_their_points_seeds_are_interpolated(tmp_path):
     one = make_run(tmp_path / "a1", [0.0, 10.0], seed=1, period=100)
     two = make_run(tmp_path / "a2", [0.0, 4.0, 8.0, 8.0], seed=2, period=50)

@@ -28,6 +28,8 @@ class _Options:
     """What the curves show, a key of metrics.jsonl."""
     axis: Literal["steps", "frames", "minutes"] = "steps"
     """What they are drawn over."""
+    each: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """A curve for every run, even if runs differ in nothing but their seed: where one ends, the others go on."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """The last line of stdout is the plotted numbers as JSON."""
 
@@ -46,7 +48,7 @@ def run(words: Sequence[str]) -> int:
         if options.out.suffix not in FORMATS:
             raise PixelqError(f"--out is {options.out}: must end in {' or '.join(FORMATS)}")
         check_new_place("--out", options.out)
-    numbers = plotted(options.runs, options.metric, options.axis)
+    numbers = plotted(options.runs, options.metric, options.axis, options.each)
     if options.out is None:
         _show(numbers)
     else:

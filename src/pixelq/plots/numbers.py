@@ -1,7 +1,8 @@
 """The numbers of a picture of runs: learning curves over seeds, and scores with their uncertainty."""
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -64,10 +65,9 @@ class Plotted(NamedTuple):
 
     def captions(self) -> list[str]:
         """What must be said beside the picture: what lines and bands are, and how the scores were measured."""
-        lines = [
-            f"Curves: {self.metric}, mean over seeds; the band spans the lowest to the highest seed, as far as all "
-            "have come."
-        ]
+        several = any(len(curve.seeds) > 1 for curve in self.curves)
+        band = ", mean over seeds; the band spans the lowest to the highest seed, as far as all have come"
+        lines = [f"Curves: {self.metric}{band if several else ', each of a single run'}."]
         if self.scores:
             lines.append(
                 "Scores: mean (dot) and interquartile mean (diamond) of all games with 95% bootstrap intervals; of "
@@ -107,26 +107,30 @@ class _Source(NamedTuple):
     evaluations: tuple[Evaluation, ...]  # the newest of each protocol
 
 
-def plotted(runs: Sequence[Path], metric: str = "train/return_per_game", axis: Axis = "steps") -> Plotted:
+def plotted(
+    runs: Sequence[Path], metric: str = "train/return_per_game", axis: Axis = "steps", each: bool = False
+) -> Plotted:
     """Work out the numbers of a picture.
 
     Args:
         runs: run directories; those that differ in their seed only become one curve.
         metric: a key of `metrics.jsonl`.
         axis: what the curves are drawn over.
+        each: a curve for every run, all the same.
 
     Raises:
         PixelqError: one is no run, is damaged or has no such metric, or two are the same run or the same seed.
     """
     groups: dict[str, list[_Source]] = {}
+    names = _names({run.resolve() for run in runs})
     seen: dict[Path, Path] = {}
     for run in runs:
         config = read_object(RunDir.open(run).config)
         if run.resolve() in seen:
             raise PixelqError(f"{run} is given twice")
         seen[run.resolve()] = run
-        source = _read(run, config, metric, axis)
-        group = groups.setdefault(same_but_seed(config), [])
+        source = _read(run, config, metric, axis)._replace(name=names[run.resolve()])
+        group = groups.setdefault(str(run.resolve()) if each else same_but_seed(config), [])
         twin = next((other.name for other in group if other.seed == source.seed), None)
         if twin:
             raise PixelqError(f"{twin} and {source.name} have the same settings and the same seed: give one of them")
@@ -176,6 +180,12 @@ def _newest_evaluations(run: Path) -> tuple[Evaluation, ...]:
 
 def _rank(result: Evaluation) -> tuple[int, int, int]:
     return result.step, len(result.scores), -result.seed
+
+
+def _names(paths: Collection[Path]) -> dict[Path, str]:
+    """What runs are called: their directories' names, with the folder before where two have the same."""
+    names = Counter(path.name for path in paths)
+    return {path: path.name if names[path.name] == 1 else f"{path.parent.name}/{path.name}" for path in paths}
 
 
 def _labels(groups: Sequence[Sequence[str]]) -> list[str]:
