@@ -250,6 +250,9 @@ def test_an_interrupted_run_says_how_to_go_on_and_loses_nothing(run, tmp_path, c
     assert main(["resume", str(other), "--total-steps", "800"]) == 0
     assert metrics(other)[:3] == metrics(run)
     assert metrics(other)[-1]["step"] == 800
+    assert main(["resume", str(other), "--stop-on", "return_per_game", "--stop-at", "9"]) == 0
+    config = json.loads((other / "config.json").read_text())
+    assert [config[name] for name in ("stop_on", "stop_at", "total_steps")] == ["return_per_game", 9.0, 800]
 
 
 # eval and record

@@ -343,6 +343,12 @@ CASES = {
         2,
     ),
     "no steps": ("resume run --total-steps 0", "--total-steps is 0: must be at least 1", 2),
+    "a mean that is none": (
+        "resume run --stop-on None",
+        '--stop-on is None: must be none, return_per_life or return_per_game (did you mean "none"?); '
+        "see: pixelq resume --help",
+        2,
+    ),
     "a mark that is NaN": ("resume run --stop-at nan", "--stop-at is nan: must be a finite number", 2),
     "too many threads": (
         "resume run --threads 5000",

@@ -15,7 +15,7 @@ from pixelq.run.rundir import RunDir
 
 __all__ = ["run"]
 
-_CHECKED = ("threads", "total_steps", "checkpoint_every_steps", "stop_on", "stop_at")
+_CHECKED = ("threads", "total_steps", "checkpoint_every_steps", "stop_at")
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class _Options:
     """Another length than before, from now on."""
     checkpoint_every_steps: int | None = None
     """Another distance between checkpoints than before, from now on."""
-    stop_on: StopOn | None = None
-    """Another running mean that ends the run as solved than before, from now on; a solved run goes on with "none"."""
+    stop_on: StopOn | Literal["as-before"] = "as-before"  # tyro would take None, too, which looks like none
+    """The running mean that ends the run as solved, from now on; a solved run goes on with none."""
     stop_at: float | None = None
-    """Another value of it than before, from now on; a solved run goes on with a higher one."""
+    """Another value that it must pass than before, from now on; a solved run goes on with a higher one."""
     keep_going: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """From now on, train on when the disk takes no more, and try again at the next checkpoint."""
     fresh_games: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -56,7 +56,7 @@ def run(words: Sequence[str]) -> int:
         threads=options.threads,
         cuda_graphs=False if options.no_cuda_graphs else None,
         checkpoint_every_steps=options.checkpoint_every_steps,
-        stop_on=options.stop_on,
+        stop_on=None if options.stop_on == "as-before" else options.stop_on,
         stop_at=options.stop_at,
         keep_going=options.keep_going or None,
         fresh_games=options.fresh_games,
