@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +15,7 @@ from pixelq.run.reading import Evaluation, read_evaluation, read_object, same_bu
 from pixelq.run.rundir import RunDir
 from pixelq.run.storage import storage_errors
 
-__all__ = ["Axis", "Curve", "Plotted", "Score", "plotted"]
+__all__ = ["Axis", "Curve", "Plotted", "Score", "name_seeds", "plotted"]
 
 Axis = Literal["steps", "frames", "minutes"]
 
@@ -122,15 +122,13 @@ def plotted(
         PixelqError: one is no run, is damaged or has no such metric, or two are the same run or the same seed.
     """
     groups: dict[str, list[_Source]] = {}
-    names = _names({run.resolve() for run in runs})
-    seen: dict[Path, Path] = {}
-    for run in runs:
+    paths = [run.resolve() for run in runs]
+    for index, (run, name) in enumerate(zip(runs, _names(paths), strict=True)):
         config = read_object(RunDir.open(run).config)
-        if run.resolve() in seen:
+        if paths[index] in paths[:index]:
             raise PixelqError(f"{run} is given twice")
-        seen[run.resolve()] = run
-        source = _read(run, config, metric, axis)._replace(name=names[run.resolve()])
-        group = groups.setdefault(str(run.resolve()) if each else same_but_seed(config), [])
+        source = _read(run, name, config, metric, axis)
+        group = groups.setdefault(str(index) if each else same_but_seed(config), [])
         twin = next((other.name for other in group if other.seed == source.seed), None)
         if twin:
             raise PixelqError(f"{twin} and {source.name} have the same settings and the same seed: give one of them")
@@ -143,7 +141,12 @@ def plotted(
     return Plotted(metric, axis, tuple(curves), tuple(scores))
 
 
-def _read(run: Path, config: dict[str, Any], metric: str, axis: Axis) -> _Source:
+def name_seeds(seeds: Sequence[int]) -> str:
+    """Which seed, or how many."""
+    return f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
+
+
+def _read(run: Path, name: str, config: dict[str, Any], metric: str, axis: Axis) -> _Source:
     key, scale = _AXES[axis]
     points: list[tuple[float, float]] = []
     keys: set[str] = set()
@@ -163,7 +166,7 @@ def _read(run: Path, config: dict[str, Any], metric: str, axis: Axis) -> _Source
         there = f"it has {', '.join(sorted(keys))}" if keys else "it has no metrics yet"
         raise PixelqError(f'{run} has no values of "{metric}": {there}')
     x_values, y_values = np.asarray(points, np.float64).T
-    name, game = run.resolve().name, str(config.get("game"))
+    game = str(config.get("game"))
     return _Source(name, game, int(config.get("seed", 0)), x_values, y_values, _newest_evaluations(run))
 
 
@@ -182,10 +185,10 @@ def _rank(result: Evaluation) -> tuple[int, int, int]:
     return result.step, len(result.scores), -result.seed
 
 
-def _names(paths: Collection[Path]) -> dict[Path, str]:
+def _names(paths: Sequence[Path]) -> list[str]:
     """What runs are called: their directories' names, with the folder before where two have the same."""
     names = Counter(path.name for path in paths)
-    return {path: path.name if names[path.name] == 1 else f"{path.parent.name}/{path.name}" for path in paths}
+    return [path.name if names[path.name] == 1 else f"{path.parent.name}/{path.name}" for path in paths]
 
 
 def _labels(groups: Sequence[Sequence[str]]) -> list[str]:

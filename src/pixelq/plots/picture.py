@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelq.evaluation.scores import REFERENCE
-from pixelq.plots.numbers import Plotted
+from pixelq.plots.numbers import Plotted, name_seeds
 from pixelq.run.storage import storage_errors, write_atomically
 
 __all__ = ["FORMATS", "draw"]
@@ -66,15 +66,11 @@ def _colour(numbers: Plotted, label: str) -> str:
     return _COLOURS[[curve.label for curve in numbers.curves].index(label) % len(_COLOURS)]
 
 
-def _seeds(seeds: tuple[int, ...]) -> str:
-    return f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
-
-
 def _draw_curves(axes: Any, numbers: Plotted, game: str) -> None:
     for curve in numbers.curves:
         if curve.game == game:
             colour = _colour(numbers, curve.label)
-            label = f"{curve.label} ({_seeds(curve.seeds)})"
+            label = f"{curve.label} ({name_seeds(curve.seeds)})"
             axes.plot(curve.x, curve.mean, color=colour, linewidth=1.6, label=label)
             if len(curve.seeds) > 1:
                 axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
@@ -99,7 +95,7 @@ def _draw_scores(axes: Any, numbers: Plotted, game: str) -> None:
         ):
             axes.plot(interval, [row + offset] * 2, color=colour, linewidth=2, solid_capstyle="butt", alpha=0.6)
             axes.plot([value], [row + offset], marker, color=colour, markersize=5)
-    names = [f"{s.label}\n{s.protocol}, {_seeds(s.seeds)}, {s.games} games" for s in scores]
+    names = [f"{s.label}\n{s.protocol}, {name_seeds(s.seeds)}, {s.games} games" for s in scores]
     axes.set_yticks(range(len(scores)), names, fontsize=8)
     axes.set_ylim(len(scores) - 0.5, -0.5)
     axes.set_xlabel("raw score: mean ●, IQM ◆, 95% intervals")

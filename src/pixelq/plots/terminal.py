@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pixelq.plots.numbers import Curve, Plotted, Score
+from pixelq.plots.numbers import Curve, Plotted, Score, name_seeds
 
 __all__ = ["COLOURS", "chart_lines", "legend_lines", "score_lines"]
 
@@ -88,8 +88,7 @@ def _row(score: Score) -> str:
 
 def _end(curve: Curve, numbers: Plotted) -> str:
     band = f", seeds {curve.low[-1]:.4g} to {curve.high[-1]:.4g}" if len(curve.seeds) > 1 else ""
-    seeds = f"{len(curve.seeds)} seeds" if len(curve.seeds) > 1 else f"seed {curve.seeds[0]}"
-    return f"  {seeds}  {curve.mean[-1]:.4g} at {curve.x[-1]:,.6g} {numbers.axis}{band}"
+    return f"  {name_seeds(curve.seeds)}  {curve.mean[-1]:.4g} at {curve.x[-1]:,.6g} {numbers.axis}{band}"
 
 
 def _ends(values: Sequence[np.ndarray]) -> tuple[float, float]:

@@ -146,7 +146,7 @@ def resume(
         if solved or checkpoint.step >= config.total_steps:
             end = f"at step {checkpoint.step:,}"
             show.note(f"{run.path} is " + (f"solved, {end}; --stop-on none goes on" if solved else f"finished, {end}"))
-            return _finished(run, config, checkpoint)
+            return _finished(run, config, checkpoint, solved)
         with show:
             return _restore_and_go_on(run, config, store, checkpoint, show, fresh_games)
 
@@ -155,10 +155,10 @@ def _given(**settings: Any) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def _finished(run: RunDir, config: TrainConfig, checkpoint: Checkpoint) -> RunResult:
+def _finished(run: RunDir, config: TrainConfig, checkpoint: Checkpoint, solved: bool) -> RunResult:
     tracker = EpisodeTracker(config.envs, config.window_episodes)
     tracker.restore(saved_arrays(checkpoint, "tracker"))
-    return _result(run, checkpoint.step, tracker, still_solved(config, checkpoint), False)
+    return _result(run, checkpoint.step, tracker, solved, False)
 
 
 def _restore_and_go_on(
