@@ -275,7 +275,7 @@ CASES = {
     ),
     "no agent to begin with": (
         f"train {TINY} --init nowhere --run new",
-        "nowhere does not exist: give a run directory or a .safetensors file",
+        "nowhere does not exist: give a run directory, a .safetensors file or one that comes along: breakout",
         2,
     ),
     "an agent of another network": (
@@ -357,7 +357,21 @@ CASES = {
     ),
     # agents
     "no agent given": ("eval --episodes 3", "AGENT is missing: pixelq eval AGENT", 2),
-    "no such agent": ("eval nowhere", "nowhere does not exist: give a run directory or a .safetensors file", 2),
+    "a slip in the name of an agent": (
+        "eval braekout",
+        re.compile(r'braekout does not exist \(did you mean "breakout"\?\): give a run directory, .*'),
+        2,
+    ),
+    "no agent for a benchmark": (
+        "bench replay --agent nowhere",
+        "nowhere does not exist: give a run directory, a .safetensors file or one that comes along: breakout",
+        2,
+    ),
+    "no such agent": (
+        "eval nowhere",
+        "nowhere does not exist: give a run directory, a .safetensors file or one that comes along: breakout",
+        2,
+    ),
     "an empty name": ("eval ''", ". is no run directory: it has no checkpoints folder", 2),
     "another kind of file": ("eval agent.pt", "agent.pt is no agent file: pixelq loads .safetensors only", 2),
     "an empty file": ("eval empty.safetensors", "empty.safetensors is damaged, or no safetensors file", 2),
@@ -638,7 +652,8 @@ def test_what_can_be_checked_without_torch_is(here):
         (["resume"], "pixelq: RUN is missing: pixelq resume RUN\n"),
         (
             ["eval", b"\xff.safetensors"],
-            "pixelq:  .safetensors does not exist: give a run directory or a .safetensors file\n",
+            "pixelq:  .safetensors does not exist: give a run directory, a .safetensors file or one that comes along: "
+            "breakout\n",
         ),
     ],
 )

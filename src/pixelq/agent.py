@@ -22,9 +22,8 @@ from pixelq.device import resolve_device
 from pixelq.errors import CheckpointError, ConfigError, PixelqError
 from pixelq.networks import QNetwork
 from pixelq.run.manifest import MANIFEST, read_manifest, verify_file
-from pixelq.run.rundir import check_agent_path
+from pixelq.run.rundir import find_agent
 from pixelq.run.storage import storage_errors, write_atomically
-from pixelq.shipped import agent_path
 
 __all__ = ["Agent", "AgentCard", "load_agent", "save_agent"]
 
@@ -187,8 +186,7 @@ def load_agent(path: Path | str, device: str = "cpu", on_damage: Callable[[str],
         PixelqError: the path, its content or the device is not what it should be.
     """
     where = resolve_device(device)
-    path = agent_path(path)
-    check_agent_path(path)
+    path = find_agent(path)
     if path.is_dir():
         data, path = _read_newest(path, on_damage)
     else:

@@ -25,7 +25,7 @@ __all__ = ["run"]
 @dataclass(frozen=True)
 class _Options:
     agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
-    """A run directory, a .safetensors file, or `random`."""
+    """A run directory, a .safetensors file, `breakout`, which comes with pixelq, or `random`."""
     protocol: Annotated[str, tyro.conf.arg(metavar="P")] = DEFAULT_PROTOCOL
     """How it is played: nature, noop, dopamine or machado."""
     episodes: Annotated[int, tyro.conf.arg(metavar="N")] = 30

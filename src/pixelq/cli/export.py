@@ -11,9 +11,8 @@ from pixelq.cli.options import parse
 from pixelq.cli.places import check_new_file
 from pixelq.cli.players import RANDOM, open_player
 from pixelq.errors import PixelqError
-from pixelq.run.rundir import check_agent_path
+from pixelq.run.rundir import find_agent
 from pixelq.run.storage import storage_errors
-from pixelq.shipped import agent_path
 
 __all__ = ["run"]
 
@@ -21,7 +20,7 @@ __all__ = ["run"]
 @dataclass(frozen=True)
 class _Options:
     agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
-    """A run directory (its newest checkpoint), a .safetensors file, or the name of an agent that comes with pixelq."""
+    """A run directory (its newest checkpoint), a .safetensors file, or `breakout`, which comes with pixelq."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE.safetensors")]
     """The agent's file; one of that name is replaced, as a whole."""
     weights: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -34,7 +33,7 @@ def run(words: Sequence[str]) -> int:
     options = parse(_Options, words, "pixelq export", about)
     if options.agent == RANDOM:
         raise PixelqError("random has no weights: give a run directory or a .safetensors file")
-    check_agent_path(agent_path(options.agent))
+    find_agent(options.agent)
     check_new_file("--out", options.out, ".safetensors", "an agent file", "agent")
 
     import torch

@@ -32,7 +32,8 @@ _USAGE = "\n".join(
         "",
         *(f"  {verb:<11}{text}" for verb, text in _VERBS.items()),
         "",
-        "AGENT is a run directory, a .safetensors file, or `random`. `pixelq VERB --help` lists a verb's options.",
+        "AGENT is a run directory, a .safetensors file, `breakout`, which comes with pixelq, or `random`.",
+        "`pixelq VERB --help` lists a verb's options.",
         "Exit status: 0 done, 1 the run failed, 2 bad input, 130 interrupted after saving.",
     ]
 )

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from pixelq.errors import PixelqError
 from pixelq.evaluation import Protocol, find_protocol
 from pixelq.games import resolve_game
-from pixelq.run.rundir import check_agent_path
-from pixelq.shipped import agent_path
+from pixelq.run.rundir import find_agent
 
 if TYPE_CHECKING:
     from pixelq.evaluation.players import Player
@@ -26,7 +25,7 @@ def check_play(agent: str, game: str | None, protocol: str, episodes: int, seed:
     """Say what is wrong before torch is loaded.
 
     Args:
-        agent: a run directory, a `.safetensors` file, or `random`.
+        agent: a run directory, a `.safetensors` file, the name of a shipped agent, or `random`.
         game: ROM name or Gymnasium id; None: the agent's own, Breakout for `random`.
         protocol: a protocol's name.
         episodes: games to play.
@@ -46,7 +45,7 @@ def check_play(agent: str, game: str | None, protocol: str, episodes: int, seed:
     if game is not None:
         resolve_game(game)
     if agent != RANDOM:
-        check_agent_path(agent_path(agent))
+        find_agent(agent)
     return conditions
 
 
@@ -54,7 +53,7 @@ def open_player(agent: str, game: str | None, device: str) -> "Player":
     """Load an agent, or make the one that plays at random.
 
     Args:
-        agent: a run directory, a `.safetensors` file, or `random`.
+        agent: a run directory, a `.safetensors` file, the name of a shipped agent, or `random`.
         game: as in `check_play`.
         device: where the network is to live.
 

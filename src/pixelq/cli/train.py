@@ -15,8 +15,7 @@ from pixelq.config import TrainConfig, validate
 from pixelq.errors import PixelqError
 from pixelq.games import resolve_game
 from pixelq.presets import DEFAULT_PRESET, PRESETS, preset
-from pixelq.run.rundir import RunDir, check_agent_path
-from pixelq.shipped import agent_path
+from pixelq.run.rundir import RunDir, find_agent
 
 __all__ = ["run"]
 
@@ -27,7 +26,7 @@ class _Options:
     run: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
     """Directory of the run, a new one; default: runs/GAME-PRESET-sSEED-TIME."""
     init: Annotated[Path | None, tyro.conf.arg(metavar="AGENT")] = None
-    """Agent whose weights to begin with: a run directory, a .safetensors file, or the name of one that comes along."""
+    """Agent whose weights to begin with: a run directory, a .safetensors file, or `breakout`, which comes along."""
 
 
 def run(words: Sequence[str]) -> int:
@@ -54,7 +53,7 @@ def run(words: Sequence[str]) -> int:
     if os.path.lexists(place):
         RunDir.create(place)  # raises, and says why
     if options.init is not None:
-        check_agent_path(agent_path(options.init))
+        find_agent(options.init)
 
     from pixelq.training.run import train
 

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from pixelq.errors import PixelqError
+from pixelq.games import did_you_mean
 from pixelq.run.storage import reason, storage_errors, write_atomically
+from pixelq.shipped import agent_path, shipped_agents
 
-__all__ = ["RunDir", "check_agent_path"]
+__all__ = ["RunDir", "find_agent"]
 
 _FOLDERS = ("checkpoints", "videos", "eval", "tb")
 # what is wrong with the path that was given, not with the machine
@@ -154,15 +156,23 @@ class RunDir:
             os.close(descriptor)
 
 
-def check_agent_path(path: Path) -> None:
-    """Refuse what cannot hold an agent, by its name and kind alone; nothing is read.
+def find_agent(agent: Path | str) -> Path:
+    """Where an agent is; refuses what cannot hold one, by its name and kind alone: nothing is read.
+
+    Args:
+        agent: a run directory, a `.safetensors` file, or the name of an agent that comes with pixelq.
 
     Raises:
-        PixelqError: it is missing, or neither a run directory nor a `.safetensors` file.
+        PixelqError: it is missing, or none of these.
     """
+    path = agent_path(agent)
     try:
         if not path.exists():
-            raise PixelqError(f"{path} does not exist: give a run directory or a .safetensors file")
+            names = shipped_agents()
+            raise PixelqError(
+                f"{agent} does not exist{did_you_mean(str(agent), names)}: "
+                f"give a run directory, a .safetensors file or one that comes along: {', '.join(names)}"
+            )
         if path.is_dir():
             if not (path / "checkpoints").is_dir():
                 raise PixelqError(f"{path} is no run directory: it has no checkpoints folder")
@@ -170,3 +180,4 @@ def check_agent_path(path: Path) -> None:
             raise PixelqError(f"{path} is no agent file: pixelq loads .safetensors only")
     except OSError as error:
         raise PixelqError(f"cannot read {path}: {reason(error)}") from error
+    return path

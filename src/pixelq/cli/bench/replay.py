@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
@@ -13,7 +12,7 @@ from pixelq.cli.options import parse
 from pixelq.cli.players import RANDOM, open_player
 from pixelq.errors import PixelqError
 from pixelq.games import resolve_game
-from pixelq.run.rundir import check_agent_path
+from pixelq.run.rundir import find_agent
 
 if TYPE_CHECKING:
     from pixelq.bench.replay import Measurement
@@ -34,8 +33,8 @@ class _Options:
     stores: Annotated[tuple[Literal["lz4", "ram", "device"], ...], tyro.conf.arg(metavar="S …")] = ("lz4", "ram")
     """Frame stores: lz4, ram, device."""
     agent: Annotated[str, tyro.conf.arg(metavar="RUN")] = RANDOM
-    """Who plays with ε = 0.1: a run directory or a .safetensors file, for its own game; other games are played at
-    random, and so are all with `random`."""
+    """Who plays with ε = 0.1: a run directory, a .safetensors file or `breakout`, for its own game; other games are
+    played at random, and so are all with `random`."""
     seconds: Annotated[float, tyro.conf.arg(metavar="S")] = 3.0
     """For how long to sample, each store."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -51,7 +50,7 @@ def run(words: Sequence[str]) -> int:
     check_seconds(options.seconds)
     games = [resolve_game(game).name for game in options.games]
     if options.agent != RANDOM:
-        check_agent_path(Path(options.agent))
+        find_agent(options.agent)
 
     from pixelq.bench.replay import bench_replay
 
