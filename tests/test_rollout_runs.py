@@ -47,6 +47,13 @@ def make_session(**fields):
     return parts, notes, Session(parts, notes, notes, PlainProgress(config))
 
 
+def test_nothing_is_left_of_a_run_that_ends_beyond_its_last_step(capsys):
+    figures = dict.fromkeys(("train/return_per_game", "train/return_per_life", "train/epsilon", "loss/td", "q/mean"))
+    show = PlainProgress(tiny("pqn", total_steps=150))
+    show.metrics({"step": 160, "perf/steps_per_second": 0.5, **figures})  # the rollout that passed 150
+    assert "ETA 0:00:00" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("step", "asked"),
     [

@@ -51,7 +51,7 @@ def _duration(seconds: float | None) -> str:
 
 def _summary(record: Mapping[str, Any], total_steps: int) -> dict[str, str]:
     speed = record["perf/steps_per_second"]
-    left = (total_steps - record["step"]) / speed if speed else None
+    left = max(0, total_steps - record["step"]) / speed if speed else None  # a rollout may pass the end
     return {
         "steps/s": _figure(speed, ".0f"),
         "ETA": _duration(left),
