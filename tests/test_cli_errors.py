@@ -278,6 +278,11 @@ CASES = {
         "nowhere does not exist: give a run directory, a .safetensors file or one that comes along: breakout",
         2,
     ),
+    "no agent at a path": (
+        f"train {TINY} --init ./breakout --run new",
+        re.compile(r"\./breakout does not exist .*"),
+        2,
+    ),
     "an agent of another network": (
         f"train {TINY} --network.hidden 5 --init catch.safetensors --run new",
         re.compile(r"--init catch.safetensors: its network is made with .*--network.hidden 4; begin with the same"),

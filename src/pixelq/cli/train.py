@@ -25,7 +25,7 @@ class _Options:
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
     run: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
     """Directory of the run, a new one; default: runs/GAME-PRESET-sSEED-TIME."""
-    init: Annotated[Path | None, tyro.conf.arg(metavar="AGENT")] = None
+    init: Annotated[str | None, tyro.conf.arg(metavar="AGENT")] = None
     """Agent whose weights to begin with: a run directory, a .safetensors file, or `breakout`, which comes along."""
 
 
@@ -57,5 +57,5 @@ def run(words: Sequence[str]) -> int:
 
     from pixelq.training.run import train
 
-    result = train(config, place, None if options.init is None else str(options.init))
+    result = train(config, place, options.init)
     return 130 if result.interrupted else 0
