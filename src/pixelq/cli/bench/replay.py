@@ -32,7 +32,7 @@ class _Options:
     """ROM names or Gymnasium ids."""
     stores: Annotated[tuple[Literal["lz4", "ram", "device"], ...], tyro.conf.arg(metavar="S …")] = ("lz4", "ram")
     """Frame stores: lz4, ram, device."""
-    agent: Annotated[str, tyro.conf.arg(metavar="RUN")] = RANDOM
+    agent: Annotated[str, tyro.conf.arg(metavar="AGENT")] = RANDOM
     """Who plays with ε = 0.1: a run directory, a .safetensors file or `breakout`, for its own game; other games are
     played at random, and so are all with `random`."""
     seconds: Annotated[float, tyro.conf.arg(metavar="S")] = 3.0
