@@ -5,13 +5,18 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-fast lint notebook clean
+.PHONY: train test test-gpu test-fast lint notebook clean
 
 train: $(VENV)/.installed
 	$(BIN)/pixelq train $(PRESET) $(ARGS)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then $(MAKE) test-gpu; fi
+
+# by themselves: all other tests have the GPU hidden
+test-gpu: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m gpu
 
 test-fast: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"

@@ -1,5 +1,8 @@
 """What must not happen in work that a GPU queues or records."""
 
+import warnings
+from contextlib import contextmanager
+
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -24,3 +27,15 @@ class NothingOfTheHosts(TorchDispatchMode):
         tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)]
         assert all(tensor.device.type != "cpu" for tensor in tensors), func
         return result
+
+
+@contextmanager
+def no_waiting_for_the_gpu():
+    """On a GPU itself: whatever would wait for it raises."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype", UserWarning)
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

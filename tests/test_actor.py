@@ -189,7 +189,7 @@ def test_values_from_memory_that_stays_are_the_same_values():
         np.testing.assert_array_equal(recorded.q_values(obs), plain.q_values(obs))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_a_gpu_records_the_forward_pass_and_sees_new_weights():
     device = torch.device("cuda")
     network = make_network(NetworkConfig(channels=(2, 3, 4), hidden=8), ACTIONS, torch.Generator().manual_seed(0))

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+import weakref
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from pixelq.bench.env import EnvMeasurement, measure_env
 from pixelq.bench.learner import LearnerMeasurement
 from pixelq.bench.roofline import matmul_flops_per_second
 from pixelq.bench.train import TrainMeasurement
-from pixelq.bench.workload import workload_of
+from pixelq.bench.workload import Update, workload_of
 from pixelq.cli.bench import recipes, tables
 from pixelq.cli.main import main
 from pixelq.config import EnvConfig, ExplorationConfig, validate
@@ -159,6 +160,21 @@ def test_the_parts_of_an_update_add_up():
     parts = measured.forward_ms + measured.backward_ms + measured.optimiser_ms
     assert parts == pytest.approx(max(measured.update_ms, measured.forward_ms + measured.backward_ms))
     assert measured.flops_per_second == pytest.approx(1e3 * measured.flops_per_update / measured.update_ms)
+
+
+def test_no_loss_of_another_stream_lives_while_a_gpu_may_record_an_update():
+    weight, losses, alive = torch.ones(3, requires_grad=True), [], []
+
+    def forward():
+        loss = weight.square().sum()
+        losses.append(weakref.ref(loss))
+        return loss
+
+    def whole():
+        alive.append(losses[-1]() is not None)
+
+    learner._round(Update(1, forward, whole, whole, 0), torch.device("cpu"))
+    assert alive == [False]
 
 
 @pytest.mark.usefixtures("small_products")

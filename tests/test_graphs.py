@@ -162,7 +162,7 @@ def test_a_source_of_chance_goes_on_from_its_own_state_and_begins_anew_from_a_st
     assert firsts[0] == firsts[1] != firsts[2]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_replays_draw_new_numbers_and_do_all_the_work():
     generator = torch.Generator("cuda").manual_seed(0)
     total = torch.zeros(4, device="cuda")

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 import oracles
-from no_waiting import NoWaiting
+from no_waiting import NoWaiting, no_waiting_for_the_gpu
 from pixelq.config import DQNConfig, NetworkConfig, OptimiserConfig, PQNConfig, TrainConfig
 from pixelq.learner import Learner, LearnerMetrics, has_fast_bfloat16
 from pixelq.presets import PRESETS, preset
@@ -364,10 +364,11 @@ def test_updates_from_memory_that_stays_are_the_same_updates(name):
     assert_equal(recorded.weights(), plain.weights())
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", VARIANTS)
-def test_recorded_updates_are_those_made_one_operation_after_the_other(name, precision):
+def test_recorded_updates_are_those_made_one_operation_after_the_other(name, precision, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     config, device = small(VARIANTS[name], precision), torch.device("cuda")
     plain = Learner(dataclasses.replace(config, cuda_graphs=False), ACTIONS, device, torch.Generator().manual_seed(0))
     recorded = Learner(config, ACTIONS, device, torch.Generator().manual_seed(0))
@@ -379,7 +380,7 @@ def test_recorded_updates_are_those_made_one_operation_after_the_other(name, pre
         torch.testing.assert_close(tensor, plain.weights()[key], rtol=1e-2, atol=1e-3)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", VARIANTS)
 def test_an_update_does_not_wait_for_the_gpu(name, precision):
@@ -389,12 +390,9 @@ def test_an_update_does_not_wait_for_the_gpu(name, precision):
     batch = type(batch)(*(tensor.to(device) for tensor in batch))
     learner.update(batch)
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waiting_for_the_gpu():
         learner.update(batch)
         learner.copy_to_target()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert learner.fetch_metrics().loss is not None
 
 

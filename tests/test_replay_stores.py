@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from naive_replay import STORES, make_buffer
+from no_waiting import no_waiting_for_the_gpu
 from pixelq.errors import PixelqError
 from pixelq.replay import lz4_frames, memory
 from pixelq.replay.frames import NO_PLANE, DeviceFrames, RamFrames
@@ -202,18 +203,15 @@ def test_a_memory_says_what_it_takes():
     assert describe_store("device", 1_000_000, 9) == "raw planes in the GPU's memory, 7.1 GB at once"
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_planes_stay_on_the_gpu():
     frames = DeviceFrames(100, GPU)
     planes = planes_of(np.random.default_rng(0), 100, "noise")
     frames.write(0, planes)
     torch.cuda.synchronize()
     slots = np.array([[3, NO_PLANE], [99, 3]])
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waiting_for_the_gpu():
         got = frames.read(slots)
         frames.write(0, planes[:8])
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert got.device.type == "cuda"
     np.testing.assert_array_equal(got.cpu().numpy(), np.where((slots < 0)[..., None, None], 0, planes[slots]))

@@ -89,6 +89,7 @@ def _round(update: Update, device: torch.device) -> tuple[float, float, float]:
     loss = update.forward()
     lap()
     loss.backward()  # type: ignore[no-untyped-call]
+    del loss  # while it lives, the weights' gradients belong to this stream, and another cannot record their update
     lap()
     update.whole()
     lap()
