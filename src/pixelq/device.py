@@ -46,7 +46,7 @@ def send(array: NDArray[np.generic] | Tensor, to: Tensor) -> None:
 
 def _within_reach(array: NDArray[np.generic] | Tensor, device: torch.device) -> Tensor:
     tensor = array if isinstance(array, Tensor) else torch.from_numpy(array)
-    return tensor.pin_memory() if device.type == "cuda" and tensor.device.type == "cpu" else tensor
+    return tensor.contiguous().pin_memory() if device.type == "cuda" and tensor.device.type == "cpu" else tensor
 
 
 def generator_on(device: torch.device, generator: torch.Generator) -> torch.Generator:
