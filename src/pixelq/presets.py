@@ -157,19 +157,19 @@ _FAST = TrainConfig(
     total_steps=600_000,
     target_period_steps=4_000,
     env=EnvConfig(fire_after_life_loss=True, life_loss_terminal=True),
-    network=NetworkConfig(channels=(16, 32, 32), halve_pixels=True, hidden=256),
+    network=NetworkConfig(channels=(16, 32, 32), hidden=256),
     algo=DQNConfig(n_step=3),
     optimiser=OptimiserConfig(
-        name="adam", learning_rate=4.5e-4, learning_rate_end=4.5e-5, epsilon=1e-6, clip="global", clip_norm=10.0
+        name="adam", learning_rate=3e-4, learning_rate_end=3e-5, epsilon=1e-6, clip="global", clip_norm=10.0
     ),
-    replay=dataclasses.replace(_PRIORITISED, batch_size=64, train_period=8, learn_start=10_000, priority_exponent=0.5),
+    replay=dataclasses.replace(_PRIORITISED, learn_start=10_000, priority_exponent=0.5),
     exploration=ExplorationConfig(end=0.01, decay_steps=100_000, decay_from_step=10_000, random_steps=10_000),
 )
 
 _RECIPES = (
     (
         "fast",
-        "three rewards, priorities, narrow layers and halved pixels: the soonest to play well on two CPU cores",
+        "three rewards, priorities and narrow layers: the soonest to play well on two CPU cores",
         "pixelq, chosen by runs: docs/results/fast.md",
         _FAST,
     ),
