@@ -331,10 +331,6 @@ PQN = {"algo": PQNConfig()}
             "--network.norm layer does not go with --network.torso impala, which has no norm",
         ),
         (
-            {"network.torso": "impala", "network.halve_pixels": True},
-            "--network.halve-pixels does not go with --network.torso impala, which halves planes itself",
-        ),
-        (
             {"network.norm": "layer_per_pixel", "network.noisy": True},
             "--network.norm does not go with --network.noisy: noisy layers are not normalised",
         ),

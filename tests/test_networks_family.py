@@ -21,7 +21,6 @@ TORSOS = (
     {"torso": "nature"},
     {"torso": "nature", "norm": "layer"},
     {"torso": "nature", "norm": "layer_per_pixel"},
-    {"torso": "nature", "halve_pixels": True},
     {"torso": "impala"},
     {"torso": "impala", "spectral_norm": True, "max_pool": 6},
 )
@@ -57,9 +56,7 @@ COMBINATIONS = [
 def name_of(combination):
     kind, config = combination
     words = [kind, config.torso, config.norm, config.init]
-    return "-".join(
-        words + [word for word in ("dueling", "noisy", "spectral_norm", "halve_pixels") if getattr(config, word)]
-    )
+    return "-".join(words + [word for word in ("dueling", "noisy", "spectral_norm") if getattr(config, word)])
 
 
 every_combination = pytest.mark.parametrize("combination", COMBINATIONS, ids=map(name_of, COMBINATIONS))
@@ -96,9 +93,7 @@ def torso_by_formula(state, config, pixels):
     planes = pixels
     if config.torso == "nature":
         step = 2 if config.norm == "none" else 3
-        if config.halve_pixels:
-            planes = planes.unflatten(3, (42, 2)).unflatten(2, (42, 2)).amax((3, 5))
-        for index, stride in enumerate((2 if config.halve_pixels else 4, 2, 1)):
+        for index, stride in enumerate((4, 2, 1)):
             planes = conv(f"torso.layers.{index * step}", planes, stride, 0)
             if config.norm != "none":
                 weight, bias = (state[f"torso.layers.{index * step + 1}.norm.{part}"] for part in ("weight", "bias"))

@@ -215,34 +215,8 @@ def test_width_multiplies_channels(torso):
     assert filters == [6, 9, 12]
 
 
-def test_halved_planes_hold_the_largest_of_four_pixels():
-    network = make_network(NetworkConfig(channels=(3, 4, 5), hidden=6, halve_pixels=True), 2, generator())
-    obs = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 4, 84, 84), dtype=np.uint8))
-    planes = network._pixels(obs)
-    assert torch.equal(planes, functional.max_pool2d(obs.float(), 2) / 255)
-    assert planes.is_contiguous(memory_format=torch.channels_last)
-    strided = torch.zeros(3, 9, 84, 84, dtype=torch.uint8)[:, 1:5].copy_(obs)
-    assert torch.equal(network._pixels(strided), planes)
-
-
-def test_where_four_pixels_are_alike_halving_changes_nothing_but_the_work():
-    """A filter whose weights are those of the smaller one four times over, a quarter each, gives the same values."""
-    halved, whole = (
-        make_network(NetworkConfig(channels=(3, 4, 5), hidden=6, halve_pixels=halve), 2, generator())
-        for halve in (True, False)
-    )
-    state = dict(halved.state_dict())
-    first = "torso.layers.0.weight"
-    state[first] = (state[first] / 4).repeat_interleave(2, 2).repeat_interleave(2, 3)
-    whole.load_state_dict(state)
-    blocks = np.random.default_rng(0).integers(0, 256, (2, 4, 42, 42), dtype=np.uint8)
-    obs = torch.from_numpy(blocks.repeat(2, 2).repeat(2, 3))
-    torch.testing.assert_close(halved.q_values(obs), whole.q_values(obs))
-
-
-@pytest.mark.parametrize("halve", [False, True])
-def test_pixels_and_observations_give_the_same_values_and_gradients_reach_pixels(halve):
-    network = make_network(NetworkConfig(channels=(3, 4, 5), hidden=6, halve_pixels=halve), 2, generator())
+def test_pixels_and_observations_give_the_same_values_and_gradients_reach_pixels():
+    network = make_network(NetworkConfig(channels=(3, 4, 5), hidden=6), 2, generator())
     obs = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 4, 84, 84), dtype=np.uint8))
     pixels = (obs.float() / 255).requires_grad_()
     values = network.q_values_of_pixels(pixels)

@@ -56,9 +56,6 @@ class NetworkConfig:
     """Filters of the three convolutions, or of the three stages."""
     width: int = 1
     """Multiplies `channels`."""
-    halve_pixels: bool = False
-    """The nature torso sees the largest of each 2×2 pixels, its first layer 4×4 by 2 in place of 8×8 by 4: a quarter of
-    that layer's work."""
     hidden: int = 512
     """Units of each dense layer."""
     dueling: bool = False

@@ -162,8 +162,6 @@ def _check_network(config: TrainConfig) -> None:
     network = config.network
     if network.torso == "impala" and network.norm != "none":
         raise ConfigError(f"--network.norm {network.norm} does not go with --network.torso impala, which has no norm")
-    if network.torso == "impala" and network.halve_pixels:
-        raise ConfigError("--network.halve-pixels does not go with --network.torso impala, which halves planes itself")
     if network.torso != "impala" and network.spectral_norm:
         raise ConfigError("--network.spectral-norm needs --network.torso impala: it is put on residual convolutions")
     if network.torso != "impala" and network.max_pool:

@@ -15,16 +15,15 @@ class NatureTorso(nn.Module):
     Args:
         channels: filters of the three.
         norm: layer normalisation before each ReLU.
-        halved: the planes are 42×42 and the first convolution 4×4 by 2.
 
     Source: Mnih et al. 2015, Methods, Model architecture.
     """
 
-    def __init__(self, channels: tuple[int, int, int], norm: NormKind = "none", halved: bool = False) -> None:
+    def __init__(self, channels: tuple[int, int, int], norm: NormKind = "none") -> None:
         super().__init__()
         first, second, third = channels
         self.layers = nn.Sequential(
-            nn.Conv2d(4, first, 4, 2) if halved else nn.Conv2d(4, first, 8, 4),
+            nn.Conv2d(4, first, 8, 4),
             *plane_norm(norm, first, 20),
             nn.ReLU(),
             nn.Conv2d(first, second, 4, 2),
@@ -35,7 +34,6 @@ class NatureTorso(nn.Module):
             nn.ReLU(),
         )
         self.features = third * 7 * 7
-        self.halved = halved
 
     @property
     def compute_dtype(self) -> torch.dtype:
@@ -43,7 +41,7 @@ class NatureTorso(nn.Module):
         return _dtype_of(self.layers[0])
 
     def forward(self, planes: Tensor) -> Tensor:
-        """[B, 4, 84, 84] or, halved, [B, 4, 42, 42] pixels in 0…1 to [B, features], as channels, rows, columns."""
+        """[B, 4, 84, 84] pixels in 0…1 to [B, features], flattened as channels, rows, columns."""
         features: Tensor = self.layers(planes).flatten(1)
         return features
 
@@ -80,7 +78,6 @@ class ImpalaTorso(nn.Module):
             layers.append(nn.AdaptiveMaxPool2d(max_pool))
         self.layers = nn.Sequential(*layers)
         self.features = before * (max_pool or 11) ** 2
-        self.halved = False
 
     @property
     def compute_dtype(self) -> torch.dtype:
