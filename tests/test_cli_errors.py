@@ -506,7 +506,6 @@ def test_there_are_many_cases():
     assert len(CASES) >= 90
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 @pytest.mark.parametrize("words", [f"train {TINY} --run new --device cuda", "resume run --device cuda"])
 def test_a_device_that_is_not_there(here, capsys, words):
     before = contents(here)
