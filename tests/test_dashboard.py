@@ -172,6 +172,30 @@ def test_everything_is_shown(runs, page):
 
 
 @pytest.mark.slow
+def test_a_run_that_went_on_elsewhere_names_each_machine_and_commit(tmp_path, page):
+    first = {"git": {"commit": "a" * 40, "dirty": False}, "cpu": "One", "cores": 2}
+    again = [
+        {"step": 2_000, "command": "pixelq resume", "started": "2026-01-02T00:00:00+00:00"},  # nothing is another
+        {"step": 3_000, "git.commit": "b" * 40, "cpu": "Two"},
+        {"step": 4_000, "git": None},  # an installed package, on the first machine again
+        "damaged",
+        {"git.commit": "b" * 40, "cpu": "Two"},
+    ]
+    for name, resumed in (("moved", again), ("odd", "damaged"), ("stayed", None)):
+        run = make_run(tmp_path / name, [1.0])
+        (run / "provenance.json").write_text(json.dumps(first | ({"resumed": resumed} if resumed else {})))
+    with served("dashboard", tmp_path) as server:
+        page.goto(server.url)
+        drawn(page, 3)
+        rows = [re.split(r"\t", text) for text in texts(page, "#machine tbody tr")]
+    assert [(row[0], row[-2], row[-1]) for row in rows] == [
+        ("One", "a" * 9, "moved, odd, stayed"),
+        ("Two", "b" * 9, "moved from step 3,000"),
+        ("One", "–", "moved from step 4,000"),
+    ]
+
+
+@pytest.mark.slow
 def test_it_is_used_with_the_keyboard(runs, page):
     with served("dashboard", runs) as server:
         page.goto(server.url)

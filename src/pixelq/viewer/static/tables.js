@@ -72,19 +72,31 @@ export function settingsTable(runs) {
   fill("settings", table(["Run", ...names], runs.map((run) => [run.name, ...names.map((name) => shown(run.card.config[name]))])));
 }
 
-/** The machines and versions, each once, with the runs they made. */
+/** Where a run comes from: as it began, then as it went on at each resume, with the name to show for that part of it. */
+function parts(run) {
+  const start = run.card.provenance;
+  const resumed = Array.isArray(start.resumed) ? start.resumed.filter((again) => again instanceof Object) : [];
+  const later = resumed.map((again) => {
+    const commit = "git" in again ? { "git.commit": null } : {}; // it went on outside any checkout
+    return [`${run.name} from step ${Number.isFinite(again.step) ? grouped(again.step) : "–"}`, { ...start, ...commit, ...again }];
+  });
+  return [[run.name, start], ...later];
+}
+
+/** The machines and versions, each once, with the runs, or parts of runs, that they made. */
 export function machineTable(runs) {
   const groups = new Map();
-  for (const run of runs) {
-    const p = run.card.provenance;
+  for (const [run, name, p] of runs.flatMap((run) => parts(run).map((part) => [run, ...part]))) {
     const memory = p.memory_bytes ? `${Math.round(p.memory_bytes / 2 ** 30)} GiB` : "–";
     const cells = [shown(p.cpu), shown(p.cores), memory, p.gpus?.length ? shown(p.gpus) : "none", run.card.config.device, run.card.config.precision, p.python,
       p["packages.torch"], p["packages.ale-py"], p.pixelq, p["git.commit"]?.slice(0, 9)].map(shown);
     const key = JSON.stringify(cells);
-    groups.set(key, { cells, names: [...(groups.get(key)?.names ?? []), run.name] });
+    const { names } = groups.get(key) ?? { names: new Map() };
+    if (!names.has(run)) names.set(run, name); // a resume on the same machine and commit is nothing new
+    groups.set(key, { cells, names });
   }
   if (!groups.size) return fill("machine", element("p", "No run is shown."));
-  const rows = [...groups.values()].map(({ cells, names }) => [...cells, names.length > 4 ? `${names.length} runs` : names.join(", ")]);
+  const rows = [...groups.values()].map(({ cells, names }) => [...cells, names.size > 4 ? `${names.size} runs` : [...names.values()].join(", ")]);
   fill("machine", table(["Processor", "Cores#", "Memory#", "GPU", "Ran on", "Precision", "Python", "torch", "ale-py", "pixelq", "Commit", "Runs…"], rows));
 }
 
