@@ -70,6 +70,7 @@ export function differing(objects) {
 
 /** A whole number with its thousands set apart. */
 export function grouped(number) {
+  if (!Number.isFinite(number)) return "–";
   return number.toLocaleString("en", { maximumFractionDigits: 0 });
 }
 

@@ -40,7 +40,7 @@ export function progressTable(runs) {
     const left = run.card.state === "running" && now > 0 ? (total - step) / now : NaN;
     const state = element("span", run.card.state, `state ${run.card.state}`);
     return [
-      run.name, state, Number.isFinite(step) ? grouped(step) : "–", total ? `${number((100 * step) / total, 1)}%` : "–", number(now, 0),
+      run.name, state, grouped(step), total ? `${number((100 * step) / total, 1)}%` : "–", number(now, 0),
       number(step / seconds, 0), number((4 * step) / seconds, 0), clock(seconds), clock(left), shown(run.card.provenance.started).replace("T", " ").slice(0, 16),
     ];
   });
@@ -78,15 +78,15 @@ function parts(run) {
   const resumed = Array.isArray(start.resumed) ? start.resumed.filter((again) => again instanceof Object) : [];
   const later = resumed.map((again) => {
     const commit = "git" in again ? { "git.commit": null } : {}; // it went on outside any checkout
-    return [`${run.name} from step ${Number.isFinite(again.step) ? grouped(again.step) : "–"}`, { ...start, ...commit, ...again }];
+    return { run, name: `${run.name} from step ${grouped(again.step)}`, p: { ...start, ...commit, ...again } };
   });
-  return [[run.name, start], ...later];
+  return [{ run, name: run.name, p: start }, ...later];
 }
 
 /** The machines and versions, each once, with the runs, or parts of runs, that they made. */
 export function machineTable(runs) {
   const groups = new Map();
-  for (const [run, name, p] of runs.flatMap((run) => parts(run).map((part) => [run, ...part]))) {
+  for (const { run, name, p } of runs.flatMap(parts)) {
     const memory = p.memory_bytes ? `${Math.round(p.memory_bytes / 2 ** 30)} GiB` : "–";
     const cells = [shown(p.cpu), shown(p.cores), memory, p.gpus?.length ? shown(p.gpus) : "none", run.card.config.device, run.card.config.precision, p.python,
       p["packages.torch"], p["packages.ale-py"], p.pixelq, p["git.commit"]?.slice(0, 9)].map(shown);
