@@ -65,6 +65,7 @@ def storm_config(game: str, kills: int, seed: int, sampling: Any) -> TrainConfig
         total_steps=EVERY_STEPS * ((MOST_CHECKPOINTS + 1) * kills + 2),
         log_every_steps=64,
         checkpoint_every_steps=EVERY_STEPS,
+        checkpoint_min_seconds=0.0,
         target_period_steps=200,
         video_every_episodes=0,
         notebook_log=False,

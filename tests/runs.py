@@ -40,6 +40,7 @@ def tiny(name="keras-example", *, replay=None, exploration=None, **fields):
         "total_steps": 1_600,
         "log_every_steps": 200,
         "checkpoint_every_steps": 400,
+        "checkpoint_min_seconds": 0.0,
         "video_every_episodes": 0,
         "target_period_steps": 200,
         "threads": 1,

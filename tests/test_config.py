@@ -157,6 +157,7 @@ BOUNDS = {
     "stop_at": ([-1e300, 0, 1e300], [], "a finite number"),
     "window_episodes": between(1, 1_000_000),
     "video_every_episodes": at_least(0),
+    "checkpoint_min_seconds": ([0, 0.5], [-TINY], "at least 0"),
     "video_min_seconds": ([0, 0.5], [-TINY], "at least 0"),
     "keep_videos": at_least(1),
     "target_period_steps": at_least(1),

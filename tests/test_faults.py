@@ -221,8 +221,8 @@ def test_a_video_that_fails_is_told_and_ends_nothing(tmp_path, monkeypatch):
 def spoil_gradients(monkeypatch):
     """From now on all gradients are NaN."""
 
-    def clip(learner):
-        for gradient in learner._gradients():
+    def clip(learner, gradients):
+        for gradient in gradients:
             gradient.fill_(torch.nan)
 
     monkeypatch.setattr("pixelq.learner.Learner._clip", clip)
@@ -263,6 +263,8 @@ def test_the_watch_keeps_the_first_bad_update_and_the_one_before():
     watch = DivergenceWatch(torch.device("cpu"))
     assert watch.describe() == (0, "before any update")
 
+    watch.expect(("Q", "rewards", "discounts"))
+
     def note(loss, reward):
         ranges = {
             "Q": torch.tensor([[1.0, -7.0]]),
@@ -289,6 +291,7 @@ def test_the_watch_keeps_the_first_bad_update_and_the_one_before():
 def test_an_update_without_any_number_is_an_update(good):
     # so it is where a rollout is played with weights that are NaN: the returns are too
     watch = DivergenceWatch(torch.device("cpu"))
+    watch.expect(("returns",))
     for value in [2.0] * good + [torch.nan] * 3:
         watch.note(torch.tensor(value), {"returns": torch.tensor([value])}, [torch.tensor([value])])
     before = "; the update before: loss 2, gradient norm 2, returns 2 to 2" if good else ""

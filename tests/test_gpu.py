@@ -28,7 +28,7 @@ KINDS = {
 
 def config_of(kind, **fields):
     name, changes = KINDS[kind]
-    return tiny(name, device=DEVICE, **changes, **fields)
+    return tiny(name, device=DEVICE, **{"compile": False, **changes, **fields})  # compiling takes longer than the rest
 
 
 def assert_whole(run, step):
@@ -43,7 +43,7 @@ def assert_whole(run, step):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_run_of_every_preset_comes_to_its_end(name, tmp_path):
-    result, watch = go(tiny(name, device=DEVICE), tmp_path / "run")
+    result, watch = go(tiny(name, device=DEVICE, compile=False), tmp_path / "run")
     assert_whole(tmp_path / "run", result.step)
     assert any(DEVICE in note for note in watch.notes)
 
@@ -67,6 +67,18 @@ def test_a_stopped_run_goes_on_here_or_on_a_cpu(kind, tmp_path):
     assert_whole(tmp_path / "parts", metrics(tmp_path / "whole")[-1]["step"])
     ours, theirs = (tensors(tmp_path / name, "learner")["counts"] for name in ("parts", "whole"))
     assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+@pytest.mark.parametrize("kind", ["uniform", "prioritised", "rollouts"])
+def test_a_run_with_compiled_updates_does_as_many(kind, graphs, tmp_path):
+    config = config_of(kind, cuda_graphs=graphs)
+    _, watch = go(dataclasses.replace(config, compile=True), tmp_path / "compiled")
+    assert any("compiled updates" in note for note in watch.notes)
+    go(config, tmp_path / "plain")
+    assert_whole(tmp_path / "compiled", metrics(tmp_path / "plain")[-1]["step"])
+    counts = [tensors(tmp_path / name, "learner")["counts"] for name in ("compiled", "plain")]
+    assert torch.equal(*counts)
 
 
 @pytest.mark.parametrize("name", ["fast", "keras-example", "rainbow", "btr", "pqn"])

@@ -14,7 +14,7 @@ ROOT = Path(pixelq.__file__).parent
 LAYERS = (
     ("errors", "types", "schedules", "returns", "losses"),
     ("config", "presets", "games", "shipped"),
-    ("networks", "envs", "replay", "rollouts", "run", "device", "graphs"),
+    ("networks", "envs", "replay", "rollouts", "run", "device", "graphs", "compiling"),
     ("algos", "actor", "divergence", "optimisers", "learner"),
     ("evaluation", "agent"),
     ("training",),

@@ -364,12 +364,46 @@ def test_updates_from_memory_that_stays_are_the_same_updates(name):
     assert_equal(recorded.weights(), plain.weights())
 
 
+def compiling(monkeypatch, config, device=CPU):
+    """A learner whose updates are compiled, and its twin whose updates are not."""
+    plain = Learner(dataclasses.replace(config, compile=False), ACTIONS, device, torch.Generator().manual_seed(0))
+    with monkeypatch.context() as patch:
+        patch.setattr("pixelq.learner.can_compile", lambda device: True)
+        learner = Learner(config, ACTIONS, device, torch.Generator().manual_seed(0))
+    assert learner.compiles
+    assert not plain.compiles
+    return learner, plain
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["keras-example", "dueling-dqn", "nature-dqn", "c51", "rainbow", "pqn"])
+def test_compiled_updates_are_the_same_updates(name, monkeypatch):
+    config = small(VARIANTS[name])
+    learner, plain = compiling(monkeypatch, config)
+    assert learner.compiles_losses == (name != "rainbow")  # whose noisy layers draw
+    start = snapshot(plain.weights())
+    for seed in range(4):
+        batch = batch_for(config, seed)
+        torch.testing.assert_close(learner.update(batch), plain.update(batch), rtol=1e-4, atol=1e-5)
+        for key, tensor in learner.weights().items():
+            way = (plain.weights()[key] - start[key]).abs().max().item()
+            torch.testing.assert_close(tensor, plain.weights()[key], rtol=0, atol=1e-6 + 0.01 * way)
+    assert learner.fetch_metrics() == pytest.approx(plain.fetch_metrics(), rel=1e-4)
+    assert learner.trouble() is None
+    other = make_learner(config, seed=1)
+    other.restore(through_a_file(learner.weights()), through_a_file(learner.state()))  # which computes the other way
+    assert_equal(snapshot(other.weights()), snapshot(learner.weights()))
+    batch = batch_for(config, 9)
+    torch.testing.assert_close(other.update(batch), learner.update(batch), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", VARIANTS)
 def test_recorded_updates_are_those_made_one_operation_after_the_other(name, precision, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
-    config, device = small(VARIANTS[name], precision), torch.device("cuda")
+    config = dataclasses.replace(small(VARIANTS[name], precision), compile=False)
+    device = torch.device("cuda")
     plain = Learner(dataclasses.replace(config, cuda_graphs=False), ACTIONS, device, torch.Generator().manual_seed(0))
     recorded = Learner(config, ACTIONS, device, torch.Generator().manual_seed(0))
     for seed in range(8):
@@ -381,12 +415,29 @@ def test_recorded_updates_are_those_made_one_operation_after_the_other(name, pre
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("name", ["keras-example", "fast", "dueling-dqn", "c51", "rainbow", "pqn"])
+def test_compiled_updates_are_the_same_updates_on_a_gpu(name, monkeypatch):
+    device = torch.device("cuda")
+    learner, plain = compiling(monkeypatch, small(VARIANTS[name]), device)
+    for seed in range(8):
+        batch = batch_for(VARIANTS[name], seed)
+        batch = type(batch)(*(tensor.to(device) for tensor in batch))
+        torch.testing.assert_close(learner.update(batch), plain.update(batch), rtol=1e-2, atol=1e-3)
+    with no_waiting_for_the_gpu():
+        learner.update(batch)
+    plain.update(batch)
+    for key, tensor in learner.weights().items():
+        torch.testing.assert_close(tensor, plain.weights()[key], rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", VARIANTS)
 def test_an_update_does_not_wait_for_the_gpu(name, precision):
     device = torch.device("cuda")
-    learner = Learner(small(VARIANTS[name], precision), ACTIONS, device, torch.Generator().manual_seed(0))
-    batch = batch_for(VARIANTS[name], 0)
+    config = dataclasses.replace(small(VARIANTS[name], precision), compile=False)
+    learner = Learner(config, ACTIONS, device, torch.Generator().manual_seed(0))
+    batch = batch_for(config, 0)
     batch = type(batch)(*(tensor.to(device) for tensor in batch))
     learner.update(batch)
     torch.cuda.synchronize()

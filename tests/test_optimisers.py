@@ -15,6 +15,9 @@ CONFIGS = {
     "radam": OptimiserConfig(name="radam", learning_rate=1e-2, epsilon=1e-8),
     "centred_rmsprop": OptimiserConfig(name="centred_rmsprop", learning_rate=1e-2, epsilon=0.01 / 32**2, decay=0.95),
 }
+KINDS = {name: (config, False) for name, config in CONFIGS.items()} | {
+    f"{name}, elementwise": (CONFIGS[name], True) for name in ("adam", "keras_adam", "radam")
+}
 SHAPES = {"conv": (5, 4, 3, 3), "dense": (6, 7), "bias": (6,), "scalar": ()}
 
 
@@ -27,19 +30,23 @@ def make_parameters(seed=0):
     return parameters
 
 
+def make(kind, parameters):
+    config, elementwise = KINDS[kind]
+    return make_optimiser(config, list(parameters.values()), elementwise)
+
+
 def random_gradients(rng, scale):
     return {name: (scale * rng.normal(size=shape)).astype(np.float32) for name, shape in SHAPES.items()}
 
 
-def set_gradients(parameters, gradients):
-    for name, parameter in parameters.items():
-        parameter.grad = torch.empty_like(parameter).copy_(torch.from_numpy(np.asarray(gradients[name])))
-
-
 def step(optimiser, parameters, gradients):
-    set_gradients(parameters, gradients)
     optimiser.prepare()
-    optimiser.step()
+    optimiser.step(
+        [
+            torch.empty_like(parameter).copy_(torch.from_numpy(np.asarray(gradients[name])))
+            for name, parameter in parameters.items()
+        ]
+    )
 
 
 def as_float64(parameters):
@@ -53,14 +60,14 @@ def relative_error(start, got, wanted):
     return float(np.sqrt(off / way))
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("scale", [3.0, 1e-2, 1e-6])
-def test_optimisers_equal_their_source(name, scale):
-    config = CONFIGS[name]
+def test_optimisers_equal_their_source(kind, scale):
+    config, _ = KINDS[kind]
     parameters = make_parameters()
     for tensor in parameters.values():
         tensor.zero_()  # so that float32 does not round small steps away
-    optimiser, oracle = make_optimiser(config, list(parameters.values())), oracles.make_optimiser(config)
+    optimiser, oracle = make(kind, parameters), oracles.make_optimiser(config)
     rng = np.random.default_rng(1)
     start = expected = as_float64(parameters)
     for count in range(1, 51):
@@ -133,18 +140,18 @@ def through_a_file(tensors):
     return stored
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("steps", [0, 1, 7])
-def test_a_restored_optimiser_goes_on_bit_for_bit(name, steps):
+def test_a_restored_optimiser_goes_on_bit_for_bit(kind, steps):
     parameters = make_parameters()
-    optimiser = make_optimiser(CONFIGS[name], list(parameters.values()))
+    optimiser = make(kind, parameters)
     rng = np.random.default_rng(3)
     for _ in range(steps):
         step(optimiser, parameters, random_gradients(rng, 0.1))
     stored = through_a_file(optimiser.state())
 
     copies = {key: tensor.clone() for key, tensor in parameters.items()}  # keeps the strides
-    restored = make_optimiser(CONFIGS[name], list(copies.values()))
+    restored = make(kind, copies)
     restored.restore(stored)
     again = through_a_file(restored.state())
     assert {key: tensor.tolist() for key, tensor in again.items()} == {k: t.tolist() for k, t in stored.items()}
@@ -156,11 +163,11 @@ def test_a_restored_optimiser_goes_on_bit_for_bit(name, steps):
             assert torch.equal(copies[key], tensor), key
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_restoring_forgets_the_steps_made_before(name):
+@pytest.mark.parametrize("kind", KINDS)
+def test_restoring_forgets_the_steps_made_before(kind):
     rng = np.random.default_rng(4)
     parameters = make_parameters()
-    optimiser = make_optimiser(CONFIGS[name], list(parameters.values()))
+    optimiser = make(kind, parameters)
     step(optimiser, parameters, random_gradients(rng, 0.1))
     weights = {key: tensor.clone() for key, tensor in parameters.items()}
     stored = through_a_file(optimiser.state())
@@ -176,10 +183,10 @@ def test_restoring_forgets_the_steps_made_before(name):
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in weights)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_restored_tensors_are_copies(name):
+@pytest.mark.parametrize("kind", KINDS)
+def test_restored_tensors_are_copies(kind):
     parameters = make_parameters()
-    optimiser = make_optimiser(CONFIGS[name], list(parameters.values()))
+    optimiser = make(kind, parameters)
     rng = np.random.default_rng(5)
     step(optimiser, parameters, random_gradients(rng, 0.1))
     stored = through_a_file(optimiser.state())
@@ -187,6 +194,32 @@ def test_restored_tensors_are_copies(name):
     optimiser.restore(stored)
     step(optimiser, parameters, random_gradients(rng, 0.1))
     assert all(torch.equal(stored[key], kept[key]) for key in kept)
+
+
+@pytest.mark.parametrize("name", ["adam", "keras_adam", "radam"])
+@pytest.mark.parametrize("elementwise", [False, True])
+@pytest.mark.parametrize("steps", [0, 3, 9])
+def test_a_run_may_go_on_with_the_other_way_to_compute_it(name, elementwise, steps):
+    ways = [name, f"{name}, elementwise"]
+    first, second = reversed(ways) if elementwise else ways
+    rng = np.random.default_rng(7)
+    gradients = [random_gradients(rng, 0.1) for _ in range(steps + 6)]
+    parameters = make_parameters()
+    optimiser = make(first, parameters)
+    for gradient in gradients[:steps]:
+        step(optimiser, parameters, gradient)
+    copies = {key: tensor.clone() for key, tensor in parameters.items()}
+    start = as_float64(copies)
+    other = make(second, copies)
+    other.restore(through_a_file(optimiser.state()))
+    for gradient in gradients[steps:]:
+        step(optimiser, parameters, gradient)
+        step(other, copies, gradient)
+    assert relative_error(start, as_float64(copies), as_float64(parameters)) < 1e-4
+    ours, theirs = through_a_file(other.state()), through_a_file(optimiser.state())
+    assert ours.keys() == theirs.keys()
+    for key, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[key], rtol=1e-5, atol=1e-9)
 
 
 def tensors_of(gradients):
@@ -264,13 +297,13 @@ def test_the_learning_rate_falls_in_a_straight_line_if_it_has_an_end():
     assert {learning_rate_at(OptimiserConfig(learning_rate=1e-3), step, 1_000) for step in (0, 500, 5_000)} == {1e-3}
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_a_step_takes_the_learning_rate_of_the_moment(name):
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_takes_the_learning_rate_of_the_moment(kind):
     # the moments do not depend on the rate, so the second of two steps is proportional to its own rate
     ways = []
     for rate in (1e-2, 5e-3):
         parameters = make_parameters()
-        optimiser = make_optimiser(CONFIGS[name], list(parameters.values()))
+        optimiser = make(kind, parameters)
         rng = np.random.default_rng(3)
         step(optimiser, parameters, random_gradients(rng, 1.0))
         before = as_float64(parameters)

@@ -125,10 +125,10 @@ def test_divergence_is_told_with_the_rollout_it_was_learned_from(tmp_path, monke
     # after so many updates all weights are NaN, so that the next one's loss is
     clip = Learner._clip
 
-    def spoil(learner):
-        clip(learner)
+    def spoil(learner, gradients):
+        clip(learner, gradients)
         if learner.updates == spoiled:
-            for gradient in learner._gradients():
+            for gradient in gradients:
                 gradient.fill_(torch.nan)
 
     monkeypatch.setattr(Learner, "_clip", spoil)
@@ -152,7 +152,7 @@ def test_weights_spoiled_by_the_last_update_are_told_as_its_own(tmp_path, monkey
     monkeypatch.setattr(
         Learner,
         "_clip",
-        lambda learner: clip(learner) if learner.updates != 7 else learner._gradients()[0].fill_(torch.nan),
+        lambda learner, gradients: clip(learner, gradients) if learner.updates != 7 else gradients[0].fill_(torch.nan),
     )
     config = dataclasses.replace(tiny("pqn"), checkpoint_every_steps=80)
     with pytest.raises(DivergedError, match=r"diverged at step 80, update 8; .* checkpoint is .*step-000000000000;"):

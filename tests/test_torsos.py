@@ -82,7 +82,8 @@ def test_statistics_in_bfloat16_are_float32():
 @pytest.mark.parametrize("norm", ["layer", "layer_per_pixel"])
 def test_a_norm_stands_before_each_relu(norm):
     layers = NatureTorso((3, 4, 5), norm).layers
-    assert [type(layer) for layer in layers] == [nn.Conv2d, PlaneNorm, nn.ReLU] * 3
+    kinds = [nn.Conv2d, PlaneNorm, nn.ReLU] * 3
+    assert all(isinstance(layer, kind) for layer, kind in zip(layers, kinds, strict=True))
     network = make_network(NetworkConfig(channels=(3, 4, 5), hidden=6, norm=norm), 2, generator())
     assert isinstance(network.head.norm, nn.LayerNorm)
     assert list(network.head.norm.normalized_shape) == [6]
@@ -223,3 +224,19 @@ def test_pixels_and_observations_give_the_same_values_and_gradients_reach_pixels
     assert torch.equal(values, network.q_values(obs))
     values.sum().backward()
     assert pixels.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_folded_pixels_give_the_same_sums(layout):
+    torso = NatureTorso((5, 4, 3)).double()
+    randomise(torso)
+    planes = random_planes(2, 4, 84, 84).double().contiguous(memory_format=layout)
+    results = []
+    for _ in range(2):
+        torso.zero_grad()
+        features = torso(planes)
+        features.square().sum().backward()
+        results.append((features.detach(), *(parameter.grad.clone() for parameter in torso.parameters())))
+        torso.fold_pixels()
+    for folded, plain in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(folded, plain, rtol=1e-12, atol=1e-12 * plain.abs().max().item())

@@ -17,7 +17,7 @@ from pixelq.training.parts import begin, make_parts, resolve
 from pixelq.training.replay_loop import learn, remember, replay_loop, updates_due
 from pixelq.training.run import resume, train
 from pixelq.training.session import Session, crossed
-from runs import Watch, assert_same_run, assert_same_tensors, go, metrics, stop_at, tensors, tiny
+from runs import Watch, assert_same_run, assert_same_tensors, go, metrics, quick, stop_at, tensors, tiny
 
 KEYS = [
     *("step", "frames", "games", "lives", "seconds", "train/return_per_game", "train/return_per_life"),
@@ -110,6 +110,27 @@ def test_how_often_a_checkpoint_is_written_changes_nothing(tmp_path):
     go(tiny(checkpoint_every_steps=104), tmp_path / "often")
     go(tiny(checkpoint_every_steps=10_000), tmp_path / "never")
     assert metrics(tmp_path / "often") == metrics(tmp_path / "never")
+
+
+def test_checkpoints_keep_their_least_distance_in_seconds(tmp_path, monkeypatch):
+    # a clock that goes on by a second for every line of metrics, of which there is one before each chance to save
+    seconds = [0.0]
+    monkeypatch.setattr("pixelq.training.session.time.monotonic", lambda: seconds[0])
+    config = quick(
+        total_steps=1_600,
+        log_every_steps=100,
+        checkpoint_every_steps=200,
+        checkpoint_min_seconds=5.0,
+        keep_checkpoints=9,
+    )
+
+    def tick(_):
+        seconds[0] += 1.0
+
+    go(config, tmp_path / "run", tick)
+    steps = [int(path.name.removeprefix("step-")) for path in sorted((tmp_path / "run/checkpoints").glob("step-*"))]
+    # at 200 and 400 two and four seconds have gone by; after 600 again; the last one is always there
+    assert steps == [0, 600, 1_200, 1_600]
 
 
 @pytest.mark.slow

@@ -24,18 +24,21 @@ class DivergenceWatch:
         self._noted = torch.zeros((), dtype=torch.int64, device=device)  # updates up to the one that was found
         self._since = torch.zeros((), dtype=torch.int64, device=device)  # updates after the one that was found
 
+    def expect(self, names: tuple[str, ...]) -> None:
+        """Tell the names of the ranges before the first update is noted; they stay the same."""
+        if self._names != names:
+            self._names = names
+            self._figures = torch.full((2, 2 + 2 * len(names)), torch.nan, device=self._found.device)
+
     @torch.no_grad()
     def note(self, loss: Tensor, ranges: Mapping[str, Tensor], gradients: Sequence[Tensor]) -> None:
         """Take down the figures of an update.
 
         Args:
             loss: [] mean loss of the batch.
-            ranges: by name, tensors of any shape whose least and largest entry tell; the same names every time.
+            ranges: tensors of any shape whose least and largest entry tell, by the names that `expect` was told, in order.
             gradients: of every weight, before any clipping.
         """
-        if not self._names:
-            self._names = tuple(ranges)
-            self._figures = torch.full((2, 2 + 2 * len(ranges)), torch.nan, device=self._found.device)
         norm = torch.stack(torch._foreach_norm(list(gradients))).norm()
         figures = torch.stack([loss, norm, *(edge for tensor in ranges.values() for edge in tensor.aminmax())])
         self._figures.copy_(torch.where(self._found, self._figures, torch.stack([self._figures[1], figures])))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pixelq.algos import algo_of
+from pixelq.compiling import can_compile, compiled
 from pixelq.config import TrainConfig
 from pixelq.device import generator_on, restore_generator_on
 from pixelq.divergence import DivergenceWatch, all_finite
@@ -15,7 +16,15 @@ from pixelq.networks import QNetwork
 from pixelq.optimisers import clip_global, clip_per_variable, make_optimiser
 from pixelq.types import Batch, LossOutput, RolloutBatch
 
-__all__ = ["Learner", "LearnerMetrics", "has_fast_bfloat16"]
+__all__ = ["Learner", "LearnerMetrics", "Losses", "has_fast_bfloat16"]
+
+
+class Losses(NamedTuple):
+    """What the first half of an update leaves to the second."""
+
+    loss: Tensor  # [] weighted mean, differentiable
+    error: Tensor  # [B] the batch's errors before the move
+    ranges: dict[str, Tensor]  # what explains the update if it goes wrong, by name
 
 
 class LearnerMetrics(NamedTuple):
@@ -63,6 +72,15 @@ class Learner:
         network = self._algo.make_network(config.network, config.algo, num_actions, generator)
         self.online: QNetwork = network.to(device)
         self.generator = generator_on(device, generator)
+        self.compiles = config.compile and can_compile(device)
+        """Whether updates are compiled."""
+        # a compiler cannot follow chance out of a generator that is kept
+        self.compiles_losses = self.compiles and not (self._algo.draws or self.online.draws_noise)
+        """Whether the first half of them is, too."""
+        if self.compiles:
+            torch.compiler.reset()  # what other learners had compiled: past some eight of them it would give up
+        if self.compiles_losses:
+            self.online.prepare_to_compile()
         self._names = [name for name, _ in self.online.named_parameters()]
         full = [parameter.detach().clone() for parameter in self.online.parameters()]
         if config.precision == "bfloat16":
@@ -73,11 +91,12 @@ class Learner:
             parameter if parameter.dtype == torch.float32 else master
             for parameter, master in zip(self._working, full, strict=True)
         ]
+        self._kept: dict[int, Tensor] = {}  # their gradients in float32
         self._lowered = [index for index, p in enumerate(self._working) if p.dtype != torch.float32]
         self._has_target = self._algo.memory == "replay"
         self.target = copy.deepcopy(self.online).requires_grad_(False) if self._has_target else self.online
         self._buffers, self._target_buffers = _buffers(self.online), _buffers(self.target)
-        self._optimiser = make_optimiser(config.optimiser, self._masters)
+        self._optimiser = make_optimiser(config.optimiser, self._masters, elementwise=self.compiles)
         self._loss_sum = torch.zeros((), device=device)
         self._q_sum = torch.zeros((), device=device)
         self._count = 0
@@ -87,6 +106,9 @@ class Learner:
         self._moves = GraphsByShape(
             lambda *tensors: self.move(batch_of(*tensors)), device, [self.generator], config.cuda_graphs
         )
+        self.compiled_losses = compiled(self.losses, self.compiles_losses)
+        """`losses`, compiled by itself if it is at all."""
+        self._finish = compiled(self._finish_move, self.compiles)
 
     @property
     def learning_rate(self) -> float:
@@ -120,45 +142,54 @@ class Learner:
 
         On a GPU it reads nothing of the host's, so that it can be recorded as a graph and replayed.
         """
+        return self.follow(self.compiled_losses(batch))
+
+    def losses(self, batch: Batch | RolloutBatch) -> Losses:
+        """The first half of `move`, which may be compiled together with what makes the batch."""
         output = self._algo.loss(self._config.algo, self.online, self.target, batch, self.generator)
         loss = (batch.weight * output.loss).mean()
+        return Losses(loss, output.error, _ranges(output, batch))
+
+    def follow(self, losses: Losses) -> Tensor:
+        """The second half of `move`: go down the loss; returns the errors [B]."""
         self.online.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._gradients_to_masters()
-        self._watch.note(loss.detach(), _ranges(output, batch), self._gradients())
-        self._clip()
-        self._optimiser.step()
+        losses.loss.backward()  # type: ignore[no-untyped-call]
+        self._watch.expect(tuple(losses.ranges))
+        gradients = [parameter.grad for parameter in self._working if parameter.grad is not None]
+        self._finish(losses.loss.detach(), losses.ranges, gradients)
+        return losses.error
+
+    @torch.no_grad()
+    def _finish_move(self, loss: Tensor, ranges: dict[str, Tensor], gradients: list[Tensor]) -> None:
+        gradients = self._in_full(gradients)
+        self._watch.note(loss, ranges, gradients)
+        self._clip(gradients)
+        self._optimiser.step(gradients)
         self._masters_to_working()
-        self._loss_sum += loss.detach()
-        self._q_sum += output.q_tm1.mean()
-        return output.error
+        self._loss_sum += loss
+        self._q_sum += ranges["Q"].mean()
 
-    def _gradients_to_masters(self) -> None:
-        for index in self._lowered:
-            gradient = self._working[index].grad
-            assert gradient is not None
-            master = self._masters[index]
-            if master.grad is None:
-                master.grad = torch.empty_like(master)
-            master.grad.copy_(gradient)
-
-    def _gradients(self) -> list[Tensor]:
-        return [master.grad for master in self._masters if master.grad is not None]
-
-    def _clip(self) -> None:
-        gradients = self._gradients()
+    def _clip(self, gradients: list[Tensor]) -> None:
         if self._config.optimiser.clip == "per_variable":
             clip_per_variable(gradients, self._config.optimiser.clip_norm)
         elif self._config.optimiser.clip == "global":
             clip_global(gradients, self._config.optimiser.clip_norm)
 
+    def _in_full(self, gradients: list[Tensor]) -> list[Tensor]:
+        """Gradients of all weights in float32; without a compiler in memory that is kept."""
+        if self.compiles:
+            return [gradient.float() for gradient in gradients]
+        full = list(gradients)
+        for index in self._lowered:
+            if index not in self._kept:
+                self._kept[index] = torch.empty_like(self._masters[index])
+            full[index] = self._kept[index].copy_(gradients[index])
+        return full
+
     @torch.no_grad()
     def _masters_to_working(self) -> None:
-        if self._lowered:
-            torch._foreach_copy_(
-                [self._working[index] for index in self._lowered],
-                [self._masters[index] for index in self._lowered],
-            )
+        for index in self._lowered:
+            self._working[index].copy_(self._masters[index])
 
     @torch.no_grad()
     def copy_to_target(self) -> None:
@@ -234,7 +265,11 @@ def _buffers(network: QNetwork) -> dict[str, Tensor]:
 
 
 def _ranges(output: LossOutput, batch: Batch | RolloutBatch) -> dict[str, Tensor]:
-    """The figures that explain an update, by name."""
+    """The figures that explain an update, by name.
+
+    Whole tensors: their edges are found in the second half, or a compiler would do all of the sampling over again in
+    the one block of threads that looks for them.
+    """
     if isinstance(batch, RolloutBatch):
         return {"Q": output.q_tm1, "returns": batch.return_t}
     return {"Q": output.q_tm1, "rewards": batch.r_t, "discounts": batch.discount_t}

@@ -12,6 +12,7 @@ from pixelq.schedules import linear
 __all__ = [
     "Adam",
     "CentredRMSProp",
+    "ElementwiseAdam",
     "Optimiser",
     "StepSize",
     "clip_global",
@@ -20,6 +21,7 @@ __all__ = [
     "make_optimiser",
 ]
 
+_BETAS = (0.9, 0.999)  # PyTorch's, Keras' and both papers' own
 _CORRECTED_STEPS = 1e6  # steps after which 1 − β₂ᵗ is 1 to the last bit; the next ten million do not change it
 
 
@@ -36,7 +38,7 @@ class Optimiser(Protocol):
     def prepare(self) -> None:
         """Announce a step."""
 
-    def step(self) -> None:
+    def step(self, gradients: Sequence[Tensor]) -> None:
         """Move every parameter by its gradient; the step was announced."""
 
     def state(self) -> dict[str, Tensor]:
@@ -52,11 +54,13 @@ class StepSize:
     Args:
         value: the first one.
         device: who reads it.
+        in_memory: a tensor in any case; a number becomes part of what is compiled.
     """
 
-    def __init__(self, value: float, device: torch.device) -> None:
+    def __init__(self, value: float, device: torch.device, in_memory: bool = False) -> None:
         self._last = value
-        self.value: float | Tensor = value if device.type == "cpu" else torch.full((), value, device=device)
+        in_memory = in_memory or device.type != "cpu"
+        self.value: float | Tensor = torch.full((), value, device=device) if in_memory else value
 
     def set(self, value: float) -> None:
         """Change it; waits for nothing, and steps that a GPU has not made yet keep theirs."""
@@ -113,8 +117,10 @@ class Adam:
         self._rate.set(rate)
         group["lr"] = self._rate.value
 
-    def step(self) -> None:
+    def step(self, gradients: Sequence[Tensor]) -> None:
         """Move every parameter by its gradient; the step was announced."""
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
         self._adam.step()
 
     def state(self) -> dict[str, Tensor]:
@@ -140,6 +146,79 @@ class Adam:
                 moment = torch.empty_like(self._parameters[int(index)], requires_grad=False).copy_(tensor)
                 moments.setdefault(int(index), {})[name] = moment
         self._adam.load_state_dict({"state": moments, "param_groups": self._adam.state_dict()["param_groups"]})
+
+
+class ElementwiseAdam:
+    """The optimisers of `Adam` as one formula of plain operations, which a compiler fuses into one pass; same state.
+
+    m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;  θ ← θ − m · (a / (√v + b) + c)
+
+    What differs between the three, and from step to step, are the numbers a, b and c.
+
+    Args:
+        parameters: what to move.
+        config: which of them, learning rate and ε.
+
+    Source: as `Adam`.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], config: OptimiserConfig) -> None:
+        self._config = config
+        self.learning_rate = config.learning_rate
+        self._steps = 0
+        self._parameters = list(parameters)
+        device = self._parameters[0].device
+        self._scaled, self._epsilon, self._plain = (StepSize(0.0, device, in_memory=True) for _ in range(3))
+        self._first, self._second = (
+            [torch.zeros_like(parameter, requires_grad=False) for parameter in parameters] for _ in range(2)
+        )
+
+    def prepare(self) -> None:
+        """Announce a step."""
+        self._steps += 1
+        beta1, beta2 = _BETAS
+        correction1, correction2 = 1.0 - beta1**self._steps, 1.0 - beta2**self._steps
+        scaled, epsilon, plain = self.learning_rate * correction2**0.5 / correction1, self._config.epsilon, 0.0
+        if self._config.name == "adam":
+            epsilon *= correction2**0.5
+        elif self._config.name == "radam":
+            longest = 2.0 / (1.0 - beta2) - 1.0
+            length = longest - 2.0 * self._steps * beta2**self._steps / correction2
+            if length > 5.0:
+                scaled *= ((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)) ** 0.5
+            else:
+                scaled, plain = 0.0, self.learning_rate / correction1
+        self._scaled.set(scaled)
+        self._epsilon.set(epsilon)
+        self._plain.set(plain)
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """Move every parameter by its gradient; the step was announced."""
+        beta1, beta2 = _BETAS
+        scaled, epsilon, plain = self._scaled.value, self._epsilon.value, self._plain.value
+        moments = zip(self._parameters, gradients, self._first, self._second, strict=True)
+        for parameter, gradient, first, second in moments:
+            first.lerp_(gradient, 1 - beta1)
+            second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+            parameter.sub_(first * (scaled / (second.sqrt() + epsilon) + plain))
+
+    def state(self) -> dict[str, Tensor]:
+        """Both moments of every parameter and the count of steps."""
+        tensors = {"steps": torch.tensor(self._steps)}
+        for index, (first, second) in enumerate(zip(self._first, self._second, strict=True)):
+            tensors |= {f"{index}.exp_avg": first, f"{index}.exp_avg_sq": second}
+            if self._config.name != "keras_adam":
+                tensors[f"{index}.step"] = torch.tensor(float(self._steps))
+        return tensors
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        self._steps = int(state["steps"])
+        for index, (first, second) in enumerate(zip(self._first, self._second, strict=True)):
+            for moment, name in ((first, f"{index}.exp_avg"), (second, f"{index}.exp_avg_sq")):
+                # before the first step PyTorch's own have none
+                moment.copy_(state[name]) if name in state else moment.zero_()
 
 
 def _corrected_moments(parameter: Tensor) -> dict[str, Tensor]:
@@ -174,10 +253,10 @@ class CentredRMSProp:
         self._rate.set(self.learning_rate)
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self, gradients: Sequence[Tensor]) -> None:
         """Move every parameter by its gradient; the step was announced."""
         decay = self._config.decay
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        gradients = list(gradients)
         torch._foreach_lerp_(self._mean, gradients, 1 - decay)
         torch._foreach_mul_(self._square, decay)
         torch._foreach_addcmul_(self._square, gradients, gradients, 1 - decay)
@@ -204,17 +283,17 @@ class CentredRMSProp:
             square.copy_(state[f"{index}.square"])
 
 
-def make_optimiser(config: OptimiserConfig, parameters: Sequence[Tensor]) -> Optimiser:
-    """The optimiser that a config names, over float32 parameters."""
+def make_optimiser(config: OptimiserConfig, parameters: Sequence[Tensor], elementwise: bool = False) -> Optimiser:
+    """The optimiser that a config names, over float32 parameters; elementwise: written to be compiled."""
     if config.name == "centred_rmsprop":
         return CentredRMSProp(parameters, config)
-    return Adam(parameters, config)
+    return ElementwiseAdam(parameters, config) if elementwise else Adam(parameters, config)
 
 
 def clip_per_variable(gradients: list[Tensor], norm: float) -> None:
     """Scale each gradient whose Euclidean norm exceeds `norm` down to it, in place, as Keras' `clipnorm` does."""
-    norms = torch._foreach_norm(gradients)
-    torch._foreach_mul_(gradients, [norm / size.clamp(min=norm) for size in norms])
+    for gradient, size in zip(gradients, torch._foreach_norm(gradients), strict=True):
+        gradient.mul_(norm / size.clamp(min=norm))
 
 
 def clip_global(gradients: list[Tensor], norm: float) -> None:
@@ -223,7 +302,8 @@ def clip_global(gradients: list[Tensor], norm: float) -> None:
     Source: Pascanu et al. 2013, "On the difficulty of training recurrent neural networks", Algorithm 1.
     """
     total = torch.stack(torch._foreach_norm(gradients)).norm()
-    torch._foreach_mul_(gradients, norm / total.clamp(min=norm))
+    for gradient in gradients:
+        gradient.mul_(norm / total.clamp(min=norm))
 
 
 def learning_rate_at(config: OptimiserConfig, step: int, total_steps: int) -> float:

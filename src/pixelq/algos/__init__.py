@@ -28,6 +28,7 @@ class Algo(NamedTuple):
     make_network: Callable[[NetworkConfig, Any, int, Generator | None], QNetwork]  # network, config, actions, chance
     loss: Callable[[Any, QNetwork, QNetwork, Any, Generator], LossOutput]  # config, online, target, batch, chance
     memory: Literal["replay", "rollout"] = "replay"  # what its batches come from, and so which loop it runs in
+    draws: bool = False  # whether its loss draws from the chance it is given, noise of noisy layers aside
 
 
 def _values(network: NetworkConfig, config: Any, num_actions: int, generator: Generator | None) -> QNetwork:
@@ -41,7 +42,7 @@ ALGOS: dict[type, Algo] = {
     MunchausenConfig: Algo(_values, munchausen.loss),
     C51Config: Algo(c51.make_network, c51.loss),
     QRConfig: Algo(qr.make_network, qr.loss),
-    IQNConfig: Algo(iqn.make_network, iqn.loss),
+    IQNConfig: Algo(iqn.make_network, iqn.loss, draws=True),
     PQNConfig: Algo(_values, pqn.loss, memory="rollout"),
 }
 

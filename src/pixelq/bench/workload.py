@@ -37,7 +37,7 @@ class Update(NamedTuple):
     batch_size: int
     forward: Callable[[], Tensor]  # the loss alone, a scalar to go backward from
     whole: Callable[[], object]  # forward, backward and the optimiser's step, as in training
-    by_operations: Callable[[], object]  # the same, never as a recorded graph, in which no operation can be counted
+    by_operations: Callable[[], object]  # the same, neither recorded nor compiled, so that operations can be counted
     bytes: int  # see `Cost`
 
 
@@ -90,15 +90,16 @@ def _replay_update(config: TrainConfig, num_actions: int, device: torch.device) 
 
 def _update(config: TrainConfig, size: int, num_actions: int, device: torch.device) -> Update:
     learner, batch = _learner_and_batch(config, size, num_actions, device)
-    loss, chance = algo_of(config.algo).loss, torch.Generator()
+    plain = learner
+    if learner.compiles:
+        plain, _ = _learner_and_batch(dataclasses.replace(config, compile=False), size, num_actions, device)
 
     def forward() -> Tensor:
         learner.online.zero_grad(set_to_none=True)
-        output = loss(config.algo, learner.online, learner.target, batch, chance)
-        return (batch.weight * output.loss).mean()
+        return learner.compiled_losses(batch).loss
 
     moved = _update_bytes(learner) + tensor_bytes(batch)
-    return Update(size, forward, lambda: learner.update(batch), lambda: learner.move(batch), moved)
+    return Update(size, forward, lambda: learner.update(batch), lambda: plain.move(batch), moved)
 
 
 def _learner_and_batch(

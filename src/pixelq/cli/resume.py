@@ -28,6 +28,8 @@ class _Options:
     """Another number of threads than before, this time; 0: one a core."""
     no_cuda_graphs: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Record and replay nothing on a GPU, this time."""
+    no_compile: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Compile nothing for a GPU, this time."""
     total_steps: int | None = None
     """Another length than before, from now on."""
     checkpoint_every_steps: int | None = None
@@ -55,6 +57,7 @@ def run(words: Sequence[str]) -> int:
         options.total_steps,
         threads=options.threads,
         cuda_graphs=False if options.no_cuda_graphs else None,
+        compile=False if options.no_compile else None,
         checkpoint_every_steps=options.checkpoint_every_steps,
         stop_on=None if options.stop_on == "as-before" else options.stop_on,
         stop_at=options.stop_at,

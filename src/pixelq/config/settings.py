@@ -165,12 +165,17 @@ class TrainConfig:
     cuda_graphs: bool = True
     """On a GPU: sample there if the frames lie there, and record updates and acting once to replay them as CUDA graphs;
     False: operation by operation, sampling on the CPU."""
+    compile: bool = True
+    """On a GPU: fuse what an update does with torch.compile, if Triton and a C compiler are at hand, which takes some
+    ten seconds at the start; False: PyTorch's own kernels."""
     threads: int = 0
     """CPU threads of torch and of the emulator; 0: one a core."""
     log_every_steps: int = 2_000
     """Steps between two lines of metrics."""
     checkpoint_every_steps: int = 50_000
     """Steps between two checkpoints."""
+    checkpoint_min_seconds: float = 30.0
+    """Least time between two checkpoints: a GPU may do those steps in a few seconds."""
     keep_checkpoints: int = 2
     """Newest checkpoints kept, at least two."""
     keep_going: bool = False

@@ -52,6 +52,7 @@ _BOUNDS = (
     _finite("stop_at"),
     _between("window_episodes", 1, 1_000_000),
     _at_least("video_every_episodes", 0),
+    _at_least("checkpoint_min_seconds", 0),
     _at_least("video_min_seconds", 0),
     _at_least("keep_videos", 1),
     _at_least("target_period_steps", 1),

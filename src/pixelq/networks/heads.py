@@ -11,6 +11,7 @@ from pixelq.networks.norms import NormKind, dense_norm
 
 __all__ = ["CategoricalHead", "DenseLayer", "DuelingHead", "Head", "ImplicitHead", "LinearHead", "QuantileHead"]
 
+_FEW = 32  # outputs
 DenseLayer = Callable[[int, int], nn.Linear | NoisyLinear]  # inputs, outputs
 
 
@@ -44,11 +45,15 @@ class LinearHead(nn.Module):
         self.hidden = dense(features, hidden)
         self.norm = dense_norm(norm, hidden)
         self.output = dense(hidden, num_actions * units)
+        self._spread = False
 
     def forward(self, features: Tensor) -> Tensor:
         """[..., features] to [..., A · units] float32, an action's units side by side."""
         hidden: Tensor = self.norm(self.hidden(features)).relu()
-        values: Tensor = self.output(hidden.to(self.output.weight.dtype))
+        hidden = hidden.to(self.output.weight.dtype)
+        if self._spread:  # one pass, to be fused with what is around it
+            return (hidden.unsqueeze(-2) * self.output.weight).sum(-1) + self.output.bias
+        values: Tensor = self.output(hidden)
         return values
 
     def q_values(self, features: Tensor) -> Tensor:
@@ -59,6 +64,13 @@ class LinearHead(nn.Module):
         """Let the dense layer compute in `dtype`; the output layer stays float32."""
         self.hidden.to(dtype)
         self.norm.to(dtype)
+
+    def spread_outputs(self) -> None:
+        """From now on write a few outputs as products and sums, which a compiler fuses, not as a matrix product.
+
+        In float32 a GPU's library takes longer for so narrow a matrix than for the dense layer before it.
+        """
+        self._spread = isinstance(self.output, nn.Linear) and self.output.out_features <= _FEW
 
 
 class DuelingHead(nn.Module):

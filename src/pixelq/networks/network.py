@@ -92,6 +92,18 @@ class QNetwork(nn.Module):
         self.torso.lower_precision(dtype)
         self.head.lower_precision(dtype)
 
+    def prepare_to_compile(self) -> None:
+        """Compute the same sums in the order that suits a GPU's compiler."""
+        self.torso.fold_pixels()
+        for module in self.head.modules():
+            if isinstance(module, LinearHead):
+                module.spread_outputs()
+
+    @property
+    def draws_noise(self) -> bool:
+        """Whether it has noisy layers."""
+        return bool(self._noisy)
+
     def redraw_noise(self, generator: torch.Generator) -> None:
         """Draw new noise in all noisy layers, in order; a network without them draws nothing."""
         for layer in self._noisy:

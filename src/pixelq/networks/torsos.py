@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pixelq.networks.norms import NormKind, plane_norm
 from pixelq.networks.spectral import SpectralConv2d
@@ -23,7 +24,7 @@ class NatureTorso(nn.Module):
         super().__init__()
         first, second, third = channels
         self.layers = nn.Sequential(
-            nn.Conv2d(4, first, 8, 4),
+            _PixelConv2d(first),
             *plane_norm(norm, first, 20),
             nn.ReLU(),
             nn.Conv2d(first, second, 4, 2),
@@ -48,6 +49,38 @@ class NatureTorso(nn.Module):
     def lower_precision(self, dtype: torch.dtype) -> None:
         """Compute in `dtype`; normalisation keeps its statistics in float32."""
         self.to(dtype)
+
+    def fold_pixels(self) -> None:
+        """From now on compute the first convolution as the same sums over folded planes."""
+        first = self.layers[0]
+        assert isinstance(first, _PixelConv2d)
+        first.folded = True
+
+
+class _PixelConv2d(nn.Conv2d):
+    """The first convolution, 8×8 by 4 over four planes.
+
+    Folded it is one of 2×2 by 1 over 64 planes of 21×21, each 4×4 block of pixels side by side as channels: the same
+    products, summed in another order. A GPU's matrix units take channels by 8 or more; to four of them they add zeros.
+    """
+
+    folded = False
+
+    def __init__(self, filters: int) -> None:
+        super().__init__(4, filters, 8, 4)
+
+    def forward(self, planes: Tensor) -> Tensor:
+        """[B, 4, 84, 84] to [B, filters, 20, 20]."""
+        if not self.folded:
+            return super().forward(planes)
+        return functional.conv2d(_fold(planes), _fold(self.weight), self.bias)
+
+
+def _fold(planes: Tensor) -> Tensor:
+    """[B, C, H, W] to [B, 16 C, H/4, W/4], channels last: each 4×4 block by its rows, a pixel's planes side by side."""
+    size, channels, height, width = planes.shape
+    blocks = planes.view(size, channels, height // 4, 4, width // 4, 4)
+    return blocks.permute(0, 2, 4, 3, 5, 1).flatten(3).permute(0, 3, 1, 2)
 
 
 class ImpalaTorso(nn.Module):
@@ -94,6 +127,9 @@ class ImpalaTorso(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 module.to(dtype)
+
+    def fold_pixels(self) -> None:
+        """Nothing: its first convolution overlaps everywhere."""
 
 
 class _ResidualBlock(nn.Module):

@@ -119,8 +119,12 @@ class DeviceSampler:
             batch_size: how many, B.
             importance_exponent: β, [] float64 on the device.
         """
+        return self.draw_at(self.shares(batch_size), importance_exponent)
+
+    def shares(self, batch_size: int) -> Tensor:
+        """Where `draw` looks: [B] float64 shares of the priorities' sum, one from each of B equal parts, by chance."""
         offsets = torch.rand(batch_size, dtype=torch.float64, device=self._device, generator=self.generator)
-        return self.draw_at((torch.arange(batch_size, device=self._device) + offsets) / batch_size, importance_exponent)
+        return (torch.arange(batch_size, device=self._device) + offsets) / batch_size
 
     def draw_at(self, shares: Tensor, importance_exponent: Tensor) -> DeviceDraw:
         """The same at given shares [B] float64 of the priorities' sum, each in [0, 1)."""

@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 
+from pixelq.compiling import compiled
 from pixelq.graphs import Graph
-from pixelq.learner import Learner
-from pixelq.replay.device_sampler import DeviceSampler
+from pixelq.learner import Learner, Losses
+from pixelq.replay.device_sampler import DeviceDraw, DeviceSampler
+from pixelq.types import Batch
 
 __all__ = ["DeviceUpdates"]
 
@@ -27,7 +29,11 @@ class DeviceUpdates:
         self._sampler = sampler
         self._batch_size = batch_size
         self._importance_exponent = torch.zeros((), dtype=torch.float64, device=device)
+        self._exponent = 0.0  # what it holds
         self._graph = Graph(self._once, device, [sampler.generator, learner.generator])
+        self._transitions = compiled(self._transitions_at, learner.compiles)
+        self._losses = compiled(self._losses_at, learner.compiles_losses)
+        self._learned = compiled(sampler.learned, learner.compiles)
 
     def update(self, importance_exponent: float) -> Tensor:
         """Move the online network by a batch of the memory; waits for nothing.
@@ -38,12 +44,28 @@ class DeviceUpdates:
         Returns:
             The errors [B] of the batch before the move, on the device; to be read before the next update.
         """
-        self._importance_exponent.fill_(importance_exponent)
+        if importance_exponent != self._exponent:
+            self._exponent = importance_exponent
+            self._importance_exponent.fill_(importance_exponent)
         self._learner.announce_update()
         return self._graph()
 
     def _once(self) -> Tensor:
-        draw = self._sampler.draw(self._batch_size, self._importance_exponent)
-        errors = self._learner.move(self._sampler.batch(draw))
-        self._sampler.learned(draw, errors)
+        shares = self._sampler.shares(self._batch_size)
+        if self._learner.compiles_losses:
+            draw, losses = self._losses(shares)
+            errors = self._learner.follow(losses)
+        else:
+            draw, batch = self._transitions(shares)
+            errors = self._learner.move(batch)
+        self._learned(draw, errors)
         return errors
+
+    def _transitions_at(self, shares: Tensor) -> tuple[DeviceDraw, Batch]:
+        draw = self._sampler.draw_at(shares, self._importance_exponent)
+        return draw, self._sampler.batch(draw)
+
+    def _losses_at(self, shares: Tensor) -> tuple[DeviceDraw, Losses]:
+        """From memory to losses in one function, so that stacks of planes need not be written in between."""
+        draw, batch = self._transitions_at(shares)
+        return draw, self._learner.losses(batch)

@@ -89,6 +89,7 @@ def resume(
     *,
     threads: int | None = None,
     cuda_graphs: bool | None = None,
+    compile: bool | None = None,
     checkpoint_every_steps: int | None = None,
     stop_on: StopOn | None = None,
     stop_at: float | None = None,
@@ -104,6 +105,7 @@ def resume(
         progress: as in `train`.
         threads: another number of threads than the run's, for this process alone; None: the same.
         cuda_graphs: whether a GPU records its work and replays it, for this process alone; None: as the run has it.
+        compile: whether updates on a GPU are compiled, for this process alone; None: as the run has it.
         checkpoint_every_steps: another distance between checkpoints from now on; None: the same.
         stop_on: which running mean ends the run as solved from now on; a run that was solved by another, or by a lower
             `stop_at`, goes on. None: the same.
@@ -130,7 +132,7 @@ def resume(
             stop_at=stop_at,
             keep_going=keep_going,
         )
-        passing = _given(device=device, threads=threads, cuda_graphs=cuda_graphs)
+        passing = _given(device=device, threads=threads, cuda_graphs=cuda_graphs, compile=compile)
         config = resolve(dataclasses.replace(saved, **lasting, **passing))
         show = progress or make_progress(config)
         store = CheckpointStore(run.checkpoints, config.keep_checkpoints)
@@ -193,8 +195,9 @@ def _go_on(run: RunDir, parts: Parts, saver: Saver, show: Progress) -> RunResult
     videos = Videos(run.videos, config.video_every_episodes, config.video_min_seconds, config.keep_videos, show.note)
     session = Session(parts, saver, videos, show)
     with session.signals(), closing(videos):
+        compiles = ", compiled updates" if parts.learner.compiles else ""
         show.note(
-            f"{config.preset} on {config.game}: {config.envs} games, {config.device}, {config.precision}, "
+            f"{config.preset} on {config.game}: {config.envs} games, {config.device}, {config.precision}{compiles}, "
             f"{config.threads} threads, seed {config.seed}; run directory {run.path}"
         )
         kind = algo_of(config.algo).memory

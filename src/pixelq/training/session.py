@@ -42,6 +42,7 @@ class Session:
         self.interrupted = False
         self._clock = time.monotonic()
         self._tick_seconds, self._tick_step = parts.seconds, parts.step
+        self._saved_seconds = parts.seconds  # a run begins with a checkpoint, or from one
         self._logged_step = -1
 
     @property
@@ -67,7 +68,9 @@ class Session:
         if crossed(parts.step, before, config.log_every_steps):
             self._write_metrics()
         if crossed(parts.step, before, config.checkpoint_every_steps) and not self.over:
-            self._save(last=False)
+            self._update_seconds()
+            if parts.seconds - self._saved_seconds >= config.checkpoint_min_seconds:
+                self._save(last=False)
 
     def finish(self) -> None:
         """The loop has ended: last line of metrics, last checkpoint, last video."""
@@ -85,6 +88,8 @@ class Session:
     def _save(self, last: bool) -> None:
         self._update_seconds()
         self._saver.save(last)
+        self._update_seconds()
+        self._saved_seconds = self._parts.seconds
 
     def _episodes(self) -> int:
         tracker = self._parts.tracker

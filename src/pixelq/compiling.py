@@ -1,0 +1,57 @@
+"""torch.compile on a GPU: operations of one function fused into few kernels, where this machine can compile."""
+
+import functools
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+
+__all__ = ["can_compile", "compiled"]
+
+_Args = ParamSpec("_Args")
+_Result = TypeVar("_Result")
+# numbers that stand alone are put side by side in one kernel, not in one each
+_OPTIONS: dict[str, Any] = {"max_pointwise_cat_inputs": 32}
+
+
+@functools.cache
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile works for a device here; on a GPU it needs Triton and a C compiler.
+
+    Nothing tells but to try, on a function of one operation: some seconds, once a process. A CPU is left alone: there
+    an update is a few large operations, and compiling them gains nothing.
+    """
+    if device.type != "cuda":
+        return False
+    _keep_together()
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return bool(torch.compile(_double)(torch.ones(3, device=device)).sum() == 6)
+    except Exception:  # a missing compiler, a GPU too old, a Triton too new: each tells in its own way
+        return False
+
+
+def compiled(function: Callable[_Args, _Result], wanted: bool = True) -> Callable[_Args, _Result]:
+    """A function of tensors whose shapes stay the same, compiled at its first call, if that is wanted.
+
+    It must not draw from a `torch.Generator`, nor wait for the device. Tensors that it reaches by attributes may change
+    in place, but must stay where they are.
+    """
+    if not wanted:
+        return function
+    return torch.compile(function, fullgraph=True, dynamic=False, options=_OPTIONS)
+
+
+def _keep_together() -> None:
+    """One folder for all that compilers keep; no advice on the terminal."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "pixelq" / "inductor"))
+    # float32 products are few and small here, and what learns from values must see all of their digits
+    warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
+
+
+def _double(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor + tensor
