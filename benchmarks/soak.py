@@ -22,7 +22,8 @@ SETTLED_MINUTE = 10.0
 MOST_GROWTH = 0.01
 OPTIONS = (
     "--replay.capacity 10000 --replay.learn-start 1000 --checkpoint-every-steps 5000 "
-    "--checkpoint-min-seconds 0 --log-every-steps 1000 --target-period-steps 2000 --exploration.decay-steps 10000 --exploration.random-steps 1000 "
+    "--checkpoint-min-seconds 0 --log-every-steps 1000 --target-period-steps 2000 "
+    "--exploration.decay-steps 10000 --exploration.random-steps 1000 "
     "--total-steps 1000000000 --video-every-episodes 0"
 )
 

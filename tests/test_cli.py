@@ -47,8 +47,8 @@ VERBS = ("train", "resume", "eval", "record", "export", "watch", "presets", "gam
 TRAIN = shlex.split(
     "train cleanrl-dqn --game catch --seed 3 --envs 2 --threads 1 --device cpu --total-steps 600 "
     "--log-every-steps 200 --checkpoint-every-steps 300 --checkpoint-min-seconds 0 --video-every-episodes 0 "
-    "--target-period-steps 100 --network.channels 2 2 2 --network.hidden 8 --replay.capacity 500 --replay.learn-start 64 "
-    "--exploration.decay_steps=400 --env.no-fire-at-start"
+    "--target-period-steps 100 --network.channels 2 2 2 --network.hidden 8 --replay.capacity 500 "
+    "--replay.learn-start 64 --exploration.decay_steps=400 --env.no-fire-at-start"
 )
 
 

@@ -230,3 +230,19 @@ def test_batches_are_copies():
     kept = [tensor.clone() for tensor in before]
     pair.play(40)
     assert all(torch.equal(a, b) for a, b in zip(before, kept, strict=True))
+
+
+@given(seed=st.integers(0, 10_000), num_envs=st.integers(1, 3), chances=st.sampled_from(CHANCES))
+@settings(max_examples=20, deadline=None)
+def test_the_newest_observations_are_those_of_the_games(seed, num_envs, chances):
+    pair = Pair(num_envs, 30, 2, seed, chances, store=ON_DEVICE)
+    for tick in range(60):  # more than once around the ring
+        with NoWaiting():
+            newest = pair.buffer.sampler.newest()
+        np.testing.assert_array_equal(newest, pair.obs)
+        if tick % 20 == 13:
+            pair.give_up()
+        elif tick % 20 == 17:
+            np.testing.assert_array_equal(pair.reloaded().sampler.newest(), pair.obs)
+        else:
+            pair.play(1)

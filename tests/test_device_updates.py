@@ -143,6 +143,17 @@ def test_stopping_and_resuming_such_a_run_changes_nothing(sampling, tmp_path, on
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["rainbow", "keras-example"])
+def test_acting_on_planes_that_are_there_changes_nothing(name, tmp_path, on_device, monkeypatch):
+    config = tiny(name, envs=3, total_steps=900)
+    for folder in ("there", "sent"):
+        go(config, tmp_path / folder, stop_at(600))
+        resume(tmp_path / folder, progress=Watch(config))
+        monkeypatch.setattr(training_parts.Actor, "_q_values_of_newest", training_parts.Actor.q_values)
+    assert_same_run(tmp_path / "there", tmp_path / "sent")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", SAMPLING)
 def test_such_a_run_goes_on_where_the_host_samples_and_the_other_way_round(sampling, tmp_path, monkeypatch):
     config = run_config(sampling)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pixelq.config import ExplorationConfig
-from pixelq.graphs import GraphsByShape
+from pixelq.graphs import Graph, GraphsByShape
 from pixelq.networks import QNetwork
 from pixelq.schedules import exponential, linear
 
@@ -67,6 +67,8 @@ class Actor:
         generator: the source of chance of ε.
         noise: the source of the noise of noisy layers, drawn anew before every forward.
         record: whether a GPU records the forward pass of N games and replays it.
+        newest: makes, where the network lives, the observations that `act` is given, so that they need not be sent
+            there; None: they are sent.
 
     Source: Mnih et al. 2015, Methods; noise as Fortunato et al. 2018, "Noisy networks for exploration", section 3.1;
     FIRE after a lost life as `FireResetEnv` of OpenAI Baselines.
@@ -81,6 +83,7 @@ class Actor:
         generator: np.random.Generator,
         noise: torch.Generator,
         record: bool = False,
+        newest: Callable[[], Tensor] | None = None,
     ) -> None:
         self._network = network
         self._num_actions = num_actions
@@ -88,6 +91,9 @@ class Actor:
         self.generator = generator
         self.noise = noise
         self._forward = GraphsByShape(self._q_values, device, [noise], record)
+        self._forward_newest: Graph[Tensor] | None = None
+        if newest is not None:
+            self._forward_newest = Graph(lambda: self._q_values(newest()), device, [noise])
 
     def act(self, obs: NDArray[np.uint8], epsilon: float, life_lost: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Choose an action for every game.
@@ -100,7 +106,8 @@ class Actor:
         Returns:
             [N] int64.
         """
-        return self._choose(lambda: self.q_values(obs).argmax(axis=1), epsilon, life_lost)
+        values = self.q_values if self._forward_newest is None else self._q_values_of_newest
+        return self._choose(lambda: values(obs).argmax(axis=1), epsilon, life_lost)
 
     def act_with_values(
         self, obs: NDArray[np.uint8], epsilon: float, life_lost: NDArray[np.bool_]
@@ -117,6 +124,12 @@ class Actor:
     def q_values(self, obs: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Values of all actions, [N, 4, 84, 84] uint8 to [N, A] float32; waits for the device."""
         return self._forward(obs).cpu().numpy()
+
+    @torch.no_grad()
+    def _q_values_of_newest(self, obs: NDArray[np.uint8]) -> NDArray[np.float32]:
+        del obs  # the same
+        assert self._forward_newest is not None
+        return self._forward_newest().cpu().numpy()
 
     def _q_values(self, obs: Tensor) -> Tensor:
         self._network.redraw_noise(self.noise)

@@ -46,7 +46,9 @@ def send(array: NDArray[np.generic] | Tensor, to: Tensor) -> None:
 
 def _within_reach(array: NDArray[np.generic] | Tensor, device: torch.device) -> Tensor:
     tensor = array if isinstance(array, Tensor) else torch.from_numpy(array)
-    return tensor.contiguous().pin_memory() if device.type == "cuda" and tensor.device.type == "cpu" else tensor
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor)
 
 
 def generator_on(device: torch.device, generator: torch.Generator) -> torch.Generator:

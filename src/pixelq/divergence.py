@@ -36,7 +36,7 @@ class DivergenceWatch:
 
         Args:
             loss: [] mean loss of the batch.
-            ranges: tensors of any shape whose least and largest entry tell, by the names that `expect` was told, in order.
+            ranges: tensors of any shape whose least and largest entry tell, by the names that `expect` was told.
             gradients: of every weight, before any clipping.
         """
         norm = torch.stack(torch._foreach_norm(list(gradients))).norm()

@@ -74,6 +74,7 @@ class DeviceSampler:
         self._priorities = BlockSums(self._slots, device)
         self._highest = torch.ones((), dtype=torch.float64, device=device)
         self._envs = np.arange(ring.num_envs)
+        self._head = torch.arange(ring.num_envs, device=device)  # slots of the head row
         numbers = (_ROW_FIELDS + _CHANGED_FIELDS * (STACK + 1)) * ring.num_envs
         self._row = torch.zeros(numbers, dtype=torch.float64, device=device)  # what the host tells of a new row
         self._take = Graph(self._take_row, device)
@@ -106,11 +107,16 @@ class DeviceSampler:
         self._rewards.index_copy_(0, done, reward)
         for mine, flag in zip((self._terminated, self._truncated, self._ignored), flags, strict=True):
             mine.index_copy_(0, done, flag.bool())
-        self._ages.index_copy_(0, head.long(), ages.long())
+        self._head.copy_(head)
+        self._ages.index_copy_(0, self._head, ages.long())
         slots, fresh, transition = changed.view(_CHANGED_FIELDS, -1)
         at = slots.long()
         values = torch.where(fresh.bool(), self._highest, self._priorities.values[at])
         self._priorities.set(at, values * transition)
+
+    def newest(self) -> Tensor:
+        """What the games show now, [N, 4, 84, 84] uint8, from planes that are here already."""
+        return self._frames.gather(self._planes(self._head))
 
     def draw(self, batch_size: int, importance_exponent: Tensor) -> DeviceDraw:
         """Draw transitions with probability in proportion to their priority, one from each of B equal shares.
@@ -201,6 +207,7 @@ class DeviceSampler:
         mine = (self._actions, self._rewards, self._terminated, self._truncated, self._ignored, self._ages)
         for tensor, array in zip(mine, theirs, strict=True):
             tensor.copy_(torch.from_numpy(array).flatten())
+        self._head.copy_(torch.from_numpy(ring.head % ring.rows * ring.num_envs + self._envs))
         if "chance" in state:
             restore_generator_on(self.generator, torch.from_numpy(state["chance"]))
         if self._prioritised:

@@ -110,13 +110,15 @@ def make_parts(config: TrainConfig) -> Parts:
     learner = Learner(config, num_actions, device, _torch_stream(config, "weights"))
     fire = fire_index(envs.action_meanings) if config.env.fire_after_life_loss else None
     chance = (stream(config.seed, "explore"), generator_on(device, _torch_stream(config, "noise")))
-    actor = Actor(learner.online, device, num_actions, fire, *chance, record=config.cuda_graphs)
+    sampler = memory.sampler if isinstance(memory, ReplayBuffer) else None
+    newest = None if sampler is None else sampler.newest
+    actor = Actor(learner.online, device, num_actions, fire, *chance, record=config.cuda_graphs, newest=newest)
     tracker = EpisodeTracker(
         config.envs, config.window_episodes, config.env.max_steps_per_life, config.env.clip_rewards
     )
     updates = None
-    if isinstance(memory, ReplayBuffer) and memory.sampler is not None:
-        updates = DeviceUpdates(learner, memory.sampler, config.replay.batch_size, device)
+    if sampler is not None:
+        updates = DeviceUpdates(learner, sampler, config.replay.batch_size, device)
     return Parts(config, device, envs, tracker, learner, actor, memory, updates)
 
 
