@@ -19,10 +19,10 @@ STORES = ("ram", "lz4", "device")
 ON_DEVICE = "device, sampled there"
 
 
-def make_buffer(capacity, num_envs, n_step, store="ram", sampling="uniform", generator=None):
+def make_buffer(capacity, num_envs, n_step, store="ram", sampling="uniform", generator=None, device=CPU):
     config = ReplayConfig(capacity=capacity, store="device" if store == ON_DEVICE else store, sampling=sampling)
     generator = generator or np.random.default_rng(7)
-    return ReplayBuffer(config, num_envs, GAMMA, n_step, CPU, generator, store == ON_DEVICE)
+    return ReplayBuffer(config, num_envs, GAMMA, n_step, device, generator, store == ON_DEVICE)
 
 
 def drawn(rows, envs):
@@ -64,8 +64,10 @@ class Pair:
         life_terminal=True,
         store="ram",
         sampling="uniform",
+        device=CPU,
     ):
         self.kind = (store, sampling)
+        self.device = device
         self.envs = CounterEnv(num_envs, seed, chances)
         self.n_step = n_step
         self.life_terminal = life_terminal
@@ -81,7 +83,7 @@ class Pair:
         self.buffer.ring.start(result.obs[:, -1])
 
     def fresh(self):
-        return make_buffer(self.capacity, self.envs.num_envs, self.n_step, *self.kind)
+        return make_buffer(self.capacity, self.envs.num_envs, self.n_step, *self.kind, device=self.device)
 
     def play(self, ticks):
         for _ in range(ticks):

@@ -21,15 +21,15 @@ from runs import Watch, assert_same_run, go, metrics, stop_at, tensors, tiny
 SAMPLING = ("uniform", "prioritised")
 
 
-def small_learner(name="keras-example"):
+def small_learner(name="keras-example", device=CPU, **fields):
     base = preset(name)
     network = dataclasses.replace(base.network, channels=(4, 4, 4), width=1, hidden=16)
-    config = dataclasses.replace(base, precision="float32", network=network)
-    return Learner(config, 4, CPU, torch.Generator().manual_seed(0))
+    config = dataclasses.replace(base, precision="float32", network=network, **fields)
+    return Learner(config, 4, device, torch.Generator().manual_seed(0))
 
 
-def memory(sampling, n_step=3):
-    pair = Pair(2, 200, n_step, 1, store=ON_DEVICE, sampling=sampling)
+def memory(sampling, n_step=3, device=CPU):
+    pair = Pair(2, 200, n_step, 1, store=ON_DEVICE, sampling=sampling, device=device)
     pair.play(150)
     return pair
 
@@ -50,6 +50,42 @@ def test_an_update_is_to_draw_to_learn_and_to_tell_the_memory(sampling):
     ours, theirs = whole.state(), steps.state()
     assert ours.keys() == theirs.keys()
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+COMPILED = [("keras-example", "uniform"), ("fast", "prioritised"), ("iqn", "uniform")]
+
+
+def assert_compiled_updates_are_the_same(name, sampling, device, tolerance, monkeypatch):
+    n_step = preset(name).algo.n_step
+    whole, steps = (memory(sampling, n_step, device).buffer.sampler for _ in range(2))
+    twin = small_learner(name, device, compile=False)
+    monkeypatch.setattr("pixelq.learner.can_compile", lambda device: True)
+    learner = small_learner(name, device)
+    assert (learner.compiles, twin.compiles) == (True, False)
+    assert learner.compiles_losses == (name != "iqn")  # whose fractions are drawn
+    compiled, plain = DeviceUpdates(learner, whole, 16, device), DeviceUpdates(twin, steps, 16, device)
+    for beta in (0.4, 0.7, 1.0, 1.0, 0.9, 0.8):
+        torch.testing.assert_close(compiled.update(beta), plain.update(beta), rtol=tolerance, atol=tolerance)
+    assert learner.fetch_metrics() == pytest.approx(twin.fetch_metrics(), rel=tolerance)
+    assert int(learner._watch._noted) == 6
+    ours, theirs = whole.state(), steps.state()
+    assert ours.keys() == theirs.keys()
+    for key, array in ours.items():
+        np.testing.assert_allclose(array, theirs[key], rtol=tolerance, atol=tolerance)
+    sums = whole._priorities
+    torch.testing.assert_close(sums._sums, sums._blocks().sum(dim=1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "sampling"), COMPILED)
+def test_compiled_they_are_the_same_updates(name, sampling, monkeypatch):
+    assert_compiled_updates_are_the_same(name, sampling, CPU, 1e-4, monkeypatch)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("name", "sampling"), COMPILED)
+def test_compiled_they_are_the_same_updates_on_a_gpu(name, sampling, monkeypatch):
+    assert_compiled_updates_are_the_same(name, sampling, torch.device("cuda"), 1e-2, monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["keras-example", "nature-dqn", "c51", "qr-dqn", "munchausen-dqn", "iqn", "rainbow"])

@@ -38,7 +38,8 @@ def compiled(function: Callable[_Args, _Result], wanted: bool = True) -> Callabl
     """A function of tensors whose shapes stay the same, compiled at its first call, if that is wanted.
 
     It must not draw from a `torch.Generator`, nor wait for the device. Tensors that it reaches by attributes may change
-    in place, but must stay where they are.
+    in place, but must stay where they are, and have a dimension: on a CPU PyTorch 2.13 takes single integers and
+    float64 numbers for Python's, and loses what is written to them.
     """
     if not wanted:
         return function

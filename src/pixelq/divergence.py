@@ -21,8 +21,8 @@ class DivergenceWatch:
         self._names: tuple[str, ...] = ()  # of the ranges
         self._figures = torch.empty(2, 0, device=device)  # of the update before, and of the last one
         self._found = torch.zeros((), dtype=torch.bool, device=device)
-        self._noted = torch.zeros((), dtype=torch.int64, device=device)  # updates up to the one that was found
-        self._since = torch.zeros((), dtype=torch.int64, device=device)  # updates after the one that was found
+        self._noted = torch.zeros(1, dtype=torch.int64, device=device)  # updates up to the one that was found
+        self._since = torch.zeros(1, dtype=torch.int64, device=device)  # updates after the one that was found
 
     def expect(self, names: tuple[str, ...]) -> None:
         """Tell the names of the ranges before the first update is noted; they stay the same."""

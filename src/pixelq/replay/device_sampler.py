@@ -72,7 +72,7 @@ class DeviceSampler:
         self._terminated, self._truncated, self._ignored = flags
         self._ages = torch.zeros(self._slots, dtype=torch.int64, device=device)
         self._priorities = BlockSums(self._slots, device)
-        self._highest = torch.ones((), dtype=torch.float64, device=device)
+        self._highest = torch.ones(1, dtype=torch.float64, device=device)
         self._envs = np.arange(ring.num_envs)
         self._head = torch.arange(ring.num_envs, device=device)  # slots of the head row
         numbers = (_ROW_FIELDS + _CHANGED_FIELDS * (STACK + 1)) * ring.num_envs
@@ -192,7 +192,7 @@ class DeviceSampler:
         """All priorities [slots] and the highest there ever was [], if sampling goes by them; the source of chance."""
         saved: dict[str, NDArray[Any]] = {"chance": self.generator.get_state().numpy()}
         if self._prioritised:
-            saved |= {"leaves": self._priorities.values.cpu().numpy(), "highest": self._highest.cpu().numpy()}
+            saved |= {"leaves": self._priorities.values.cpu().numpy(), "highest": self._highest[0].cpu().numpy()}
         return saved
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
