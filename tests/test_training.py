@@ -15,7 +15,7 @@ from pixelq.envs.testing import CounterEnv
 from pixelq.errors import PixelqError
 from pixelq.training.parts import begin, make_parts, resolve
 from pixelq.training.replay_loop import learn, remember, replay_loop, updates_due
-from pixelq.training.run import resume, train
+from pixelq.training.run import gpu_notes, resume, train
 from pixelq.training.session import Session, crossed
 from runs import Watch, assert_same_run, assert_same_tensors, go, metrics, quick, stop_at, tensors, tiny
 
@@ -234,6 +234,22 @@ def test_a_solved_run_can_go_on_and_is_the_run_that_never_stopped(tmp_path):
     assert lines == {line["step"]: line["train/return_per_game"] for line in metrics(tmp_path / "whole")} | {
         solved.step: solved.return_per_game
     }
+
+
+@pytest.mark.parametrize(
+    ("device", "envs", "threads", "told"),
+    [("cuda", 8, 16, "--envs 64"), ("cuda", 8, 6, "--envs 24"), ("cuda", 32, 16, None), ("cpu", 8, 16, None)],
+)
+def test_a_gpu_that_would_wait_for_games_is_told_of(device, envs, threads, told):
+    config = tiny(device=device, envs=envs, threads=threads, compile=False)
+    notes = gpu_notes(config, compiles=False)
+    assert len(notes) == (told is not None)
+    if told:
+        assert notes[0].startswith(f"{envs} games leave the GPU waiting")
+        assert told in notes[0]
+    wanted = dataclasses.replace(config, compile=True)
+    assert "first updates are compiled" in gpu_notes(wanted, compiles=True)[0]
+    assert len(gpu_notes(wanted, compiles=False)) == len(notes) + (device == "cuda")
 
 
 @pytest.mark.slow

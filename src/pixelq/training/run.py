@@ -24,7 +24,7 @@ from pixelq.training.session import Session
 from pixelq.training.state import restore_parts, restore_with_fresh_games, save_parts, saved_arrays
 from pixelq.training.videos import Videos
 
-__all__ = ["LOOPS", "RunResult", "resume", "train"]
+__all__ = ["LOOPS", "RunResult", "gpu_notes", "resume", "train"]
 
 LOOPS = {"replay": replay_loop, "rollout": rollout_loop}  # by what an algorithm's batches come from
 
@@ -203,12 +203,38 @@ def _go_on(run: RunDir, parts: Parts, saver: Saver, show: Progress) -> RunResult
         kind = algo_of(config.algo).memory
         size = f"replay memory of {config.replay.capacity:,} transitions: " if kind == "replay" else ""
         show.note(size + parts.memory.describe())
+        for line in gpu_notes(config, parts.learner.compiles):
+            show.note(line)
         LOOPS[kind](parts, session)
         session.finish()
         if session.interrupted and not parts.finished:
             show.note(f"saved at step {parts.step:,}; go on with: pixelq resume {run.path}")
     interrupted = session.interrupted and not parts.finished
     return _result(run, parts.step, parts.tracker, parts.solved, interrupted)
+
+
+def gpu_notes(config: TrainConfig, compiles: bool) -> list[str]:
+    """What a person who waits for a GPU should know, in lines.
+
+    Args:
+        config: resolved.
+        compiles: whether updates are compiled.
+    """
+    notes = []
+    if compiles:
+        notes.append("the first updates are compiled, which takes half a minute unless it was done before")
+    elif config.device == "cuda" and config.compile:
+        notes.append(
+            "updates are not compiled, as torch.compile does not work here (it needs Triton and a C compiler): they take "
+            "about three times as long"
+        )
+    games = min(64, 4 * config.threads)
+    if config.device == "cuda" and config.envs < games // 2:
+        notes.append(
+            f"{config.envs} games leave the GPU waiting for the emulator: a run with --envs {games} makes more steps "
+            "a second"
+        )
+    return notes
 
 
 def _result(run: RunDir, step: int, tracker: EpisodeTracker, solved: bool, interrupted: bool) -> RunResult:
