@@ -165,6 +165,7 @@ BOUNDS = {
     "env.noop_max": between(0, 10_000),
     "env.max_frames_per_game": between(4, 10**9),
     "env.max_steps_per_life": at_least(0),
+    "env.reseed_steps": between(0, 1_000_000),
     "network.channels": (
         [(1, 1, 1), (1024, 1024, 1024)],
         [(0, 1, 1), (1, 1, -1), (1, 1025, 1), (1, 1), (1, 1, 1, 1)],

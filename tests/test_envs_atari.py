@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 from ale_py.vector_env import AtariVectorEnv
 
-from pixelq.config import EnvConfig
+from pixelq.config import EnvConfig, TrainConfig
 from pixelq.envs import make_envs
-from pixelq.envs.atari import RESEED_STEPS, AtariEnvs, game_seed
+from pixelq.envs.atari import AtariEnvs, game_seed
 from pixelq.envs.fire import fire_index
 from pixelq.errors import CheckpointError, PixelqError
+from pixelq.training.parts import resolve
 
 STICKY = EnvConfig(sticky=0.25, max_frames_per_game=1_001)  # short games, cut in mid-step
 
 
-def make(game="breakout", num_envs=2, seed=1, env=STICKY, **options):
-    return AtariEnvs(game, num_envs, seed, env, 1, **options)
+def make(game="breakout", num_envs=2, seed=1, env=STICKY):
+    return AtariEnvs(game, num_envs, seed, env, 1)
 
 
 def step(envs, actions):
@@ -187,7 +188,7 @@ def test_make_envs_takes_names_and_ids():
 
 @pytest.mark.slow
 def test_reseeding_follows_a_game_and_nothing_else():
-    envs = make(env=EnvConfig(), reseed_steps=100)
+    envs = make(env=EnvConfig(reseed_steps=100))
     plain = make(env=EnvConfig())
     result, ordinary = envs.reset(), plain.reset()
     rng = np.random.default_rng(0)
@@ -206,14 +207,15 @@ def test_reseeding_follows_a_game_and_nothing_else():
         np.testing.assert_array_equal(result.obs[~parted], ordinary.obs[~parted])
     assert (seedings >= 2).all()
     assert (plain.state()["seedings"] == 1).all()
-    assert RESEED_STEPS == 5_000
+    assert resolve(TrainConfig()).env.reseed_steps == 5_000
+    assert resolve(TrainConfig(env=EnvConfig(reseed_steps=7))).env.reseed_steps == 7
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("game", "max_frames"), [("breakout", 108_000), ("qbert", 108_000), ("pong", 333)])
 def test_a_restored_run_goes_on_bit_for_bit(game, max_frames):
     def fresh():
-        return make(game, 3, 5, EnvConfig(sticky=0.25, max_frames_per_game=max_frames), reseed_steps=100)
+        return make(game, 3, 5, EnvConfig(sticky=0.25, max_frames_per_game=max_frames, reseed_steps=100))
 
     run, undisturbed = fresh(), fresh()
     assert_same(run.reset(), undisturbed.reset())
@@ -250,7 +252,7 @@ def test_a_state_may_be_taken_at_any_moment_of_a_games_end(moment):
         seeded = envs.state()["lengths"] == 0
         return (result.reset & (seeded if moment == "seeded" else ~seeded)).any()
 
-    envs, restored = (make(env=EnvConfig(), reseed_steps=200) for _ in range(2))
+    envs, restored = (make(env=EnvConfig(reseed_steps=200)) for _ in range(2))
     last, rng = envs.reset(), np.random.default_rng(0)
     spread = 0
     for _ in range(2):  # the second time a log may not begin with the run

@@ -44,6 +44,9 @@ class EnvConfig:
     """Close the return per life after this many steps, the game going on; 0: no cap."""
     clip_rewards: bool = True
     """Learn from the sign of the reward; scores stay raw."""
+    reseed_steps: int = 0
+    """A game whose emulator was seeded more steps ago is seeded anew when it next begins, since to resume is to replay
+    what was played since then; 0: 5,000, on a GPU 20,000."""
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ _BOUNDS = (
     _between("env.noop_max", 0, 10_000),
     _between("env.max_frames_per_game", FRAME_SKIP, 10**9),
     _at_least("env.max_steps_per_life", 0),
+    _between("env.reseed_steps", 0, 1_000_000),
     _Bound(
         "network.channels",
         lambda value: len(value) == 3 and min(value) >= 1 and max(value) <= 1024,

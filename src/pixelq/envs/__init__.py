@@ -3,10 +3,10 @@
 import dataclasses
 
 from pixelq.config import EnvConfig
-from pixelq.envs.interface import StepResult, VectorEnvs
+from pixelq.envs.interface import RESEED_STEPS, StepResult, VectorEnvs
 from pixelq.games import TEST_GAMES, resolve_game
 
-__all__ = ["StepResult", "VectorEnvs", "make_envs"]
+__all__ = ["RESEED_STEPS", "StepResult", "VectorEnvs", "make_envs"]
 
 
 def make_envs(game: str, num_envs: int, seed: int, env: EnvConfig, threads: int = 0) -> VectorEnvs:

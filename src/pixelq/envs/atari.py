@@ -8,12 +8,10 @@ from ale_py.vector_env import AtariVectorEnv
 from numpy.typing import NDArray
 
 from pixelq.config import FRAME_SKIP, EnvConfig
-from pixelq.envs.interface import StepResult, check_actions
+from pixelq.envs.interface import RESEED_STEPS, StepResult, check_actions
 from pixelq.errors import CheckpointError
 
-__all__ = ["RESEED_STEPS", "AtariEnvs", "game_seed"]
-
-RESEED_STEPS = 5_000  # a seeded reset costs as much as some hundred steps, a longer log costs a longer restore
+__all__ = ["AtariEnvs", "game_seed"]
 
 
 def game_seed(run_seed: int, env: int, count: int) -> int:
@@ -35,8 +33,6 @@ class AtariEnvs:
         seed: int,
         env: EnvConfig,
         threads: int = 0,
-        *,
-        reseed_steps: int = RESEED_STEPS,
     ) -> None:
         self._vector = AtariVectorEnv(
             game,
@@ -53,7 +49,7 @@ class AtariEnvs:
         self.num_envs = num_envs
         self.action_meanings = tuple(action.name for action in self._vector.ale.get_action_set())
         self._seed = seed
-        self._reseed_steps = reseed_steps
+        self._reseed_steps = env.reseed_steps or RESEED_STEPS["cpu"]
         self._seedings = np.zeros(num_envs, np.int64)  # how often each game has been seeded
         self._seeds = np.zeros(num_envs, np.int64)  # the emulator's seed now in force
         self._log = np.zeros((num_envs, 1_024), np.uint8)  # actions since that seeding

@@ -29,7 +29,7 @@ FREE = {
     *("notebook_log", "video_every_episodes", "video_min_seconds", "keep_videos"),
 }
 # where and how it is computed: the same recipe, in other bits
-MACHINE = {"device", "threads", "cuda_graphs", "compile"}
+MACHINE = {"device", "threads", "cuda_graphs", "compile", "env.reseed_steps"}
 
 
 class Evaluation(NamedTuple):

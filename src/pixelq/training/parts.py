@@ -12,7 +12,7 @@ from pixelq.actor import Actor
 from pixelq.algos import algo_of
 from pixelq.config import PQNConfig, TrainConfig, validate
 from pixelq.device import generator_on, resolve_device
-from pixelq.envs import VectorEnvs, make_envs
+from pixelq.envs import RESEED_STEPS, VectorEnvs, make_envs
 from pixelq.envs.episodes import EpisodeTracker
 from pixelq.envs.fire import fire_index
 from pixelq.games import TEST_GAMES, resolve_game
@@ -85,7 +85,11 @@ def resolve(config: TrainConfig) -> TrainConfig:
         precision=precision,
         threads=config.threads or _cores(),
         replay=replay,
-        env=dataclasses.replace(config.env, sticky=None if game.name in TEST_GAMES else sticky),
+        env=dataclasses.replace(
+            config.env,
+            sticky=None if game.name in TEST_GAMES else sticky,
+            reseed_steps=config.env.reseed_steps or RESEED_STEPS[device.type],
+        ),
     )
 
 

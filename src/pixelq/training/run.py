@@ -225,8 +225,8 @@ def gpu_notes(config: TrainConfig, compiles: bool) -> list[str]:
         notes.append("the first updates are compiled, which takes half a minute unless it was done before")
     elif config.device == "cuda" and config.compile:
         notes.append(
-            "updates are not compiled, as torch.compile does not work here (it needs Triton and a C compiler): they take "
-            "about three times as long"
+            "updates are not compiled, which makes them three times as long: torch.compile, which needs Triton and a C "
+            "compiler, does not work here"
         )
     games = min(64, 4 * config.threads)
     if config.device == "cuda" and config.envs < games // 2:
