@@ -37,13 +37,30 @@ def can_compile(device: torch.device) -> bool:
 def compiled(function: Callable[_Args, _Result], wanted: bool = True) -> Callable[_Args, _Result]:
     """A function of tensors whose shapes stay the same, compiled at its first call, if that is wanted.
 
-    It must not draw from a `torch.Generator`, nor wait for the device. Tensors that it reaches by attributes may change
-    in place, but must stay where they are, and have a dimension: on a CPU PyTorch 2.13 takes single integers and
-    float64 numbers for Python's, and loses what is written to them.
+    What the compiler cannot follow is called as it is from then on, with a warning. The function must not draw from a
+    `torch.Generator`, nor wait for the device. Tensors that it reaches by attributes may change in place, but must stay
+    where they are, and have a dimension: on a CPU PyTorch 2.13 takes single integers and float64 numbers for Python's,
+    and loses what is written to them.
     """
     if not wanted:
         return function
-    return torch.compile(function, fullgraph=True, dynamic=False, options=_OPTIONS)
+    calls: list[Callable[_Args, _Result]] = [
+        torch.compile(function, fullgraph=True, dynamic=False, options=_OPTIONS),
+    ]
+
+    @functools.wraps(function)
+    def call(*args: _Args.args, **kwargs: _Args.kwargs) -> _Result:
+        try:
+            return calls[-1](*args, **kwargs)
+        except Exception as error:
+            if len(calls) > 1 or not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            line = str(error).splitlines()[0]
+            warnings.warn(f"{function.__qualname__} is slow, as it cannot be compiled: {line}", stacklevel=2)
+            calls.append(function)
+            return function(*args, **kwargs)
+
+    return call
 
 
 def _keep_together() -> None:

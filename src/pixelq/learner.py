@@ -155,7 +155,9 @@ class Learner:
         self.online.zero_grad(set_to_none=True)
         losses.loss.backward()  # type: ignore[no-untyped-call]
         self._watch.expect(tuple(losses.ranges))
-        gradients = [parameter.grad for parameter in self._working if parameter.grad is not None]
+        gradients = [
+            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in self._working
+        ]
         self._finish(losses.loss.detach(), losses.ranges, gradients)
         return losses.error
 

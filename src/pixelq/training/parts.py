@@ -106,7 +106,8 @@ def make_parts(config: TrainConfig) -> Parts:
     device = torch.device(config.device)
     # beside a GPU the CPU only copies arrays; threads that wait for the next copy would take the emulator's cores
     torch.set_num_threads(1 if device.type == "cuda" else config.threads)
-    torch.backends.cudnn.benchmark = True  # a GPU's library tries its convolutions once for every shape; there are few
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # its convolutions are tried once for every shape, of which there are few
     memory = _make_memory(config, device)
     threads = min(config.threads, config.envs)
     envs = make_envs(config.game, config.envs, stream_seed(config.seed, "games") % 2**31, config.env, threads)
