@@ -185,7 +185,7 @@ def test_acting_on_planes_that_are_there_changes_nothing(name, tmp_path, on_devi
     for folder in ("there", "sent"):
         go(config, tmp_path / folder, stop_at(600))
         resume(tmp_path / folder, progress=Watch(config))
-        monkeypatch.setattr(training_parts.Actor, "_q_values_of_newest", training_parts.Actor.q_values)
+        monkeypatch.setattr(training_parts.Actor, "_current_values", training_parts.Actor.q_values)
     assert_same_run(tmp_path / "there", tmp_path / "sent")
 
 

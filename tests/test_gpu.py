@@ -83,7 +83,7 @@ def test_a_run_with_compiled_updates_does_as_many(kind, graphs, tmp_path):
 
 @pytest.mark.parametrize("name", ["fast", "keras-example", "rainbow", "btr", "pqn"])
 def test_it_learns_to_catch(name):
-    assert solve(name, seed=1).caught_percent >= SOLVED_PERCENT - 5  # a run there is not twice the same
+    assert solve(name, seed=1).caught_percent >= SOLVED_PERCENT
 
 
 def test_an_agent_plays_there_as_on_a_cpu(tmp_path):

@@ -106,8 +106,7 @@ class Actor:
         Returns:
             [N] int64.
         """
-        values = self.q_values if self._forward_newest is None else self._q_values_of_newest
-        return self._choose(lambda: values(obs).argmax(axis=1), epsilon, life_lost)
+        return self._choose(lambda: self._current_values(obs).argmax(axis=1), epsilon, life_lost)
 
     def act_with_values(
         self, obs: NDArray[np.uint8], epsilon: float, life_lost: NDArray[np.bool_]
@@ -126,10 +125,10 @@ class Actor:
         return self._forward(obs).cpu().numpy()
 
     @torch.no_grad()
-    def _q_values_of_newest(self, obs: NDArray[np.uint8]) -> NDArray[np.float32]:
-        del obs  # the same
-        assert self._forward_newest is not None
-        return self._forward_newest().cpu().numpy()
+    def _current_values(self, obs: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """As `q_values`, of observations that may be there already."""
+        values = self._forward(obs) if self._forward_newest is None else self._forward_newest()
+        return values.cpu().numpy()
 
     def _q_values(self, obs: Tensor) -> Tensor:
         self._network.redraw_noise(self.noise)

@@ -44,21 +44,22 @@ def compiled(function: Callable[_Args, _Result], wanted: bool = True) -> Callabl
     """
     if not wanted:
         return function
-    calls: list[Callable[_Args, _Result]] = [
-        torch.compile(function, fullgraph=True, dynamic=False, options=_OPTIONS),
-    ]
+    quick = torch.compile(function, fullgraph=True, dynamic=False, options=_OPTIONS)
+    refused = False
 
     @functools.wraps(function)
     def call(*args: _Args.args, **kwargs: _Args.kwargs) -> _Result:
-        try:
-            return calls[-1](*args, **kwargs)
-        except Exception as error:
-            if len(calls) > 1 or not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                raise
-            line = str(error).splitlines()[0]
-            warnings.warn(f"{function.__qualname__} is slow, as it cannot be compiled: {line}", stacklevel=2)
-            calls.append(function)
-            return function(*args, **kwargs)
+        nonlocal refused
+        if not refused:
+            try:
+                return quick(*args, **kwargs)
+            except Exception as error:
+                if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                    raise
+                refused = True
+                line = str(error).splitlines()[0]
+                warnings.warn(f"{function.__qualname__} is slow, as it cannot be compiled: {line}", stacklevel=2)
+        return function(*args, **kwargs)
 
     return call
 

@@ -91,8 +91,8 @@ class Learner:
             parameter if parameter.dtype == torch.float32 else master
             for parameter, master in zip(self._working, full, strict=True)
         ]
-        self._kept: dict[int, Tensor] = {}  # their gradients in float32
         self._lowered = [index for index, p in enumerate(self._working) if p.dtype != torch.float32]
+        self._kept: dict[int, Tensor] = {}  # their gradients in float32
         self._has_target = self._algo.memory == "replay"
         self.target = copy.deepcopy(self.online).requires_grad_(False) if self._has_target else self.online
         self._buffers, self._target_buffers = _buffers(self.online), _buffers(self.target)

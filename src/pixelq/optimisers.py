@@ -112,8 +112,8 @@ class Adam:
         rate = self.learning_rate
         group = self._adam.param_groups[0]
         if self._as_keras:
-            beta1, beta2 = group["betas"]
-            rate *= (1.0 - beta2**self._steps) ** 0.5 / (1.0 - beta1**self._steps)
+            correction1, correction2 = _corrections(self._steps)
+            rate *= correction2**0.5 / correction1
         self._rate.set(rate)
         group["lr"] = self._rate.value
 
@@ -176,12 +176,12 @@ class ElementwiseAdam:
     def prepare(self) -> None:
         """Announce a step."""
         self._steps += 1
-        beta1, beta2 = _BETAS
-        correction1, correction2 = 1.0 - beta1**self._steps, 1.0 - beta2**self._steps
+        correction1, correction2 = _corrections(self._steps)
         scaled, epsilon, plain = self.learning_rate * correction2**0.5 / correction1, self._config.epsilon, 0.0
         if self._config.name == "adam":
             epsilon *= correction2**0.5
         elif self._config.name == "radam":
+            beta2 = _BETAS[1]
             longest = 2.0 / (1.0 - beta2) - 1.0
             length = longest - 2.0 * self._steps * beta2**self._steps / correction2
             if length > 5.0:
@@ -219,6 +219,12 @@ class ElementwiseAdam:
             for moment, name in ((first, f"{index}.exp_avg"), (second, f"{index}.exp_avg_sq")):
                 # before the first step PyTorch's own have none
                 moment.copy_(state[name]) if name in state else moment.zero_()
+
+
+def _corrections(steps: int) -> tuple[float, float]:
+    """1 − β₁ᵗ and 1 − β₂ᵗ, what Adam's moments lack after so many steps."""
+    beta1, beta2 = _BETAS
+    return 1.0 - beta1**steps, 1.0 - beta2**steps
 
 
 def _corrected_moments(parameter: Tensor) -> dict[str, Tensor]:

@@ -16,16 +16,8 @@ _LONGEST = 8_000_000  # bytes of a JSON file that are read: an evaluation of 100
 # settings by their path. When to stop, what to save and how, what to show: nothing that is played or learned depends on
 # these
 FREE = {
-    *(
-        "total_steps",
-        "stop_on",
-        "stop_at",
-        "checkpoint_every_steps",
-        "checkpoint_min_seconds",
-        "keep_checkpoints",
-        "keep_going",
-    ),
-    "replay.store",
+    *("total_steps", "stop_on", "stop_at", "replay.store"),
+    *("checkpoint_every_steps", "checkpoint_min_seconds", "keep_checkpoints", "keep_going"),
     *("notebook_log", "video_every_episodes", "video_min_seconds", "keep_videos"),
 }
 # where and how it is computed: the same recipe, in other bits

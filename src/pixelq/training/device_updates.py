@@ -29,7 +29,6 @@ class DeviceUpdates:
         self._sampler = sampler
         self._batch_size = batch_size
         self._importance_exponent = torch.zeros((), dtype=torch.float64, device=device)
-        self._exponent = 0.0  # what it holds
         self._graph = Graph(self._once, device, [sampler.generator, learner.generator])
         self._transitions = compiled(self._transitions_at, learner.compiles)
         self._losses = compiled(self._losses_at, learner.compiles_losses)
@@ -44,9 +43,7 @@ class DeviceUpdates:
         Returns:
             The errors [B] of the batch before the move, on the device; to be read before the next update.
         """
-        if importance_exponent != self._exponent:
-            self._exponent = importance_exponent
-            self._importance_exponent.fill_(importance_exponent)
+        self._importance_exponent.fill_(importance_exponent)
         self._learner.announce_update()
         return self._graph()
 
