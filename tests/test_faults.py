@@ -221,11 +221,10 @@ def test_a_video_that_fails_is_told_and_ends_nothing(tmp_path, monkeypatch):
 def spoil_gradients(monkeypatch):
     """From now on all gradients are NaN."""
 
-    def clip(learner, gradients):
-        for gradient in gradients:
-            gradient.fill_(torch.nan)
+    def spoil(config, norms):
+        return torch.full_like(norms, torch.nan)
 
-    monkeypatch.setattr("pixelq.learner.Learner._clip", clip)
+    monkeypatch.setattr("pixelq.learner.clipping_factors", spoil)
 
 
 @pytest.mark.slow
@@ -271,7 +270,7 @@ def test_the_watch_keeps_the_first_bad_update_and_the_one_before():
             "rewards": torch.tensor([-1.0, reward]),
             "discounts": torch.tensor([0.0, 0.9]),
         }
-        watch.note(torch.tensor(loss), ranges, [torch.tensor([3.0]), torch.tensor([4.0])])
+        watch.note(torch.tensor(loss), ranges, torch.tensor([3.0, 4.0]))
 
     note(0.5, 1.0)
     assert not watch.found
@@ -293,7 +292,7 @@ def test_an_update_without_any_number_is_an_update(good):
     watch = DivergenceWatch(torch.device("cpu"))
     watch.expect(("returns",))
     for value in [2.0] * good + [torch.nan] * 3:
-        watch.note(torch.tensor(value), {"returns": torch.tensor([value])}, [torch.tensor([value])])
+        watch.note(torch.tensor(value), {"returns": torch.tensor([value])}, torch.tensor([value]))
     before = "; the update before: loss 2, gradient norm 2, returns 2 to 2" if good else ""
     assert watch.describe() == (2, "its batch: loss nan, gradient norm nan, returns nan to nan" + before)
 

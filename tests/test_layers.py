@@ -12,7 +12,8 @@ import pixelq
 ROOT = Path(pixelq.__file__).parent
 
 LAYERS = (
-    ("errors", "types", "schedules", "returns", "losses"),
+    ("errors", "types", "schedules", "returns", "losses", "cache"),
+    ("native",),
     ("config", "presets", "games", "shipped"),
     ("networks", "envs", "replay", "rollouts", "run", "device", "graphs", "compiling"),
     ("algos", "actor", "divergence", "optimisers", "learner"),

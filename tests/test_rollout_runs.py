@@ -123,15 +123,15 @@ def test_the_loop_ends_with_the_rollout_in_which_it_is_told_to():
 )
 def test_divergence_is_told_with_the_rollout_it_was_learned_from(tmp_path, monkeypatch, spoiled, update, step):
     # after so many updates all weights are NaN, so that the next one's loss is
-    clip = Learner._clip
+    scale = Learner._scale
 
-    def spoil(learner, gradients):
-        clip(learner, gradients)
+    def spoil(learner, gradients, factors):
+        scale(learner, gradients, factors)
         if learner.updates == spoiled:
             for gradient in gradients:
                 gradient.fill_(torch.nan)
 
-    monkeypatch.setattr(Learner, "_clip", spoil)
+    monkeypatch.setattr(Learner, "_scale", spoil)
     run = tmp_path / "run"
     with pytest.raises(DivergedError) as caught:
         go(tiny("pqn", total_steps=400), run)
@@ -148,12 +148,14 @@ def test_divergence_is_told_with_the_rollout_it_was_learned_from(tmp_path, monke
 
 def test_weights_spoiled_by_the_last_update_are_told_as_its_own(tmp_path, monkeypatch):
     # the loss was a number; that the weights are none is seen before the checkpoint at 80
-    clip = Learner._clip
-    monkeypatch.setattr(
-        Learner,
-        "_clip",
-        lambda learner, gradients: clip(learner, gradients) if learner.updates != 7 else gradients[0].fill_(torch.nan),
-    )
+    scale = Learner._scale
+
+    def spoil(learner, gradients, factors):
+        scale(learner, gradients, factors)
+        if learner.updates == 7:
+            gradients[0].fill_(torch.nan)
+
+    monkeypatch.setattr(Learner, "_scale", spoil)
     config = dataclasses.replace(tiny("pqn"), checkpoint_every_steps=80)
     with pytest.raises(DivergedError, match=r"diverged at step 80, update 8; .* checkpoint is .*step-000000000000;"):
         go(config, tmp_path / "run")

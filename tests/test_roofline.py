@@ -54,11 +54,18 @@ def test_a_forward_pass(games):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["keras-example", "nature-dqn"])
 def test_an_update(name, precision):
-    recipe = config(name, precision)
+    recipe = config(name, precision, compile=False)
     update = workload_of(recipe).update(recipe, 4, CPU)
     assert update.batch_size == 32
     assert count_flops(update.whole) == 32 * UPDATE
     assert count_flops(lambda: update.forward().backward()) == 32 * UPDATE
+
+
+def test_operations_are_counted_where_kernels_make_the_update():
+    recipe = config(precision="bfloat16")
+    assert count_flops(workload_of(recipe).update(recipe, 4, CPU).by_operations) == 32 * UPDATE
+    plain = dataclasses.replace(recipe, compile=False)
+    assert workload_of(recipe).step_cost(recipe, 4) == workload_of(plain).step_cost(plain, 4)
 
 
 def test_bytes_of_an_update_in_float32():

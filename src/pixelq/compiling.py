@@ -4,10 +4,11 @@ import functools
 import os
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import torch
+
+from pixelq.cache import cache_folder
 
 __all__ = ["can_compile", "compiled"]
 
@@ -66,8 +67,7 @@ def compiled(function: Callable[_Args, _Result], wanted: bool = True) -> Callabl
 
 def _keep_together() -> None:
     """One folder for all that compilers keep; no advice on the terminal."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "pixelq" / "inductor"))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
     # float32 products are few and small here, and what learns from values must see all of their digits
     warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
 

@@ -31,16 +31,15 @@ class DivergenceWatch:
             self._figures = torch.full((2, 2 + 2 * len(names)), torch.nan, device=self._found.device)
 
     @torch.no_grad()
-    def note(self, loss: Tensor, ranges: Mapping[str, Tensor], gradients: Sequence[Tensor]) -> None:
+    def note(self, loss: Tensor, ranges: Mapping[str, Tensor], norms: Tensor) -> None:
         """Take down the figures of an update.
 
         Args:
             loss: [] mean loss of the batch.
             ranges: tensors of any shape whose least and largest entry tell, by the names that `expect` was told.
-            gradients: of every weight, before any clipping.
+            norms: [P] of the gradients of all weights, before any clipping.
         """
-        norm = torch.stack(torch._foreach_norm(list(gradients))).norm()
-        figures = torch.stack([loss, norm, *(edge for tensor in ranges.values() for edge in tensor.aminmax())])
+        figures = torch.stack([loss, norms.norm(), *(edge for tensor in ranges.values() for edge in tensor.aminmax())])
         self._figures.copy_(torch.where(self._found, self._figures, torch.stack([self._figures[1], figures])))
         self._noted.add_(~self._found)
         self._since.add_(self._found)

@@ -12,8 +12,10 @@ from pixelq.config import TrainConfig
 from pixelq.device import generator_on, restore_generator_on
 from pixelq.divergence import DivergenceWatch, all_finite
 from pixelq.graphs import GraphsByShape
+from pixelq.native.library import kernels
+from pixelq.native.moves import AdamKernel
 from pixelq.networks import QNetwork
-from pixelq.optimisers import clip_global, clip_per_variable, make_optimiser
+from pixelq.optimisers import BETAS, ElementwiseAdam, clipping_factors, make_optimiser
 from pixelq.types import Batch, LossOutput, RolloutBatch
 
 __all__ = ["Learner", "LearnerMetrics", "Losses", "has_fast_bfloat16"]
@@ -85,6 +87,9 @@ class Learner:
         full = [parameter.detach().clone() for parameter in self.online.parameters()]
         if config.precision == "bfloat16":
             self.online.lower_precision(torch.bfloat16)
+        in_reach = config.compile and device.type == "cpu" and kernels() is not None
+        self.uses_kernels = in_reach and self.online.use_kernels()
+        """Whether updates are made by kernels for the processor."""
         self._working: list[Tensor] = list(self.online.parameters())
         # a parameter that is float32 anyway is its own master
         self._masters = [
@@ -96,7 +101,11 @@ class Learner:
         self._has_target = self._algo.memory == "replay"
         self.target = copy.deepcopy(self.online).requires_grad_(False) if self._has_target else self.online
         self._buffers, self._target_buffers = _buffers(self.online), _buffers(self.target)
-        self._optimiser = make_optimiser(config.optimiser, self._masters, elementwise=self.compiles)
+        elementwise = self.compiles or self.uses_kernels
+        self._optimiser = make_optimiser(config.optimiser, self._masters, elementwise)
+        self._adam: AdamKernel | None = None
+        if self.uses_kernels and isinstance(self._optimiser, ElementwiseAdam):
+            self._adam = AdamKernel(self._masters, self._working, *self._optimiser.moments)
         self._loss_sum = torch.zeros((), device=device)
         self._q_sum = torch.zeros((), device=device)
         self._count = 0
@@ -163,19 +172,27 @@ class Learner:
 
     @torch.no_grad()
     def _finish_move(self, loss: Tensor, ranges: dict[str, Tensor], gradients: list[Tensor]) -> None:
-        gradients = self._in_full(gradients)
-        self._watch.note(loss, ranges, gradients)
-        self._clip(gradients)
-        self._optimiser.step(gradients)
-        self._masters_to_working()
+        if self._adam is not None:
+            norms = self._adam.take(gradients)
+        else:
+            gradients = self._in_full(gradients)
+            norms = torch.stack(torch._foreach_norm(gradients))
+        self._watch.note(loss, ranges, norms)
+        factors = clipping_factors(self._config.optimiser, norms)
+        if self._adam is not None:
+            assert isinstance(self._optimiser, ElementwiseAdam)
+            self._adam.step(factors, BETAS, *self._optimiser.numbers)
+        else:
+            self._scale(gradients, factors)
+            self._optimiser.step(gradients)
+            self._masters_to_working()
         self._loss_sum += loss
         self._q_sum += ranges["Q"].mean()
 
-    def _clip(self, gradients: list[Tensor]) -> None:
-        if self._config.optimiser.clip == "per_variable":
-            clip_per_variable(gradients, self._config.optimiser.clip_norm)
-        elif self._config.optimiser.clip == "global":
-            clip_global(gradients, self._config.optimiser.clip_norm)
+    def _scale(self, gradients: list[Tensor], factors: Tensor) -> None:
+        if self._config.optimiser.clip != "none":
+            for gradient, factor in zip(gradients, factors.unbind(), strict=True):
+                gradient.mul_(factor)
 
     def _in_full(self, gradients: list[Tensor]) -> list[Tensor]:
         """Gradients of all weights in float32; without a compiler in memory that is kept."""

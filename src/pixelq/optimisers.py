@@ -10,18 +10,18 @@ from pixelq.config import OptimiserConfig
 from pixelq.schedules import linear
 
 __all__ = [
+    "BETAS",
     "Adam",
     "CentredRMSProp",
     "ElementwiseAdam",
     "Optimiser",
     "StepSize",
-    "clip_global",
-    "clip_per_variable",
+    "clipping_factors",
     "learning_rate_at",
     "make_optimiser",
 ]
 
-_BETAS = (0.9, 0.999)  # PyTorch's, Keras' and both papers' own
+BETAS = (0.9, 0.999)  # PyTorch's, Keras' and both papers' own
 _CORRECTED_STEPS = 1e6  # steps after which 1 − β₂ᵗ is 1 to the last bit; the next ten million do not change it
 
 
@@ -173,6 +173,16 @@ class ElementwiseAdam:
             [torch.zeros_like(parameter, requires_grad=False) for parameter in parameters] for _ in range(2)
         )
 
+    @property
+    def moments(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Both moments, m and v, of every parameter, which stay where they are."""
+        return self._first, self._second
+
+    @property
+    def numbers(self) -> tuple[float, float, float]:
+        """a, b and c of the step that was announced."""
+        return float(self._scaled.value), float(self._epsilon.value), float(self._plain.value)
+
     def prepare(self) -> None:
         """Announce a step."""
         self._steps += 1
@@ -181,7 +191,7 @@ class ElementwiseAdam:
         if self._config.name == "adam":
             epsilon *= correction2**0.5
         elif self._config.name == "radam":
-            beta2 = _BETAS[1]
+            beta2 = BETAS[1]
             longest = 2.0 / (1.0 - beta2) - 1.0
             length = longest - 2.0 * self._steps * beta2**self._steps / correction2
             if length > 5.0:
@@ -195,7 +205,7 @@ class ElementwiseAdam:
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor]) -> None:
         """Move every parameter by its gradient; the step was announced."""
-        beta1, beta2 = _BETAS
+        beta1, beta2 = BETAS
         scaled, epsilon, plain = self._scaled.value, self._epsilon.value, self._plain.value
         moments = zip(self._parameters, gradients, self._first, self._second, strict=True)
         for parameter, gradient, first, second in moments:
@@ -223,7 +233,7 @@ class ElementwiseAdam:
 
 def _corrections(steps: int) -> tuple[float, float]:
     """1 − β₁ᵗ and 1 − β₂ᵗ, what Adam's moments lack after so many steps."""
-    beta1, beta2 = _BETAS
+    beta1, beta2 = BETAS
     return 1.0 - beta1**steps, 1.0 - beta2**steps
 
 
@@ -296,20 +306,25 @@ def make_optimiser(config: OptimiserConfig, parameters: Sequence[Tensor], elemen
     return ElementwiseAdam(parameters, config) if elementwise else Adam(parameters, config)
 
 
-def clip_per_variable(gradients: list[Tensor], norm: float) -> None:
-    """Scale each gradient whose Euclidean norm exceeds `norm` down to it, in place, as Keras' `clipnorm` does."""
-    for gradient, size in zip(gradients, torch._foreach_norm(gradients), strict=True):
-        gradient.mul_(norm / size.clamp(min=norm))
+def clipping_factors(config: OptimiserConfig, norms: Tensor) -> Tensor:
+    """What gradients are multiplied by to be clipped.
 
+    `per_variable` scales each gradient whose Euclidean norm exceeds `clip_norm` down to it, as Keras' `clipnorm` does;
+    `global` scales all together so that their joint norm is at most that; `none` leaves them.
 
-def clip_global(gradients: list[Tensor], norm: float) -> None:
-    """Scale all gradients together so that their joint Euclidean norm is at most `norm`, in place.
+    Args:
+        config: which, and to what norm.
+        norms: [P] Euclidean norms of the gradients.
+
+    Returns:
+        [P] factors.
 
     Source: Pascanu et al. 2013, "On the difficulty of training recurrent neural networks", Algorithm 1.
     """
-    total = torch.stack(torch._foreach_norm(gradients)).norm()
-    for gradient in gradients:
-        gradient.mul_(norm / total.clamp(min=norm))
+    if config.clip == "none":
+        return torch.ones_like(norms)
+    lengths = norms if config.clip == "per_variable" else norms.norm().expand_as(norms)
+    return torch.full_like(norms, config.clip_norm) / lengths.clamp(min=config.clip_norm)
 
 
 def learning_rate_at(config: OptimiserConfig, step: int, total_steps: int) -> float:

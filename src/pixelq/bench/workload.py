@@ -91,7 +91,7 @@ def _replay_update(config: TrainConfig, num_actions: int, device: torch.device) 
 def _update(config: TrainConfig, size: int, num_actions: int, device: torch.device) -> Update:
     learner, batch = _learner_and_batch(config, size, num_actions, device)
     plain = learner
-    if learner.compiles:
+    if learner.compiles or learner.uses_kernels:
         plain, _ = _learner_and_batch(dataclasses.replace(config, compile=False), size, num_actions, device)
 
     def forward() -> Tensor:
@@ -150,7 +150,8 @@ def _replay_step_cost(config: TrainConfig, num_actions: int) -> Cost:
 
 def _step_cost(config: TrainConfig, size: int, updates: float, passes: float, num_actions: int) -> Cost:
     """So many updates a step, so many acting passes a step of all games, and the observation moved."""
-    learner, batch = _learner_and_batch(config, size, num_actions, torch.device("cpu"))
+    by_operations = dataclasses.replace(config, compile=False)  # in kernels of our own nothing can be counted
+    learner, batch = _learner_and_batch(by_operations, size, num_actions, torch.device("cpu"))
     obs = torch.zeros(config.envs, 4, 84, 84, dtype=torch.uint8)
     learner.online.redraw_noise(torch.Generator())
     with torch.inference_mode():

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from pixelq.native.layers import dense_relu, takes_dense
 from pixelq.networks.noisy import NoisyLinear
 from pixelq.networks.norms import NormKind, dense_norm
 
@@ -46,10 +47,15 @@ class LinearHead(nn.Module):
         self.norm = dense_norm(norm, hidden)
         self.output = dense(hidden, num_actions * units)
         self._spread = False
+        self._suits_kernels = norm == "none" and takes_dense(features, hidden)
+        self._kernels = False
 
     def forward(self, features: Tensor) -> Tensor:
         """[..., features] to [..., A · units] float32, an action's units side by side."""
-        hidden: Tensor = self.norm(self.hidden(features)).relu()
+        if self._kernels and features.dim() == 2:
+            hidden = dense_relu(features, self.hidden.weight, self.hidden.bias)
+        else:
+            hidden = self.norm(self.hidden(features)).relu()
         hidden = hidden.to(self.output.weight.dtype)
         if self._spread:  # one pass, to be fused with what is around it
             return (hidden.unsqueeze(-2) * self.output.weight).sum(-1) + self.output.bias
@@ -64,6 +70,11 @@ class LinearHead(nn.Module):
         """Let the dense layer compute in `dtype`; the output layer stays float32."""
         self.hidden.to(dtype)
         self.norm.to(dtype)
+
+    def use_kernels(self) -> bool:
+        """Let a kernel compute the dense layer, which is bfloat16, from now on; whether it can."""
+        self._kernels = self._suits_kernels and isinstance(self.hidden, nn.Linear)
+        return self._kernels
 
     def spread_outputs(self) -> None:
         """From now on write a few outputs as products and sums, which a compiler fuses, not as a matrix product.

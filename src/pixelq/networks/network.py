@@ -41,6 +41,7 @@ class QNetwork(nn.Module):
         self.torso = torso
         self.head = head
         self._noisy = [module for module in self.modules() if isinstance(module, NoisyLinear)]
+        self._kernels = False
 
     @property
     def num_actions(self) -> int:
@@ -67,6 +68,9 @@ class QNetwork(nn.Module):
 
     def features(self, obs: Tensor) -> Tensor:
         """What the torso makes of observations, [B, 4, 84, 84] uint8 to [B, F], for whoever asks the head twice."""
+        if self._kernels:
+            assert isinstance(self.torso, NatureTorso)
+            return self.torso.of_bytes(obs)
         features: Tensor = self.torso(self._pixels(obs))
         return features
 
@@ -91,6 +95,17 @@ class QNetwork(nn.Module):
         """Let torso and dense layers compute in `dtype`; the output layers stay float32."""
         self.torso.lower_precision(dtype)
         self.head.lower_precision(dtype)
+
+    def use_kernels(self) -> bool:
+        """Let kernels for a processor with AMX do what they can, which must be there; whether they can do anything.
+
+        In bfloat16 only: what they cannot do, and `q_values_of_pixels`, is done as before.
+        """
+        if self.compute_dtype != torch.bfloat16:
+            return False
+        self._kernels = isinstance(self.torso, NatureTorso) and self.torso.suits_kernels
+        heads = [module for module in self.head.modules() if isinstance(module, LinearHead)]
+        return any([self._kernels, *(head.use_kernels() for head in heads)])
 
     def prepare_to_compile(self) -> None:
         """Compute the same sums in the order that suits a GPU's compiler."""

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pixelq.native.layers import takes_torso, torso
 from pixelq.networks.norms import NormKind, plane_norm
 from pixelq.networks.spectral import SpectralConv2d
 
@@ -35,6 +36,8 @@ class NatureTorso(nn.Module):
             nn.ReLU(),
         )
         self.features = third * 7 * 7
+        self.suits_kernels = norm == "none" and takes_torso(channels)
+        """Whether `of_bytes` can be asked, once it is bfloat16, where there are kernels."""
 
     @property
     def compute_dtype(self) -> torch.dtype:
@@ -45,6 +48,11 @@ class NatureTorso(nn.Module):
         """[B, 4, 84, 84] pixels in 0…1 to [B, features], flattened as channels, rows, columns."""
         features: Tensor = self.layers(planes).flatten(1)
         return features
+
+    def of_bytes(self, obs: Tensor) -> Tensor:
+        """The same of [B, 4, 84, 84] uint8 pixels in 0…255, by a kernel."""
+        parameters = dict(self.layers.named_parameters())  # without layers between, 0, 2 and 4 are the convolutions
+        return torso(obs, *((parameters[f"{i}.weight"], parameters[f"{i}.bias"]) for i in (0, 2, 4)))
 
     def lower_precision(self, dtype: torch.dtype) -> None:
         """Compute in `dtype`; normalisation keeps its statistics in float32."""

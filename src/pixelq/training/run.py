@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from pixelq.algos import algo_of
 from pixelq.config import StopOn, TrainConfig, from_json, to_json
 from pixelq.envs.episodes import EpisodeTracker
+from pixelq.native.library import has_tiles, kernels
 from pixelq.run.checkpoint import Checkpoint, CheckpointStore
 from pixelq.run.metrics import MetricsLog
 from pixelq.run.provenance import add_resume, provenance
@@ -24,7 +25,7 @@ from pixelq.training.session import Session
 from pixelq.training.state import restore_parts, restore_with_fresh_games, save_parts, saved_arrays
 from pixelq.training.videos import Videos
 
-__all__ = ["LOOPS", "RunResult", "gpu_notes", "resume", "train"]
+__all__ = ["LOOPS", "RunResult", "gpu_notes", "kernel_notes", "resume", "train"]
 
 LOOPS = {"replay": replay_loop, "rollout": rollout_loop}  # by what an algorithm's batches come from
 
@@ -195,15 +196,16 @@ def _go_on(run: RunDir, parts: Parts, saver: Saver, show: Progress) -> RunResult
     videos = Videos(run.videos, config.video_every_episodes, config.video_min_seconds, config.keep_videos, show.note)
     session = Session(parts, saver, videos, show)
     with session.signals(), closing(videos):
-        compiles = ", compiled updates" if parts.learner.compiles else ""
+        way = ", compiled updates" if parts.learner.compiles else ", AMX kernels" if parts.learner.uses_kernels else ""
         show.note(
-            f"{config.preset} on {config.game}: {config.envs} games, {config.device}, {config.precision}{compiles}, "
+            f"{config.preset} on {config.game}: {config.envs} games, {config.device}, {config.precision}{way}, "
             f"{config.threads} threads, seed {config.seed}; run directory {run.path}"
         )
         kind = algo_of(config.algo).memory
         size = f"replay memory of {config.replay.capacity:,} transitions: " if kind == "replay" else ""
         show.note(size + parts.memory.describe())
-        for line in gpu_notes(config, parts.learner.compiles):
+        notes = gpu_notes(config, parts.learner.compiles) + kernel_notes(config)
+        for line in notes:
             show.note(line)
         LOOPS[kind](parts, session)
         session.finish()
@@ -235,6 +237,17 @@ def gpu_notes(config: TrainConfig, compiles: bool) -> list[str]:
             "a second"
         )
     return notes
+
+
+def kernel_notes(config: TrainConfig) -> list[str]:
+    """What a person whose processor could do more should know, in lines."""
+    wanted = config.device == "cpu" and config.precision == "bfloat16" and config.compile
+    if not wanted or not has_tiles() or kernels() is not None:
+        return []
+    return [
+        "updates take twice as long as they could: this processor has AMX, and pixelq kernels for it, which need a C "
+        "compiler with OpenMP (cc, or the one that CC names) and a cache directory that can be written"
+    ]
 
 
 def _result(run: RunDir, step: int, tracker: EpisodeTracker, solved: bool, interrupted: bool) -> RunResult:

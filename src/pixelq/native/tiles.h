@@ -1,0 +1,134 @@
+// Tiles of AMX, and how rows of numbers are put into them.
+//
+// Numbers of bfloat16 are uint16_t. A tile is 16 rows of 64 bytes; a product takes A [rows, 32] and B [32, 16], the
+// latter with its rows woven in pairs, and adds to C [rows, 16] in float32.
+//
+// Source: Intel Architecture Instruction Set Extensions Programming Reference, chapter 3, "Intel AMX instruction set".
+
+#pragma once
+
+#include <immintrin.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef uint16_t bf16;
+
+enum {
+    TILE = 16,            // rows and columns of an accumulator
+    DEPTH = 32,           // numbers of bfloat16 that a product sums over
+    WORDS = TILE * TILE,  // 32-bit words of a tile
+};
+
+#define ORDER() __asm__ volatile("" ::: "memory")  // what was written is in memory before tiles are loaded
+
+typedef struct {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+} tile_config;
+
+// Accumulators 0 to 3 and A in 4 and 5 have so many rows, B in 6 and 7 all 16.
+static inline void configure(int rows) {
+    tile_config config;
+    memset(&config, 0, sizeof config);
+    config.palette = 1;
+    for (int tile = 0; tile < 8; tile++) {
+        config.row_bytes[tile] = 64;
+        config.rows[tile] = tile < 6 ? rows : TILE;
+    }
+    ORDER();
+    _tile_loadconfig(&config);
+}
+
+static inline void zero_tiles(void) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+}
+
+// C[i][j] += Σ A[i] B[j] over so many steps in depth, for i < many_a, j < many_b; C[i][j] is tile 2 i + j.
+static inline __attribute__((always_inline)) void multiply(
+    const char *a0, const char *a1, long a_row, long a_step,
+    const char *b0, const char *b1, long b_step, int steps, int many_a, int many_b
+) {
+    for (int step = 0; step < steps; step++) {
+        _tile_loadd(4, a0 + step * a_step, a_row);
+        _tile_loadd(6, b0 + step * b_step, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        if (many_b > 1) {
+            _tile_loadd(7, b1 + step * b_step, 64);
+            _tile_dpbf16ps(1, 4, 7);
+        }
+        if (many_a > 1) {
+            _tile_loadd(5, a1 + step * a_step, a_row);
+            _tile_dpbf16ps(2, 5, 6);
+            if (many_b > 1) _tile_dpbf16ps(3, 5, 7);
+        }
+    }
+}
+
+// The four accumulators, [4][16][16].
+static inline void store_tiles(float *to) {
+    _tile_stored(0, to, 64);
+    _tile_stored(1, to + WORDS, 64);
+    _tile_stored(2, to + 2 * WORDS, 64);
+    _tile_stored(3, to + 3 * WORDS, 64);
+}
+
+// 16 rows of 16 words become columns.
+static inline void transpose(__m512i r[16]) {
+    __m512i t[16];
+    for (int i = 0; i < 8; i++) {
+        t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+        t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+    }
+    for (int i = 0; i < 4; i++) {
+        r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+        r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+        r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+        r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+    }
+    for (int i = 0; i < 4; i++) {
+        t[i] = _mm512_shuffle_i32x4(r[i], r[4 + i], 0x88);
+        t[4 + i] = _mm512_shuffle_i32x4(r[i], r[4 + i], 0xdd);
+        t[8 + i] = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0x88);
+        t[12 + i] = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0xdd);
+    }
+    for (int i = 0; i < 4; i++) {
+        r[i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0x88);
+        r[8 + i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0xdd);
+        r[4 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0x88);
+        r[12 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0xdd);
+    }
+}
+
+// 16 numbers of one row and 16 of the next, side by side in words.
+static inline __m512i weave16(const bf16 *even, const bf16 *odd) {
+    __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)even));
+    __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)odd));
+    return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+}
+
+// The same of 32 numbers, for two tiles.
+static inline void weave32(const bf16 *even, const bf16 *odd, uint32_t *first, uint32_t *second) {
+    static const uint16_t LOW[32] = {0,  32, 1,  33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
+                                     8,  40, 9,  41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
+    __m512i low = _mm512_loadu_si512(LOW);
+    __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+    __m512i x = _mm512_loadu_si512(even), y = _mm512_loadu_si512(odd);
+    _mm512_storeu_si512(first, _mm512_permutex2var_epi16(x, low, y));
+    _mm512_storeu_si512(second, _mm512_permutex2var_epi16(x, high, y));
+}
+
+// Up to 16 rows [count][depth] with a distance of `row` numbers, the others zero, to B tiles [depth/32][16][16].
+static inline void pack_rows(const bf16 *rows, int count, long row, int depth, uint32_t *packed) {
+    for (int step = 0; step < depth / DEPTH; step++) {
+        __m512i r[16];
+        for (int i = 0; i < 16; i++)
+            r[i] = i < count ? _mm512_loadu_si512(rows + i * row + step * DEPTH) : _mm512_setzero_si512();
+        transpose(r);
+        for (int i = 0; i < 16; i++) _mm512_storeu_si512(packed + step * WORDS + i * 16, r[i]);
+    }
+}

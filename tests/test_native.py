@@ -1,0 +1,301 @@
+"""Kernels in C: against float64, against PyTorch's own, and where there are none."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pixelq.config import OptimiserConfig
+from pixelq.learner import Learner
+from pixelq.native import library
+from pixelq.native.layers import dense_relu, takes_dense, takes_torso, torso
+from pixelq.native.moves import AdamKernel
+from pixelq.optimisers import BETAS, make_optimiser
+from pixelq.presets import preset
+from pixelq.types import Batch
+
+BF16 = torch.bfloat16
+needs_kernels = pytest.mark.skipif(library.kernels() is None, reason="needs a processor with AMX and a C compiler")
+FILTERS = [(32, 64, 64), (16, 32, 32), (48, 96, 64)]
+BATCHES = [1, 5, 8, 32, 37, 70]  # alone, odd, of a block, usual, of uneven shares, of several blocks a share
+
+
+def difference(got: Tensor, wanted: Tensor) -> float:
+    """Norm of the difference, relative."""
+    return float((got.detach().double() - wanted).norm() / wanted.norm())
+
+
+def rounded(values: Tensor) -> Tensor:
+    """As bfloat16 rounds them; gradients pass, and are rounded, too."""
+    nearest = values + (values.detach().to(BF16).double() - values.detach())
+    if nearest.requires_grad:
+        nearest.register_hook(lambda gradient: gradient.to(BF16).double())
+    return nearest
+
+
+def torso_in_float64(obs, weights, biases):
+    """The same sums in float64, rounded where the kernel rounds."""
+    planes = obs.double() / 255
+    for weight, bias, stride in zip(weights, biases, (4, 2, 1), strict=True):
+        planes = rounded(functional.conv2d(planes, weight, bias, stride).relu())
+    return planes.flatten(1)
+
+
+def torso_parameters(filters, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = ((filters[0], 4, 8, 8), (filters[1], filters[0], 4, 4), (filters[2], filters[1], 3, 3))
+    weights = [torch.randn(shape, generator=generator) * (2 / shape[1] / shape[2] ** 2) ** 0.5 for shape in shapes]
+    biases = [torch.randn(shape[0], generator=generator) * 0.1 for shape in shapes]
+    return (
+        [weight.to(BF16).contiguous(memory_format=torch.channels_last).requires_grad_() for weight in weights],
+        [bias.to(BF16).requires_grad_() for bias in biases],
+    )
+
+
+def pixels(size, seed=0):
+    return torch.randint(0, 256, (size, 4, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def in_float64(tensors):
+    return [tensor.detach().double().requires_grad_() for tensor in tensors]
+
+
+@needs_kernels
+@pytest.mark.parametrize("filters", FILTERS)
+@pytest.mark.parametrize("size", BATCHES)
+def test_the_torso_is_that_of_float64(filters, size):
+    weights, biases = torso_parameters(filters)
+    obs = pixels(size)
+    features = torso(obs, *zip(weights, biases, strict=True))
+    exact_weights, exact_biases = in_float64(weights), in_float64(biases)
+    exact = torso_in_float64(obs, exact_weights, exact_biases)
+    assert features.shape == (size, filters[2] * 49)
+    assert difference(features, exact.detach()) < 1e-3
+    push = torch.randn(features.shape, generator=torch.Generator().manual_seed(1)).to(BF16)
+    got = torch.autograd.grad(features, [*weights, *biases], push)
+    wanted = torch.autograd.grad(exact, [*exact_weights, *exact_biases], push.double())
+    for index, (mine, theirs) in enumerate(zip(got, wanted, strict=True)):
+        assert mine.dtype == BF16
+        # a sum that falls on the other side of a rounding, or of zero, moves what follows
+        assert difference(mine, theirs) < 2e-2, index
+    with torch.no_grad():
+        assert torch.equal(torso(obs, *zip(weights, biases, strict=True)), features)
+
+
+@needs_kernels
+def test_one_image_in_one_place_is_one_gradient_by_hand():
+    """A filter that sees one pixel, and a way through the layers that adds and multiplies nothing else."""
+    filters = (16, 32, 32)
+    weights, biases = torso_parameters(filters)
+    with torch.no_grad():
+        for tensor in (*weights, *biases):
+            tensor.zero_()
+        weights[0][3, 2, 5, 6] = 1.0  # plane 2, row 5, column 6 of what it sees
+        weights[1][7, 3, 1, 2] = 2.0
+        weights[2][9, 7, 0, 1] = 0.5
+    obs = torch.zeros(1, 4, 84, 84, dtype=torch.uint8)
+    # the third layer's (4, 3) looks at the second's (4, 4), that at the first's (9, 10), that at pixel (41, 46)
+    obs[0, 2, 41, 46] = 51
+    features = torso(obs, *zip(weights, biases, strict=True))
+    expected = torch.zeros(32, 7, 7)
+    expected[9, 4, 3] = 51 / 255 * 2.0 * 0.5
+    torch.testing.assert_close(features.float().view(32, 7, 7), expected, rtol=4e-3, atol=0)
+    gradients = torch.autograd.grad(features, [*weights, *biases], torch.ones_like(features))
+    for gradient, place, value in zip(
+        gradients[:3], ((3, 2, 5, 6), (7, 3, 1, 2), (9, 7, 0, 1)), (51 / 255, 0.1, 0.4), strict=True
+    ):
+        assert gradient[place].item() == pytest.approx(value, rel=1e-2)
+        assert gradient.count_nonzero() == 1
+    assert [bias.count_nonzero().item() for bias in gradients[3:]] == [1, 1, 1]
+
+
+@needs_kernels
+@pytest.mark.parametrize("shape", [(3136, 512), (1568, 256), (64, 32), (96, 96)])
+@pytest.mark.parametrize("size", BATCHES)
+def test_the_dense_layer_is_that_of_float64(shape, size):
+    inputs, units = shape
+    generator = torch.Generator().manual_seed(2)
+    parts = [torch.randn(size, inputs, generator=generator), torch.randn(units, inputs, generator=generator) * 0.03]
+    features, weight, bias = (part.to(BF16).requires_grad_() for part in (*parts, torch.randn(units) * 0.1))
+    hidden = dense_relu(features, weight, bias)
+    exact = in_float64([features, weight, bias])
+    wanted = functional.linear(*exact).relu()
+    assert hidden.dtype == torch.float32
+    assert difference(hidden, wanted.detach()) < 1e-6
+    push = torch.randn(size, units, generator=generator)
+    got = torch.autograd.grad(hidden, (features, weight, bias), push)
+    for mine, theirs in zip(got, torch.autograd.grad(wanted, exact, push.double()), strict=True):
+        assert difference(mine, theirs) < 5e-3  # of the push, then of the result
+
+
+@needs_kernels
+def test_results_do_not_depend_on_the_number_of_threads():
+    weights, biases = torso_parameters(FILTERS[0])
+    obs, threads = pixels(37), torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 3, 7):
+            torch.set_num_threads(count)
+            features = torso(obs, *zip(weights, biases, strict=True))
+            dense = torch.ones(64, features.shape[1], dtype=BF16, requires_grad=True)
+            hidden = dense_relu(features, dense, torch.zeros(64, dtype=BF16))
+            results.append([hidden, *torch.autograd.grad(hidden.sum(), [*weights, *biases, dense])])
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", ["adam", "keras_adam", "radam"])
+def test_steps_are_those_of_the_formula(name):
+    config = OptimiserConfig(name=name, learning_rate=1e-2, epsilon=1e-5)
+    generator = torch.Generator().manual_seed(3)
+    shapes = ((5, 3, 4, 4), (7,), (1,), (300, 401))  # none a multiple of what the processor takes at once
+    start = [torch.randn(shape, generator=generator) for shape in shapes]
+    start[0] = start[0].contiguous(memory_format=torch.channels_last)
+    masters, plain = ([tensor.clone() for tensor in start] for _ in range(2))
+    working = [masters[0].to(BF16), masters[1].to(BF16), masters[2], masters[3].to(BF16)]
+    mine, formula = (make_optimiser(config, weights, elementwise=True) for weights in (masters, plain))
+    kernel = AdamKernel(masters, working, *mine.moments)
+    for _ in range(8):
+        factors = torch.rand(4, generator=generator)
+        gradients = [torch.randn(weight.shape, generator=generator).to(weight.dtype) for weight in working]
+        norms = kernel.take(gradients)
+        exact = torch.stack([gradient.double().norm() for gradient in gradients])
+        torch.testing.assert_close(norms.double(), exact, rtol=1e-6, atol=0)
+        mine.prepare()
+        formula.prepare()
+        kernel.step(factors, BETAS, *mine.numbers)
+        scaled = [gradient.float() * factor for gradient, factor in zip(gradients, factors, strict=True)]
+        formula.step([torch.empty_like(p).copy_(g) for p, g in zip(plain, scaled, strict=True)])
+        for index in range(4):
+            torch.testing.assert_close(masters[index], plain[index], rtol=1e-5, atol=1e-6)
+            assert torch.equal(working[index], masters[index].to(working[index].dtype))
+    for key, tensor in mine.state().items():
+        torch.testing.assert_close(tensor, formula.state()[key], rtol=1e-5, atol=1e-9)
+
+
+@needs_kernels
+def test_a_gradient_without_end_stays_one():
+    weight = torch.ones(40)
+    kernel = AdamKernel([weight], [weight], [torch.zeros(40)], [torch.zeros(40)])
+    assert kernel.take([torch.full((40,), torch.nan)]).isnan().all()
+    assert kernel.take([torch.full((40,), torch.inf)]).isinf().all()
+    kernel.step(torch.tensor([torch.nan]), BETAS, 0.1, 1e-8, 0.0)
+    assert weight.isnan().all()
+
+
+def transitions(size, seed):
+    generator = torch.Generator().manual_seed(seed)
+    obs = torch.randint(0, 256, (2, size, 4, 84, 84), dtype=torch.uint8, generator=generator)
+    rewards = torch.randn(size, generator=generator)
+    actions = torch.randint(0, 4, (size,), generator=generator)
+    return Batch(obs[0], actions, rewards, torch.full((size,), 0.9), obs[1], torch.rand(size, generator=generator))
+
+
+def learners(name):
+    """One that uses kernels, and its twin that does not."""
+    config = dataclasses.replace(preset(name), precision="bfloat16", device="cpu")
+    return [
+        Learner(dataclasses.replace(config, compile=wanted), 4, torch.device("cpu"), torch.Generator().manual_seed(0))
+        for wanted in (True, False)
+    ]
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", ["keras-example", "fast", "nature-dqn", "dueling-dqn", "c51", "munchausen-dqn", "iqn"])
+def test_updates_are_those_of_pytorch(name):
+    quick, plain = learners(name)
+    assert quick.uses_kernels
+    assert not plain.uses_kernels
+    start = {key: tensor.clone() for key, tensor in plain.weights().items()}
+    for seed in range(3):
+        batch = transitions(32, seed)
+        torch.testing.assert_close(quick.update(batch), plain.update(batch), rtol=0.05, atol=0.05)
+    assert quick.fetch_metrics() == pytest.approx(plain.fetch_metrics(), rel=0.05, abs=0.02)
+    ways = [torch.cat([(learner.weights()[key] - start[key]).flatten() for key in start]) for learner in (quick, plain)]
+    # Adam's first steps are as long for a small gradient as for a large one, whatever its rounding says of its sign
+    assert torch.cosine_similarity(*ways, dim=0) > 0.8
+    assert quick.trouble() is None
+    plain.restore(quick.weights(), quick.state())
+    batch = transitions(32, 9)
+    torch.testing.assert_close(quick.update(batch), plain.update(batch), rtol=0.05, atol=0.05)
+
+
+@needs_kernels
+def test_an_update_is_as_near_to_float32_as_pytorchs():
+    config = dataclasses.replace(preset("keras-example"), precision="float32", device="cpu")
+    exact = Learner(config, 4, torch.device("cpu"), torch.Generator().manual_seed(0))
+    quick, plain = learners("keras-example")
+    batch = transitions(64, 1)
+    errors = [learner.update(batch).double() for learner in (exact, quick, plain)]
+    ours, theirs = ((error - errors[0]).abs().mean() for error in errors[1:])
+    assert ours <= theirs
+
+
+@needs_kernels
+def test_what_kernels_cannot_do_is_done_without_them():
+    config = dataclasses.replace(preset("keras-example"), device="cpu")
+    wide = dataclasses.replace(config.network, channels=(30, 64, 64), hidden=500)
+    for other in (
+        dataclasses.replace(config, precision="float32"),
+        dataclasses.replace(config, precision="bfloat16", compile=False),
+        dataclasses.replace(config, precision="bfloat16", network=wide),
+        dataclasses.replace(preset("pqn"), device="cpu", precision="bfloat16"),
+    ):
+        learner = Learner(other, 4, torch.device("cpu"), torch.Generator().manual_seed(0))
+        assert not learner.uses_kernels
+
+
+def test_sizes_that_fit():
+    assert takes_torso((32, 64, 64))
+    assert takes_torso((16, 32, 32))
+    assert not takes_torso((8, 64, 64))
+    assert not takes_torso((32, 48, 64))
+    assert not takes_torso((32, 64, 48))
+    assert takes_dense(3136, 512)
+    assert not takes_dense(3136, 500)
+
+
+@pytest.fixture
+def unloaded():
+    """The library as a new process finds it, and again after the test."""
+    library.kernels.cache_clear()
+    yield
+    library.kernels.cache_clear()
+
+
+@pytest.mark.parametrize("compiler", ["/nowhere/cc", "false"])
+def test_without_a_compiler_there_are_no_kernels(compiler, tmp_path, monkeypatch, unloaded):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CC", compiler)
+    assert library.kernels() is None
+    assert not list(tmp_path.rglob("*.so"))
+
+
+def test_without_amx_nothing_is_compiled(tmp_path, monkeypatch, unloaded):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(library, "has_tiles", lambda: False)
+    assert library.kernels() is None
+    assert not list(tmp_path.iterdir())
+
+
+@needs_kernels
+def test_kernels_are_compiled_once(tmp_path, monkeypatch, unloaded):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert library.kernels() is not None
+    (built,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    library.kernels.cache_clear()
+    monkeypatch.setattr(library, "_run", pytest.fail)
+    assert library.kernels() is not None
+    assert built.suffix == ".so"
+
+
+@needs_kernels
+def test_a_library_that_is_damaged_is_no_library(tmp_path, monkeypatch, unloaded):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    library._built().write_bytes(b"no library")
+    assert library.kernels() is None
