@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pixelq.config import NetworkConfig
+from pixelq.device import tiny_as_zero
 from pixelq.envs.testing import CounterEnv
 from pixelq.errors import PixelqError
 from pixelq.training.parts import begin, make_parts, resolve
@@ -373,3 +374,13 @@ def test_the_loop_is_over_at_once_when_there_is_nothing_to_do(tmp_path):
     begin(parts)
     replay_loop(parts, Over())
     assert parts.step == 0
+
+
+def test_numbers_that_are_not_normal_are_zero_while_a_run_trains_and_only_then():
+    tiny = torch.tensor([1e-40])
+    with tiny_as_zero():
+        assert (tiny * 0.5).item() == 0
+        with tiny_as_zero():
+            pass
+        assert (tiny * 0.5).item() == 0  # the inner one found it so
+    assert (tiny * 0.5).item() > 0

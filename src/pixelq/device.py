@@ -1,6 +1,8 @@
 """Where networks live, by name, and how arrays and chance get there."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor
 
 from pixelq.errors import PixelqError
 
-__all__ = ["generator_on", "resolve_device", "restore_generator_on", "send", "to_device"]
+__all__ = ["generator_on", "resolve_device", "restore_generator_on", "send", "tiny_as_zero", "to_device"]
 
 
 def resolve_device(name: str) -> torch.device:
@@ -28,6 +30,22 @@ def resolve_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise PixelqError("--device cuda: torch finds no CUDA GPU here; use --device cpu or auto")
     return torch.device(name)
+
+
+@contextmanager
+def tiny_as_zero() -> Iterator[None]:
+    """Let a CPU take numbers below float32's normal ones for zero, in this thread and in those that it starts.
+
+    Running means of gradients that have become zero fade into such numbers, which take it many times as long.
+    """
+    if float(np.float32(1e-40) * np.float32(1)) == 0:  # somebody else has asked for it
+        yield
+        return
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def to_device(array: NDArray[np.generic] | Tensor, device: torch.device) -> Tensor:

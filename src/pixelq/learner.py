@@ -161,7 +161,8 @@ class Learner:
 
     def follow(self, losses: Losses) -> Tensor:
         """The second half of `move`: go down the loss; returns the errors [B]."""
-        self.online.zero_grad(set_to_none=True)
+        for parameter in self._working:
+            parameter.grad = None
         losses.loss.backward()  # type: ignore[no-untyped-call]
         self._watch.expect(tuple(losses.ranges))
         gradients = [

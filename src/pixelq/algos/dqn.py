@@ -30,12 +30,15 @@ def loss(config: DQNConfig, online: QNetwork, target: QNetwork, batch: Batch, ge
     with torch.no_grad():
         target.redraw_noise(generator)
         q_t = target.q_values(batch.obs_t)
-        q_t_selector = next_values(online, batch, generator) if config.double else q_t
+        q_t_selector = next_values(online, batch, generator) if config.double else None
     online.redraw_noise(generator)
     q_tm1 = online.q_values(batch.obs_tm1)
     r_t = batch.r_t
     if config.terminal_target is not None:
         # `updated * (1 − done) − done` in the notebook: the target itself, the last reward being dropped
         r_t = r_t.masked_fill(batch.discount_t == 0, config.terminal_target)
-    error = td.double_q_learning(q_tm1, batch.a_tm1, r_t, batch.discount_t, q_t, q_t_selector)
+    if q_t_selector is None:
+        error = td.q_learning(q_tm1, batch.a_tm1, r_t, batch.discount_t, q_t)
+    else:
+        error = td.double_q_learning(q_tm1, batch.a_tm1, r_t, batch.discount_t, q_t, q_t_selector)
     return LossOutput(PENALTIES[config.loss](error), q_tm1.detach(), error.detach())

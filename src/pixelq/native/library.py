@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pixelq.cache import cache_folder
 
@@ -20,6 +21,16 @@ __all__ = ["call", "has_tiles", "kernels"]
 _SOURCES = Path(__file__).parent
 _FLAGS = ("-O3", "-march=native", "-std=c11", "-D_GNU_SOURCE", "-fPIC", "-fopenmp")
 _COMPILE_SECONDS = 300
+_TYPES: dict[str, Any] = {"i": ctypes.c_int, "d": ctypes.c_double, "p": ctypes.c_void_p}
+_FORMS = {  # the kernels' arguments: integers, float64 numbers, pointers
+    "pixelq_begin": "",
+    "pixelq_torso_forward": "iiii" + 11 * "p",
+    "pixelq_torso_backward": "iiii" + 13 * "p",
+    "pixelq_dense_forward": "iii" + 4 * "p",
+    "pixelq_dense_backward": "iii" + 7 * "p",
+    "pixelq_squares": "ipp",
+    "pixelq_adam": "ipp" + 5 * "d",
+}
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -39,10 +50,12 @@ def kernels() -> ctypes.CDLL | None:
         library = ctypes.CDLL(str(_built()))
     except (OSError, subprocess.SubprocessError):  # no compiler, one that is too old, a cache that cannot be written
         return None
+    for name, form in _FORMS.items():
+        getattr(library, name).argtypes = [_TYPES[letter] for letter in form]
     return library if library.pixelq_begin() == 0 else None
 
 
-def call(name: str, *arguments: torch.Tensor | int | float | ctypes.Array[Any] | None) -> None:
+def call(name: str, *arguments: Tensor | ctypes.Array[Any] | float | None) -> None:
     """Call a kernel with tensors, of which it takes the addresses, and numbers.
 
     Raises:
@@ -50,14 +63,8 @@ def call(name: str, *arguments: torch.Tensor | int | float | ctypes.Array[Any] |
     """
     library = kernels()
     assert library is not None
-    if getattr(library, name)(*map(_argument, arguments)):
+    if getattr(library, name)(*(value.data_ptr() if isinstance(value, Tensor) else value for value in arguments)):
         raise MemoryError(f"not enough memory for {name}")
-
-
-def _argument(value: torch.Tensor | int | float | ctypes.Array[Any] | None) -> object:
-    if isinstance(value, torch.Tensor):
-        return ctypes.c_void_p(value.data_ptr())
-    return ctypes.c_double(value) if isinstance(value, float) else value
 
 
 def _built() -> Path:

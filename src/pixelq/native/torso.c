@@ -129,10 +129,11 @@ static void filter_gradients(
 ) {
     int pixels = images * c->out * c->out, steps = (pixels + DEPTH - 1) / DEPTH, deep = slices(c);
     long in_row = (long)c->in_w * c->channels, all = (long)c->kernel * c->kernel * c->channels;
-    static __thread int32_t in_at[BLOCK * 400 + DEPTH], dy_at[BLOCK * 400 + DEPTH];
+    int32_t in_at[BLOCK * 400 + DEPTH], dy_at[BLOCK * 400 + DEPTH];
     static const bf16 NONE[DEPTH] = {0};
-    for (int k = 0; k < pixels; k++) {
-        int x = k % c->out, y = k / c->out % c->out, image = k / c->out / c->out;
+    for (int k = 0; k < steps * DEPTH; k++) {
+        int pixel = k < pixels ? k : 0;  // what is beyond the last meets gradients of zero
+        int x = pixel % c->out, y = pixel / c->out % c->out, image = pixel / c->out / c->out;
         in_at[k] = image * c->in_image + y * c->stride * in_row + x * c->stride * c->channels;
         dy_at[k] = image * c->out_image + y * c->out_row + x * c->out_pixel;
     }
@@ -160,8 +161,7 @@ static void filter_gradients(
         for (int slice = 0; slice < deep; slice++) {
             const bf16 *from = in + ky * in_row + slice * DEPTH;
             for (int k = 0; k < steps * DEPTH; k += 2)
-                weave32(k < pixels ? from + in_at[k] : NONE, k + 1 < pixels ? from + in_at[k + 1] : NONE,
-                        b0 + k * 8, b1 + k * 8);
+                weave32(from + in_at[k], from + in_at[k + 1], b0 + k * 8, b1 + k * 8);
             ORDER();
             for (int tile = 0; tile < c->filters / TILE; tile += 2) {
                 int many_a = tile + 1 < c->filters / TILE ? 2 : 1;
@@ -358,8 +358,8 @@ int pixelq_torso_backward(
                     convolve(&back3, images, g3, p3, g2 + c2.out_row + f2, 1.0f, NULL,
                              y2, c3.in_image, (long)OUT2 * f2, f2);
                     for (int p = 0; p < 4; p++) {
-                        long corner = (p / 2 * OUT1 + p % 2) * (long)f1, frame = (p / 2) * 0L;
-                        convolve(&back2, images, g2 + frame, p2 + p * n2 / 8, g1 + corner, 1.0f, NULL,
+                        long corner = (p / 2 * OUT1 + p % 2) * (long)f1;
+                        convolve(&back2, images, g2, p2 + p * n2 / 8, g1 + corner, 1.0f, NULL,
                                  y1 + corner, c2.in_image, 2L * OUT1 * f1, 2L * f1);
                     }
                     all_filter_gradients(&c3, images, y2, g3 + 2 * c3.out_row + 2L * f3, d3, e3, add, scratch);

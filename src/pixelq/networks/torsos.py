@@ -1,5 +1,7 @@
 """Torsos: from four planes of pixels to features."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -35,6 +37,7 @@ class NatureTorso(nn.Module):
             *plane_norm(norm, third, 7),
             nn.ReLU(),
         )
+        self._convolutions = [layer for layer in self.layers if isinstance(layer, nn.Conv2d)]
         self.features = third * 7 * 7
         self.suits_kernels = norm == "none" and takes_torso(channels)
         """Whether `of_bytes` can be asked, once it is bfloat16, where there are kernels."""
@@ -51,8 +54,7 @@ class NatureTorso(nn.Module):
 
     def of_bytes(self, obs: Tensor) -> Tensor:
         """The same of [B, 4, 84, 84] uint8 pixels in 0…255, by a kernel."""
-        parameters = dict(self.layers.named_parameters())  # without layers between, 0, 2 and 4 are the convolutions
-        return torso(obs, *((parameters[f"{i}.weight"], parameters[f"{i}.bias"]) for i in (0, 2, 4)))
+        return torso(obs, *((layer.weight, cast(Tensor, layer.bias)) for layer in self._convolutions))
 
     def lower_precision(self, dtype: torch.dtype) -> None:
         """Compute in `dtype`; normalisation keeps its statistics in float32."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from pixelq.algos import algo_of
 from pixelq.config import StopOn, TrainConfig, from_json, to_json
+from pixelq.device import tiny_as_zero
 from pixelq.envs.episodes import EpisodeTracker
 from pixelq.native.library import has_tiles, kernels
 from pixelq.run.checkpoint import Checkpoint, CheckpointStore
@@ -43,6 +44,7 @@ class RunResult(NamedTuple):
     interrupted: bool  # saved before its end; `resume` goes on
 
 
+@tiny_as_zero()
 def train(
     config: TrainConfig, run_dir: Path | str, init: str | None = None, progress: Progress | None = None
 ) -> RunResult:
@@ -82,6 +84,7 @@ def train(
                 return _go_on(run, parts, Saver(parts, log, store, chunks, show.note), show)
 
 
+@tiny_as_zero()
 def resume(
     run_dir: Path | str,
     device: str | None = None,
