@@ -16,7 +16,7 @@ from pixelq.envs.testing import CounterEnv
 from pixelq.errors import PixelqError
 from pixelq.training.parts import begin, make_parts, resolve
 from pixelq.training.replay_loop import learn, remember, replay_loop, updates_due
-from pixelq.training.run import gpu_notes, resume, train
+from pixelq.training.run import gpu_notes, kernel_notes, resume, train
 from pixelq.training.session import Session, crossed
 from runs import Watch, assert_same_run, assert_same_tensors, go, metrics, quick, stop_at, tensors, tiny
 
@@ -384,3 +384,23 @@ def test_numbers_that_are_not_normal_are_zero_while_a_run_trains_and_only_then()
             pass
         assert (tiny * 0.5).item() == 0  # the inner one found it so
     assert (tiny * 0.5).item() > 0
+
+
+@pytest.mark.parametrize(
+    ("tiles", "library", "settings", "told"),
+    [
+        (True, None, {}, True),
+        (True, object(), {}, False),
+        (False, None, {}, False),
+        (True, None, {"precision": "float32"}, False),
+        (True, None, {"compile": False}, False),
+        (True, None, {"device": "cuda"}, False),
+    ],
+)
+def test_who_lacks_a_compiler_for_kernels_is_told(monkeypatch, tiles, library, settings, told):
+    monkeypatch.setattr("pixelq.training.run.has_tiles", lambda: tiles)
+    monkeypatch.setattr("pixelq.training.run.kernels", lambda: library)
+    config = dataclasses.replace(quick(), **({"device": "cpu", "precision": "bfloat16"} | settings))
+    notes = kernel_notes(config)
+    assert len(notes) == told
+    assert all("C compiler" in note for note in notes)
