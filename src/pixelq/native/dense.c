@@ -55,26 +55,49 @@ int pixelq_dense_forward(int batch, int depth, int units, const bf16 *x, const b
     return 0;
 }
 
+// Pairs of columns of x [batch][depth] from `at` on, rows beyond the batch zero, as B tiles [2][over_batch].
+static void pack_columns(int batch, int depth, const bf16 *x, int at, int over_batch, uint32_t *packed) {
+    static const bf16 NONE[DEPTH] = {0};
+    uint32_t *second = packed + over_batch * WORDS;
+    for (int b = 0; b < over_batch * DEPTH; b += 2)
+        weave32(b < batch ? x + (long)b * depth + at : NONE, b + 1 < batch ? x + (b + 1L) * depth + at : NONE,
+                packed + b * 8, second + b * 8);
+}
+
+// Two rows of 16 sums side by side, [rows][depth].
+static inline void store_rows(const float *sums, int rows, long depth, bf16 *to) {
+    for (int r = 0; r < rows; r++) {
+        const float *row = sums + r / TILE * 2 * WORDS + r % TILE * TILE;
+        __m512i both = (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(row + WORDS), _mm512_loadu_ps(row));
+        _mm512_storeu_si512(to + r * depth, both);
+    }
+}
+
 // From dhidden [batch][units] float32, the gradient of `hidden`: dx [batch][depth], dw [units][depth], dbias [units].
 int pixelq_dense_backward(
     int batch, int depth, int units, const bf16 *x, const bf16 *w, const float *hidden, const float *dhidden,
     bf16 *dx, bf16 *dw, bf16 *dbias
 ) {
     enum { PAIR = 2 * TILE };
-    int padded = (batch + DEPTH - 1) / DEPTH * DEPTH, over_units = units / DEPTH, over_batch = padded / DEPTH;
-    bf16 *d = aligned_alloc(64, 2L * padded * units * sizeof(bf16));  // [padded][units], then A tiles of its transpose
+    int over_units = units / DEPTH, over_batch = (batch + DEPTH - 1) / DEPTH;
+    long padded = (long)over_batch * DEPTH, pair_words = 2L * over_batch * WORDS;
+    // the gradient where a unit is active, [padded][units]; A tiles of its transpose, [units/16][over_batch]; B tiles of
+    // x, [depth/32][2][over_batch]
+    bf16 *d = aligned_alloc(64, (2 * padded * units + padded * depth) * sizeof(bf16));
     if (!d) return 1;
-    uint32_t *turned = (uint32_t *)(d + (long)padded * units);  // [units/16][over_batch] tiles
+    uint32_t *turned = (uint32_t *)(d + padded * units), *packed = turned + padded * units / 2;
     int failed = 0;
 #pragma omp parallel
     {
-        static const bf16 NONE[PAIR] = {0};
         float sums[4 * WORDS];
-        uint32_t *mine = aligned_alloc(64, (2L * over_units + 2L * over_batch) * WORDS * 4);
+        uint32_t *mine = aligned_alloc(64, 2L * over_units * WORDS * 4);
         if (!mine) {
 #pragma omp atomic write
             failed = 1;
         }
+#pragma omp for nowait
+        for (int at = 0; at < depth; at += PAIR)
+            pack_columns(batch, depth, x, at, over_batch, packed + at / PAIR * pair_words);
 #pragma omp for
         for (int unit = 0; unit < units; unit += TILE) {
             __m512 bias = _mm512_setzero_ps();
@@ -99,42 +122,37 @@ int pixelq_dense_backward(
                     _mm512_storeu_si512(turned + ((long)unit / TILE * over_batch + step) * WORDS + i * 16, r[i]);
             }
         }
+        ORDER();
         configure(TILE);
+        // along the rows of dw, which are pages apart
+#pragma omp for schedule(dynamic, 1) nowait
+        for (int unit = 0; unit < units; unit += PAIR)
+            for (int at = 0; at < depth; at += PAIR) {
+                const char *a0 = (const char *)(turned + (long)unit / TILE * over_batch * WORDS);
+                const char *b0 = (const char *)(packed + at / PAIR * pair_words);
+                long next = (long)over_batch * WORDS * 4;
+                zero_tiles();
+                multiply(a0, a0 + next, 64, WORDS * 4, b0, b0 + next, WORDS * 4, over_batch, 2, 2);
+                store_tiles(sums);
+                store_rows(sums, PAIR, depth, dw + (long)unit * depth + at);
+            }
 #pragma omp for schedule(dynamic, 7)
         for (int at = 0; at < depth; at += PAIR) {
             if (!mine) continue;
-            uint32_t *w0 = mine, *w1 = w0 + over_units * WORDS, *x0 = w1 + over_units * WORDS, *x1 = x0 + over_batch * WORDS;
+            uint32_t *w0 = mine, *w1 = w0 + over_units * WORDS;
             for (int u = 0; u < units; u += 2) {
                 const bf16 *row = w + (long)u * depth + at;
                 _mm_prefetch((const char *)(row + PAIR), _MM_HINT_T0);  // rows are pages apart, so nobody else does
                 _mm_prefetch((const char *)(row + depth + PAIR), _MM_HINT_T0);
                 weave32(row, row + depth, w0 + u * 8, w1 + u * 8);
             }
-            for (int b = 0; b < padded; b += 2)
-                weave32(b < batch ? x + (long)b * depth + at : NONE, b + 1 < batch ? x + (b + 1L) * depth + at : NONE,
-                        x0 + b * 8, x1 + b * 8);
             ORDER();
             for (int b = 0; b < batch; b += PAIR) {
                 const char *a0 = (const char *)(d + (long)b * units), *a1 = a0 + (long)TILE * units * sizeof(bf16);
                 zero_tiles();
                 multiply(a0, a1, units * sizeof(bf16), 64, (char *)w0, (char *)w1, WORDS * 4, over_units, 2, 2);
                 store_tiles(sums);
-                for (int r = 0; r < PAIR && b + r < batch; r++) {
-                    const float *row = sums + r / TILE * 2 * WORDS + r % TILE * TILE;
-                    __m512i both = (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(row + WORDS), _mm512_loadu_ps(row));
-                    _mm512_storeu_si512(dx + (long)(b + r) * depth + at, both);
-                }
-            }
-            for (int unit = 0; unit < units; unit += PAIR) {
-                const char *a0 = (const char *)(turned + (long)unit / TILE * over_batch * WORDS), *a1 = a0 + (long)over_batch * WORDS * 4;
-                zero_tiles();
-                multiply(a0, a1, 64, WORDS * 4, (char *)x0, (char *)x1, WORDS * 4, over_batch, 2, 2);
-                store_tiles(sums);
-                for (int r = 0; r < PAIR; r++) {
-                    const float *row = sums + r / TILE * 2 * WORDS + r % TILE * TILE;
-                    __m512i both = (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(row + WORDS), _mm512_loadu_ps(row));
-                    _mm512_storeu_si512(dw + (long)(unit + r) * depth + at, both);
-                }
+                store_rows(sums, batch - b < PAIR ? batch - b : PAIR, depth, dx + (long)b * depth + at);
             }
         }
         _tile_release();
