@@ -48,7 +48,7 @@ def kernels() -> ctypes.CDLL | None:
         return None
     try:
         library = ctypes.CDLL(str(_built()))
-    except (OSError, subprocess.SubprocessError):  # no compiler, one that is too old, a cache that cannot be written
+    except (OSError, RuntimeError, subprocess.SubprocessError):  # no compiler, or an old one; no cache or home
         return None
     for name, form in _FORMS.items():
         getattr(library, name).argtypes = [_TYPES[letter] for letter in form]
