@@ -74,12 +74,7 @@ EACH: dict[str, dict[str, Any]] = {
     "nature-dqn": {"optimiser": _falling(3e-3)},
     "cleanrl-dqn": {"optimiser": _falling(2e-3)},
     "double-dqn": {"optimiser": _falling(3e-3)},
-    "dueling-dqn": {
-        "optimiser": _falling(3e-3),
-        "network": {"hidden": 64},
-        "total_steps": 32_000,
-        "window_episodes": 40,
-    },
+    "dueling-dqn": {"optimiser": _falling(3e-3), "network": {"hidden": 64}},
     # with 20 it stops while it still misses some
     "prioritized-dqn": {"optimiser": _falling(3e-3), "total_steps": 32_000, "window_episodes": 40},
     "n-step-dqn": {"optimiser": _falling(3e-3)},

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from pixelq.losses.checks import check_tensors
 
@@ -207,7 +206,9 @@ def huber(error: Tensor, threshold: float = 1.0) -> Tensor:
     Source: Huber 1964, "Robust estimation of a location parameter", eq. 2.2; its slope at threshold 1 is the error
     clipping of Mnih et al. 2015, Methods.
     """
-    return functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=threshold)
+    size = error.abs()
+    inner = size.clamp(max=threshold)
+    return 0.5 * inner.square() + threshold * (size - inner)
 
 
 def squared(error: Tensor) -> Tensor:
