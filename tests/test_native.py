@@ -123,14 +123,14 @@ def test_the_dense_layer_is_that_of_float64(shape, size):
     )
     hidden = dense_relu(features, weight, bias)
     exact = in_float64([features, weight, bias])
-    wanted = functional.linear(*exact).relu()
+    wanted = functional.linear(*exact)
     assert hidden.dtype == torch.float32
-    assert difference(hidden, wanted.detach()) < 1e-6
+    assert difference(hidden, wanted.detach().relu()) < 1e-6
     push = torch.randn(size, units, generator=generator)
     got = torch.autograd.grad(hidden, (features, weight, bias), push)
-    for mine, theirs in zip(got, torch.autograd.grad(wanted, exact, push.double()), strict=True):
-        # of the push, then of the result; and a unit within rounding of zero may be on its other side
-        assert difference(mine, theirs) < 1.5e-2
+    active = push.double() * (hidden > 0)  # a unit within rounding of zero may be on its other side in float64
+    for mine, theirs in zip(got, torch.autograd.grad(wanted, exact, active), strict=True):
+        assert difference(mine, theirs) < 5e-3  # of the push, then of the result
 
 
 @needs_kernels
@@ -240,7 +240,8 @@ def test_an_update_is_as_near_to_float32_as_pytorchs():
 
 
 @needs_kernels
-def test_what_kernels_cannot_do_is_done_without_them():
+def test_what_kernels_cannot_do_is_done_without_them(monkeypatch):
+    monkeypatch.setattr("pixelq.learner.kernels", pytest.fail)  # nor are they compiled for nothing
     config = dataclasses.replace(preset("keras-example"), device="cpu")
     wide = dataclasses.replace(config.network, channels=(30, 64, 64), hidden=500)
     for other in (

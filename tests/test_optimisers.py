@@ -7,7 +7,7 @@ import torch
 
 import oracles
 from pixelq.config import OptimiserConfig
-from pixelq.optimisers import StepSize, clipping_factors, learning_rate_at, make_optimiser
+from pixelq.optimisers import StepSize, clipping_factors, learning_rate_at, make_optimiser, scale
 
 CONFIGS = {
     "adam": OptimiserConfig(name="adam", learning_rate=1e-2, epsilon=1e-8),
@@ -236,9 +236,8 @@ GRADIENTS = [
 
 
 def clip(kind, gradients, norm):
-    factors = clipping_factors(OptimiserConfig(clip=kind, clip_norm=norm), torch.stack(torch._foreach_norm(gradients)))
-    for gradient, factor in zip(gradients, factors, strict=True):
-        gradient.mul_(factor)
+    norms = torch.stack(torch._foreach_norm(gradients))
+    scale(gradients, clipping_factors(OptimiserConfig(clip=kind, clip_norm=norm), norms))
 
 
 def test_clipping_per_variable_by_hand():
@@ -285,6 +284,15 @@ def test_no_gradient_at_all_stays_none_at_all(kind):
     gradients = [torch.zeros(2), torch.zeros(3, 3)]
     clip(kind, gradients, 1.0)
     assert all(torch.equal(gradient, torch.zeros_like(gradient)) for gradient in gradients)
+
+
+@pytest.mark.parametrize("kind", ["per_variable", "global"])
+def test_clipping_is_in_place_and_keeps_strides(kind):
+    gradient = torch.ones(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    address, stride = gradient.data_ptr(), gradient.stride()
+    clip(kind, [gradient], 1.0)
+    assert (gradient.data_ptr(), gradient.stride()) == (address, stride)
+    assert gradient.norm().item() == pytest.approx(1.0, rel=1e-6)
 
 
 def test_what_is_not_clipped_keeps_its_size():

@@ -14,6 +14,8 @@ from pixelq.config import NetworkConfig
 from pixelq.device import tiny_as_zero
 from pixelq.envs.testing import CounterEnv
 from pixelq.errors import PixelqError
+from pixelq.learner import Learner
+from pixelq.presets import preset
 from pixelq.training.parts import begin, make_parts, resolve
 from pixelq.training.replay_loop import learn, remember, replay_loop, updates_due
 from pixelq.training.run import gpu_notes, kernel_notes, resume, train
@@ -394,13 +396,15 @@ def test_numbers_that_are_not_normal_are_zero_while_a_run_trains_and_only_then()
         (False, None, {}, False),
         (True, None, {"precision": "float32"}, False),
         (True, None, {"compile": False}, False),
-        (True, None, {"device": "cuda"}, False),
+        (True, None, {"device": "meta", "optimiser": preset("nature-dqn").optimiser}, False),  # no CPU
+        (True, None, {"network": preset("pqn").network}, False),  # which kernels cannot compute
     ],
 )
 def test_who_lacks_a_compiler_for_kernels_is_told(monkeypatch, tiles, library, settings, told):
     monkeypatch.setattr("pixelq.training.run.has_tiles", lambda: tiles)
-    monkeypatch.setattr("pixelq.training.run.kernels", lambda: library)
-    config = dataclasses.replace(quick(), **({"device": "cpu", "precision": "bfloat16"} | settings))
-    notes = kernel_notes(config)
+    monkeypatch.setattr("pixelq.learner.kernels", lambda: library)
+    config = dataclasses.replace(preset("keras-example"), **({"device": "cpu", "precision": "bfloat16"} | settings))
+    learner = Learner(config, 4, torch.device(config.device), torch.Generator().manual_seed(0))
+    notes = kernel_notes(learner)
     assert len(notes) == told
     assert all("C compiler" in note for note in notes)

@@ -15,7 +15,7 @@ from pixelq.graphs import GraphsByShape
 from pixelq.native.library import kernels
 from pixelq.native.moves import AdamKernel
 from pixelq.networks import QNetwork
-from pixelq.optimisers import BETAS, ElementwiseAdam, clipping_factors, make_optimiser
+from pixelq.optimisers import BETAS, ElementwiseAdam, clipping_factors, make_optimiser, scale
 from pixelq.types import Batch, LossOutput, RolloutBatch
 
 __all__ = ["Learner", "LearnerMetrics", "Losses", "has_fast_bfloat16"]
@@ -87,9 +87,12 @@ class Learner:
         full = [parameter.detach().clone() for parameter in self.online.parameters()]
         if config.precision == "bfloat16":
             self.online.lower_precision(torch.bfloat16)
-        in_reach = config.compile and device.type == "cpu" and kernels() is not None
-        self.uses_kernels = in_reach and self.online.use_kernels()
-        """Whether updates are made by kernels for the processor."""
+        self.suits_kernels = config.compile and device.type == "cpu" and self.online.suits_kernels
+        """Whether kernels for a processor with AMX could make updates."""
+        self.uses_kernels = self.suits_kernels and kernels() is not None
+        """Whether they do."""
+        if self.uses_kernels:
+            self.online.use_kernels()
         self._working: list[Tensor] = list(self.online.parameters())
         # a parameter that is float32 anyway is its own master
         self._masters = [
@@ -173,27 +176,30 @@ class Learner:
 
     @torch.no_grad()
     def _finish_move(self, loss: Tensor, ranges: dict[str, Tensor], gradients: list[Tensor]) -> None:
-        if self._adam is not None:
-            norms = self._adam.take(gradients)
-        else:
-            gradients = self._in_full(gradients)
-            norms = torch.stack(torch._foreach_norm(gradients))
+        norms = self._step(gradients) if self._adam is None else self._step_by_kernel(self._adam, gradients)
         self._watch.note(loss, ranges, norms)
-        factors = clipping_factors(self._config.optimiser, norms)
-        if self._adam is not None:
-            assert isinstance(self._optimiser, ElementwiseAdam)
-            self._adam.step(factors, BETAS, *self._optimiser.numbers)
-        else:
-            self._scale(gradients, factors)
-            self._optimiser.step(gradients)
-            self._masters_to_working()
         self._loss_sum += loss
         self._q_sum += ranges["Q"].mean()
 
+    def _step(self, gradients: list[Tensor]) -> Tensor:
+        """Clip, move, round; returns the norms [P] of the gradients before."""
+        gradients = self._in_full(gradients)
+        norms = torch.stack(torch._foreach_norm(gradients))
+        self._scale(gradients, clipping_factors(self._config.optimiser, norms))
+        self._optimiser.step(gradients)
+        self._masters_to_working()
+        return norms
+
+    def _step_by_kernel(self, adam: AdamKernel, gradients: list[Tensor]) -> Tensor:
+        """The same."""
+        assert isinstance(self._optimiser, ElementwiseAdam)
+        norms = adam.take(gradients)
+        adam.step(clipping_factors(self._config.optimiser, norms), BETAS, *self._optimiser.numbers)
+        return norms
+
     def _scale(self, gradients: list[Tensor], factors: Tensor) -> None:
         if self._config.optimiser.clip != "none":
-            for gradient, factor in zip(gradients, factors.unbind(), strict=True):
-                gradient.mul_(factor)
+            scale(gradients, factors)
 
     def _in_full(self, gradients: list[Tensor]) -> list[Tensor]:
         """Gradients of all weights in float32; without a compiler in memory that is kept."""

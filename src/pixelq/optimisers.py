@@ -19,6 +19,7 @@ __all__ = [
     "clipping_factors",
     "learning_rate_at",
     "make_optimiser",
+    "scale",
 ]
 
 BETAS = (0.9, 0.999)  # PyTorch's, Keras' and both papers' own
@@ -325,6 +326,12 @@ def clipping_factors(config: OptimiserConfig, norms: Tensor) -> Tensor:
         return torch.ones_like(norms)
     lengths = norms if config.clip == "per_variable" else norms.norm().expand_as(norms)
     return torch.full_like(norms, config.clip_norm) / lengths.clamp(min=config.clip_norm)
+
+
+def scale(gradients: Sequence[Tensor], factors: Tensor) -> None:
+    """Multiply each gradient by its factor of [P], in place."""
+    for gradient, factor in zip(gradients, factors.unbind(), strict=True):
+        gradient.mul_(factor)
 
 
 def learning_rate_at(config: OptimiserConfig, step: int, total_steps: int) -> float:

@@ -16,8 +16,7 @@ typedef struct {
 
 static inline __m512 gradient_at(const parameter *p, long at, __mmask16 lanes) {
     if (!p->working) return _mm512_maskz_loadu_ps(lanes, (const float *)p->gradient + at);
-    __m256i half = _mm256_maskz_loadu_epi16(lanes, (const bf16 *)p->gradient + at);
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+    return widen(_mm256_maskz_loadu_epi16(lanes, (const bf16 *)p->gradient + at));
 }
 
 static inline __mmask16 lanes_from(long at, long end) { return end - at >= 16 ? 0xffff : (1 << (end - at)) - 1; }

@@ -37,8 +37,7 @@ int pixelq_dense_forward(int batch, int depth, int units, const bf16 *x, const b
                 else multiply(a0, a1, depth * sizeof(bf16), 64, b0, b1, WORDS * 4, steps, 2, 1);
                 store_tiles(sums);
                 for (int i = 0; i < 2; i++) {
-                    __m256i half = _mm256_loadu_si256((const __m256i *)(bias + unit + i * TILE));
-                    __m512 shift = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+                    __m512 shift = widen(_mm256_loadu_si256((const __m256i *)(bias + unit + i * TILE)));
                     for (int j = 0; j < many_b; j++) {
                         __m512i r[16];
                         for (int k = 0; k < 16; k++) r[k] = _mm512_loadu_si512(sums + (2 * i + j) * WORDS + k * 16);
@@ -117,9 +116,7 @@ int pixelq_dense_backward(
                     const bf16 *even = d + (step * DEPTH + 2L * i) * units + unit;
                     r[i] = weave16(even, even + units);
                 }
-                transpose(r);
-                for (int i = 0; i < 16; i++)
-                    _mm512_storeu_si512(turned + ((long)unit / TILE * over_batch + step) * WORDS + i * 16, r[i]);
+                transpose_to(r, turned + ((long)unit / TILE * over_batch + step) * WORDS);
             }
         }
         ORDER();

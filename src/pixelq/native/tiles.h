@@ -104,6 +104,17 @@ static inline void transpose(__m512i r[16]) {
     }
 }
 
+// The same into memory, [16][16].
+static inline void transpose_to(__m512i r[16], uint32_t *to) {
+    transpose(r);
+    for (int i = 0; i < 16; i++) _mm512_storeu_si512(to + i * 16, r[i]);
+}
+
+// 16 numbers of bfloat16 as float32.
+static inline __m512 widen(__m256i numbers) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(numbers), 16));
+}
+
 // 16 numbers of one row and 16 of the next, side by side in words.
 static inline __m512i weave16(const bf16 *even, const bf16 *odd) {
     __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)even));
@@ -128,7 +139,6 @@ static inline void pack_rows(const bf16 *rows, int count, long row, int depth, u
         __m512i r[16];
         for (int i = 0; i < 16; i++)
             r[i] = i < count ? _mm512_loadu_si512(rows + i * row + step * DEPTH) : _mm512_setzero_si512();
-        transpose(r);
-        for (int i = 0; i < 16; i++) _mm512_storeu_si512(packed + step * WORDS + i * 16, r[i]);
+        transpose_to(r, packed + step * WORDS);
     }
 }

@@ -80,10 +80,13 @@ static void convolve(
         const char *b1 = b0 + (long)c->kernel * deep * WORDS * 4;
         for (int piece = 0; piece < pieces; piece += 2) {
             int many_a = piece + 1 < pieces ? 2 : 1;
-            const bf16 *a[2] = {in, in};
+            const bf16 *a[2] = {in, in}, *mask[2];
+            bf16 *to[2];
             for (int i = 0; i < many_a; i++) {
                 int x = (piece + i) % across * rows, y = (piece + i) / across % c->out, image = (piece + i) / across / c->out;
                 a[i] = in + image * c->in_image + y * c->stride * in_row + (long)x * c->stride * c->channels;
+                to[i] = out + image * c->out_image + y * c->out_row + x * c->out_pixel + tile * TILE;
+                mask[i] = active + image * active_image + y * active_row + x * active_pixel + tile * TILE;
             }
             zero_tiles();
             for (int ky = 0; ky < c->kernel; ky++) {
@@ -93,29 +96,24 @@ static void convolve(
                 else multiply(a0, a1, a_row, 64, b0 + b, b1 + b, WORDS * 4, deep, many_a, many_b);
             }
             store_tiles(sums);
-            for (int i = 0; i < many_a; i++) {
-                int x = (piece + i) % across * rows, y = (piece + i) / across % c->out, image = (piece + i) / across / c->out;
-                bf16 *to = out + image * c->out_image + y * c->out_row + x * c->out_pixel + tile * TILE;
-                const bf16 *mask = active + image * active_image + y * active_row + x * active_pixel + tile * TILE;
+            for (int i = 0; i < many_a; i++)
                 for (int j = 0; j < many_b; j++) {
                     __m512 shift = _mm512_setzero_ps();
                     if (bias) {
-                        __m256i half = _mm256_loadu_si256((const __m256i *)(bias + (tile + j) * TILE));
-                        shift = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+                        shift = widen(_mm256_loadu_si256((const __m256i *)(bias + (tile + j) * TILE)));
                     }
                     for (int r = 0; r < rows; r++) {
                         __m512 sum = _mm512_loadu_ps(sums + (2 * i + j) * WORDS + r * TILE);
                         if (bias) {
                             sum = _mm512_max_ps(_mm512_fmadd_ps(sum, _mm512_set1_ps(scale), shift), _mm512_setzero_ps());
                         } else {
-                            __m256i on = _mm256_loadu_si256((const __m256i *)(mask + r * active_pixel + j * TILE));
+                            __m256i on = _mm256_loadu_si256((const __m256i *)(mask[i] + r * active_pixel + j * TILE));
                             sum = _mm512_maskz_mov_ps(_mm256_cmpgt_epi16_mask(on, _mm256_setzero_si256()), sum);
                         }
                         _mm256_storeu_si256(
-                            (__m256i *)(to + r * c->out_pixel + j * TILE), (__m256i)_mm512_cvtneps_pbh(sum));
+                            (__m256i *)(to[i] + r * c->out_pixel + j * TILE), (__m256i)_mm512_cvtneps_pbh(sum));
                     }
                 }
-            }
         }
     }
     _tile_release();
@@ -150,8 +148,7 @@ static void filter_gradients(
                 bias = _mm512_add_ps(bias, _mm512_castsi512_ps(_mm512_slli_epi32(r[i], 16)));
                 bias = _mm512_add_ps(bias, _mm512_castsi512_ps(_mm512_and_si512(r[i], _mm512_set1_epi32(0xffff0000))));
             }
-            transpose(r);
-            for (int i = 0; i < 16; i++) _mm512_storeu_si512(a + ((long)tile * steps + step) * WORDS + i * 16, r[i]);
+            transpose_to(r, a + ((long)tile * steps + step) * WORDS);
         }
         if (add) bias = _mm512_add_ps(bias, _mm512_loadu_ps(db + tile * TILE));
         _mm512_storeu_ps(db + tile * TILE, bias);
@@ -314,14 +311,14 @@ int pixelq_torso_backward(
     long n1 = 256L * f1, n2 = 16L * f1 * f2, n3 = 9L * f2 * f3, sums = n1 + n2 + n3 + f1 + f2 + f3;
     uint32_t *packed = aligned_alloc(64, (n2 + n3) * sizeof(bf16));
     float *shares = aligned_alloc(64, SHARES * sums * sizeof(float));
-    int failed = !packed || !shares, count = 0;
+    int failed = !packed || !shares;
     uint32_t *p3 = packed, *p2 = packed + n3 / 2;
     int taps3[9], taps2[4][4];
     for (int t = 0; t < 9; t++) taps3[t] = 8 - t;
     for (int p = 0; p < 4; p++)
         for (int t = 0; t < 4; t++) taps2[p][t] = (p / 2 + 2 * (1 - t / 2)) * 4 + p % 2 + 2 * (1 - t % 2);
     int share_size = (batch + SHARES - 1) / SHARES;
-    count = (batch + share_size - 1) / share_size;
+    int count = (batch + share_size - 1) / share_size;
     if (!failed) {
 #pragma omp parallel
         {

@@ -47,7 +47,8 @@ class LinearHead(nn.Module):
         self.norm = dense_norm(norm, hidden)
         self.output = dense(hidden, num_actions * units)
         self._spread = False
-        self._suits_kernels = norm == "none" and takes_dense(features, hidden)
+        self.suits_kernels = isinstance(self.hidden, nn.Linear) and norm == "none" and takes_dense(features, hidden)
+        """Whether a kernel can compute the dense layer, once it is bfloat16."""
         self._kernels = False
 
     def forward(self, features: Tensor) -> Tensor:
@@ -71,10 +72,9 @@ class LinearHead(nn.Module):
         self.hidden.to(dtype)
         self.norm.to(dtype)
 
-    def use_kernels(self) -> bool:
-        """Let a kernel compute the dense layer, which is bfloat16, from now on; whether it can."""
-        self._kernels = self._suits_kernels and isinstance(self.hidden, nn.Linear)
-        return self._kernels
+    def use_kernels(self) -> None:
+        """Let a kernel compute the dense layer from now on, if it can."""
+        self._kernels = self.suits_kernels
 
     def spread_outputs(self) -> None:
         """From now on write a few outputs as products and sums, which a compiler fuses, not as a matrix product.

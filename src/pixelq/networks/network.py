@@ -96,16 +96,21 @@ class QNetwork(nn.Module):
         self.torso.lower_precision(dtype)
         self.head.lower_precision(dtype)
 
-    def use_kernels(self) -> bool:
-        """Let kernels for a processor with AMX do what they can, which must be there; whether they can do anything.
+    @property
+    def suits_kernels(self) -> bool:
+        """Whether kernels for a processor with AMX can do any of it; in bfloat16 only."""
+        parts = (module for module in self.modules() if isinstance(module, NatureTorso | LinearHead))
+        return self.compute_dtype == torch.bfloat16 and any(part.suits_kernels for part in parts)
 
-        In bfloat16 only: what they cannot do, and `q_values_of_pixels`, is done as before.
+    def use_kernels(self) -> None:
+        """Let kernels do what they can from now on; they must be there, and the network must suit them.
+
+        What they cannot do, and `q_values_of_pixels`, is done as before.
         """
-        if self.compute_dtype != torch.bfloat16:
-            return False
         self._kernels = isinstance(self.torso, NatureTorso) and self.torso.suits_kernels
-        heads = [module for module in self.head.modules() if isinstance(module, LinearHead)]
-        return any([self._kernels, *(head.use_kernels() for head in heads)])
+        for module in self.head.modules():
+            if isinstance(module, LinearHead):
+                module.use_kernels()
 
     def prepare_to_compile(self) -> None:
         """Compute the same sums in the order that suits a GPU's compiler."""

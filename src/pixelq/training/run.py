@@ -10,7 +10,8 @@ from pixelq.algos import algo_of
 from pixelq.config import StopOn, TrainConfig, from_json, to_json
 from pixelq.device import tiny_as_zero
 from pixelq.envs.episodes import EpisodeTracker
-from pixelq.native.library import has_tiles, kernels
+from pixelq.learner import Learner
+from pixelq.native.library import has_tiles
 from pixelq.run.checkpoint import Checkpoint, CheckpointStore
 from pixelq.run.metrics import MetricsLog
 from pixelq.run.provenance import add_resume, provenance
@@ -207,7 +208,7 @@ def _go_on(run: RunDir, parts: Parts, saver: Saver, show: Progress) -> RunResult
         kind = algo_of(config.algo).memory
         size = f"replay memory of {config.replay.capacity:,} transitions: " if kind == "replay" else ""
         show.note(size + parts.memory.describe())
-        notes = gpu_notes(config, parts.learner.compiles) + kernel_notes(config)
+        notes = gpu_notes(config, parts.learner.compiles) + kernel_notes(parts.learner)
         for line in notes:
             show.note(line)
         LOOPS[kind](parts, session)
@@ -242,10 +243,9 @@ def gpu_notes(config: TrainConfig, compiles: bool) -> list[str]:
     return notes
 
 
-def kernel_notes(config: TrainConfig) -> list[str]:
+def kernel_notes(learner: Learner) -> list[str]:
     """What a person whose processor could do more should know, in lines."""
-    wanted = config.device == "cpu" and config.precision == "bfloat16" and config.compile
-    if not wanted or not has_tiles() or kernels() is not None:
+    if learner.uses_kernels or not learner.suits_kernels or not has_tiles():
         return []
     return [
         "updates take twice as long as they could: this processor has AMX, and pixelq kernels for it, which need a C "
