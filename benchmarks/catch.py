@@ -77,7 +77,7 @@ EACH: dict[str, dict[str, Any]] = {
     "dueling-dqn": {"optimiser": _falling(3e-3), "network": {"hidden": 64}},
     # with 20 it stops while it still misses some
     "prioritized-dqn": {"optimiser": _falling(3e-3), "total_steps": 32_000, "window_episodes": 40},
-    "n-step-dqn": {"optimiser": _falling(3e-3)},
+    "n-step-dqn": {"optimiser": _falling(2e-3)},
     "noisy-dqn": {"optimiser": _falling(3e-3), "exploration": {"end": 0.0}, "network": {"hidden": 64}},
     "c51": {"optimiser": _falling(2e-3), "algo": _ATOMS},
     "qr-dqn": {"optimiser": _falling(2e-3), "algo": {"quantiles": 32}},
