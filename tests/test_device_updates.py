@@ -9,6 +9,7 @@ import torch
 from naive_replay import CPU, ON_DEVICE, Pair
 from no_waiting import NothingOfTheHosts, NoWaiting
 from pixelq.config import PQNConfig, ReplayConfig
+from pixelq.divergence import DeviceWatch
 from pixelq.learner import Learner
 from pixelq.presets import PRESETS, preset
 from pixelq.replay import ReplayBuffer
@@ -60,6 +61,7 @@ def assert_compiled_updates_are_the_same(name, sampling, device, tolerance, monk
     whole, steps = (memory(sampling, n_step, device).buffer.sampler for _ in range(2))
     twin = small_learner(name, device, compile=False)
     monkeypatch.setattr("pixelq.learner.can_compile", lambda device: True)
+    monkeypatch.setattr("pixelq.learner.watch_on", DeviceWatch)  # a GPU's
     learner = small_learner(name, device)
     assert (learner.compiles, twin.compiles) == (True, False)
     assert learner.compiles_losses == (name != "iqn")  # whose fractions are drawn
@@ -89,7 +91,8 @@ def test_compiled_they_are_the_same_updates_on_a_gpu(name, sampling, monkeypatch
 
 
 @pytest.mark.parametrize("name", ["keras-example", "nature-dqn", "c51", "qr-dqn", "munchausen-dqn", "iqn", "rainbow"])
-def test_nothing_is_read_back_in_between(name):
+def test_nothing_is_read_back_in_between(name, monkeypatch):
+    monkeypatch.setattr("pixelq.learner.watch_on", DeviceWatch)  # a GPU's
     config = preset(name)
     pair = memory("prioritised", config.algo.n_step)
     updates = DeviceUpdates(small_learner(name), pair.buffer.sampler, 8, CPU)

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from pixelq.agent import load_agent
-from pixelq.divergence import DivergenceWatch, all_finite
+from pixelq.divergence import DeviceWatch, HostWatch, all_finite
 from pixelq.run import storage
 from pixelq.run.storage import StorageError
 from pixelq.training.run import resume
@@ -258,8 +258,12 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path, monkeypatch):
     assert load_agent(run).card.step == 104
 
 
-def test_the_watch_keeps_the_first_bad_update_and_the_one_before():
-    watch = DivergenceWatch(torch.device("cpu"))
+WATCHES = pytest.mark.parametrize("make_watch", [HostWatch, lambda: DeviceWatch(torch.device("cpu"))])
+
+
+@WATCHES
+def test_the_watch_keeps_the_first_bad_update_and_the_one_before(make_watch):
+    watch = make_watch()
     assert watch.describe() == (0, "before any update")
 
     watch.expect(("Q", "rewards", "discounts"))
@@ -286,10 +290,11 @@ def test_the_watch_keeps_the_first_bad_update_and_the_one_before():
     assert text == (f"its batch: loss inf, {rest.format(3)}; the update before: loss 1.5, {rest.format(2)}")
 
 
+@WATCHES
 @pytest.mark.parametrize("good", [0, 1, 2])
-def test_an_update_without_any_number_is_an_update(good):
+def test_an_update_without_any_number_is_an_update(good, make_watch):
     # so it is where a rollout is played with weights that are NaN: the returns are too
-    watch = DivergenceWatch(torch.device("cpu"))
+    watch = make_watch()
     watch.expect(("returns",))
     for value in [2.0] * good + [torch.nan] * 3:
         watch.note(torch.tensor(value), {"returns": torch.tensor([value])}, torch.tensor([value]))

@@ -13,6 +13,7 @@ from torch.nn import functional
 import oracles
 from no_waiting import NoWaiting, no_waiting_for_the_gpu
 from pixelq.config import DQNConfig, NetworkConfig, OptimiserConfig, PQNConfig, TrainConfig
+from pixelq.divergence import DeviceWatch
 from pixelq.learner import Learner, LearnerMetrics, has_fast_bfloat16
 from pixelq.presets import PRESETS, preset
 from pixelq.types import Batch, RolloutBatch
@@ -336,7 +337,8 @@ def test_gradients_do_not_pile_up():
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", VARIANTS)
-def test_an_update_reads_nothing_back(name, precision):
+def test_an_update_reads_nothing_back(name, precision, monkeypatch):
+    monkeypatch.setattr("pixelq.learner.watch_on", DeviceWatch)  # a GPU's
     config = small(VARIANTS[name], precision)
     if config.optimiser.name == "radam":  # on a CPU it reads its own counts, which on a GPU stay there
         config = dataclasses.replace(config, optimiser=dataclasses.replace(config.optimiser, name="adam"))
@@ -369,6 +371,7 @@ def compiling(monkeypatch, config, device=CPU):
     plain = Learner(dataclasses.replace(config, compile=False), ACTIONS, device, torch.Generator().manual_seed(0))
     with monkeypatch.context() as patch:
         patch.setattr("pixelq.learner.can_compile", lambda device: True)
+        patch.setattr("pixelq.learner.watch_on", DeviceWatch)  # a GPU's
         learner = Learner(config, ACTIONS, device, torch.Generator().manual_seed(0))
     assert learner.compiles
     assert not plain.compiles

@@ -301,5 +301,5 @@ def test_kernels_are_compiled_once(tmp_path, monkeypatch, unloaded):
 @needs_kernels
 def test_a_library_that_is_damaged_is_no_library(tmp_path, monkeypatch, unloaded):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    library._built().write_bytes(b"no library")
+    library._built(library.TILE_SOURCES).write_bytes(b"no library")
     assert library.kernels() is None

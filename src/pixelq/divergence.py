@@ -1,36 +1,21 @@
 """Notices that learning has run away, without ever waiting for the device, and keeps the figures that explain it."""
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["DivergenceWatch", "all_finite"]
+__all__ = ["DeviceWatch", "DivergenceWatch", "HostWatch", "all_finite", "watch_on"]
 
 
-class DivergenceWatch:
-    """Keeps the figures of the last two updates, up to the first update whose loss is no number.
-
-    Everything stays on the device until `describe` is called, so that noting an update costs no wait.
-
-    Args:
-        device: where the updates happen.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._names: tuple[str, ...] = ()  # of the ranges
-        self._figures = torch.empty(2, 0, device=device)  # of the update before, and of the last one
-        self._found = torch.zeros((), dtype=torch.bool, device=device)
-        self._noted = torch.zeros(1, dtype=torch.int64, device=device)  # updates up to the one that was found
-        self._since = torch.zeros(1, dtype=torch.int64, device=device)  # updates after the one that was found
+class DivergenceWatch(Protocol):
+    """Keeps the figures of the last two updates, up to the first update whose loss is no number."""
 
     def expect(self, names: tuple[str, ...]) -> None:
         """Tell the names of the ranges before the first update is noted; they stay the same."""
-        if self._names != names:
-            self._names = names
-            self._figures = torch.full((2, 2 + 2 * len(names)), torch.nan, device=self._found.device)
 
-    @torch.no_grad()
     def note(self, loss: Tensor, ranges: Mapping[str, Tensor], norms: Tensor) -> None:
         """Take down the figures of an update.
 
@@ -39,8 +24,66 @@ class DivergenceWatch:
             ranges: tensors of any shape whose least and largest entry tell, by the names that `expect` was told.
             norms: [P] of the gradients of all weights, before any clipping.
         """
-        figures = torch.stack([loss, norms.norm(), *(edge for tensor in ranges.values() for edge in tensor.aminmax())])
-        self._figures.copy_(torch.where(self._found, self._figures, torch.stack([self._figures[1], figures])))
+
+    @property
+    def found(self) -> bool:
+        """Whether the loss of an update was no number; waits for the device."""
+
+    def describe(self) -> tuple[int, str]:
+        """How many updates ago it was, 0 being the last one, and that update's figures in words."""
+
+
+class HostWatch:
+    """On a CPU: keeps the tensors themselves, and looks for figures when it is asked; they must stay as they are."""
+
+    def __init__(self) -> None:
+        self._names: tuple[str, ...] = ()
+        self._kept: list[tuple[Tensor, Mapping[str, Tensor], Tensor]] = []  # the update before, and the last one
+        self.found = False
+        self._since = 0
+
+    def expect(self, names: tuple[str, ...]) -> None:
+        """Tell the names of the ranges."""
+        self._names = names
+
+    def note(self, loss: Tensor, ranges: Mapping[str, Tensor], norms: Tensor) -> None:
+        """Take down the figures of an update."""
+        if self.found:
+            self._since += 1
+            return
+        self._kept = [*self._kept[-1:], (loss, ranges, norms)]
+        self.found = not math.isfinite(loss)
+
+    def describe(self) -> tuple[int, str]:
+        """How many updates ago it was, and its figures in words."""
+        return _described(self._since, [_figures(*update).tolist() for update in self._kept], self._names)
+
+
+class DeviceWatch:
+    """On a GPU: everything stays there until `describe` is called, so that noting an update costs no wait.
+
+    Args:
+        device: where the updates happen.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._names: tuple[str, ...] = ()  # of the ranges
+        self._rows = torch.empty(2, 0, device=device)  # figures of the update before, and of the last one
+        self._found = torch.zeros((), dtype=torch.bool, device=device)
+        self._noted = torch.zeros(1, dtype=torch.int64, device=device)  # updates up to the one that was found
+        self._since = torch.zeros(1, dtype=torch.int64, device=device)  # updates after the one that was found
+
+    def expect(self, names: tuple[str, ...]) -> None:
+        """Tell the names of the ranges before the first update is noted."""
+        if self._names != names:
+            self._names = names
+            self._rows = torch.full((2, 2 + 2 * len(names)), torch.nan, device=self._found.device)
+
+    @torch.no_grad()
+    def note(self, loss: Tensor, ranges: Mapping[str, Tensor], norms: Tensor) -> None:
+        """Take down the figures of an update."""
+        rows = torch.stack([self._rows[1], _figures(loss, ranges, norms)])
+        self._rows.copy_(torch.where(self._found, self._rows, rows))
         self._noted.add_(~self._found)
         self._since.add_(self._found)
         self._found.logical_or_(~torch.isfinite(loss))
@@ -51,15 +94,30 @@ class DivergenceWatch:
         return bool(self._found)
 
     def describe(self) -> tuple[int, str]:
-        """How many updates ago it was, 0 being the last one, and that update's figures in words."""
-        noted, since = int(self._noted), int(self._since)  # the figures do not tell: all of them may be NaN
-        if not noted:
-            return since, "before any update"
-        before, last = (_words(row, self._names) for row in self._figures.tolist())
-        return since, f"its batch: {last}" + (f"; the update before: {before}" if noted > 1 else "")
+        """How many updates ago it was, and its figures in words."""
+        noted = min(2, int(self._noted))  # the figures do not tell: all of them may be NaN
+        return _described(int(self._since), self._rows[2 - noted :].tolist(), self._names)
 
 
-def _words(figures: list[float], names: Sequence[str]) -> str:
+def watch_on(device: torch.device) -> DivergenceWatch:
+    """A watch for updates on a device."""
+    return HostWatch() if device.type == "cpu" else DeviceWatch(device)
+
+
+def _figures(loss: Tensor, ranges: Mapping[str, Tensor], norms: Tensor) -> Tensor:
+    """[2 + 2R] loss, joint norm of the gradients, least and largest of each range."""
+    return torch.stack([loss, norms.norm(), *(edge for tensor in ranges.values() for edge in tensor.aminmax())])
+
+
+def _described(since: int, updates: Sequence[Sequence[float]], names: Sequence[str]) -> tuple[int, str]:
+    """How many updates ago it was and its figures, from those of the last two updates, or of fewer."""
+    if not updates:
+        return since, "before any update"
+    *before, last = (_words(figures, names) for figures in updates)
+    return since, f"its batch: {last}" + "".join(f"; the update before: {words}" for words in before)
+
+
+def _words(figures: Sequence[float], names: Sequence[str]) -> str:
     loss, norm, *edges = figures
     ranges = (f"{name} {low:.4g} to {high:.4g}" for name, low, high in zip(names, edges[::2], edges[1::2], strict=True))
     return ", ".join((f"loss {loss:.4g}", f"gradient norm {norm:.4g}", *ranges))

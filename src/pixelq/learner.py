@@ -10,13 +10,13 @@ from pixelq.algos import algo_of
 from pixelq.compiling import can_compile, compiled
 from pixelq.config import TrainConfig
 from pixelq.device import generator_on, restore_generator_on
-from pixelq.divergence import DivergenceWatch, all_finite
+from pixelq.divergence import all_finite, watch_on
 from pixelq.graphs import GraphsByShape
 from pixelq.native.library import kernels
 from pixelq.native.moves import AdamKernel
 from pixelq.networks import QNetwork
 from pixelq.optimisers import BETAS, ElementwiseAdam, clipping_factors, make_optimiser, scale
-from pixelq.types import Batch, LossOutput, RolloutBatch
+from pixelq.types import Batch, RolloutBatch
 
 __all__ = ["Learner", "LearnerMetrics", "Losses", "has_fast_bfloat16"]
 
@@ -106,6 +106,8 @@ class Learner:
         self._buffers, self._target_buffers = _buffers(self.online), _buffers(self.target)
         elementwise = self.compiles or self.uses_kernels
         self._optimiser = make_optimiser(config.optimiser, self._masters, elementwise)
+        make_kernel = self._algo.kernel if self.uses_kernels else None
+        self._kernel = make_kernel and make_kernel(config.algo, self.online, self.target)
         self._adam: AdamKernel | None = None
         if self.uses_kernels and isinstance(self._optimiser, ElementwiseAdam):
             self._adam = AdamKernel(self._masters, self._working, *self._optimiser.moments)
@@ -113,7 +115,7 @@ class Learner:
         self._q_sum = torch.zeros((), device=device)
         self._count = 0
         self.updates = 0
-        self._watch = DivergenceWatch(device)
+        self._watch = watch_on(device)
         batch_of = Batch if self._has_target else RolloutBatch
         self._moves = GraphsByShape(
             lambda *tensors: self.move(batch_of(*tensors)), device, [self.generator], config.cuda_graphs
@@ -154,25 +156,33 @@ class Learner:
 
         On a GPU it reads nothing of the host's, so that it can be recorded as a graph and replayed.
         """
-        return self.follow(self.compiled_losses(batch))
+        if self._kernel is None:
+            return self.follow(self.compiled_losses(batch))
+        assert isinstance(batch, Batch)
+        loss, q_tm1, error, gradients = self._kernel(batch)
+        self._conclude(Losses(loss, error, _ranges(q_tm1, batch)), gradients)
+        return error
 
     def losses(self, batch: Batch | RolloutBatch) -> Losses:
         """The first half of `move`, which may be compiled together with what makes the batch."""
         output = self._algo.loss(self._config.algo, self.online, self.target, batch, self.generator)
         loss = (batch.weight * output.loss).mean()
-        return Losses(loss, output.error, _ranges(output, batch))
+        return Losses(loss, output.error, _ranges(output.q_tm1, batch))
 
     def follow(self, losses: Losses) -> Tensor:
         """The second half of `move`: go down the loss; returns the errors [B]."""
         for parameter in self._working:
             parameter.grad = None
         losses.loss.backward()  # type: ignore[no-untyped-call]
-        self._watch.expect(tuple(losses.ranges))
         gradients = [
             torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in self._working
         ]
-        self._finish(losses.loss.detach(), losses.ranges, gradients)
+        self._conclude(losses, gradients)
         return losses.error
+
+    def _conclude(self, losses: Losses, gradients: list[Tensor]) -> None:
+        self._watch.expect(tuple(losses.ranges))
+        self._finish(losses.loss.detach(), losses.ranges, gradients)
 
     @torch.no_grad()
     def _finish_move(self, loss: Tensor, ranges: dict[str, Tensor], gradients: list[Tensor]) -> None:
@@ -290,12 +300,12 @@ def _buffers(network: QNetwork) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in network.state_dict().items() if name not in parameters}
 
 
-def _ranges(output: LossOutput, batch: Batch | RolloutBatch) -> dict[str, Tensor]:
+def _ranges(q_tm1: Tensor, batch: Batch | RolloutBatch) -> dict[str, Tensor]:
     """The figures that explain an update, by name.
 
     Whole tensors: their edges are found in the second half, or a compiler would do all of the sampling over again in
     the one block of threads that looks for them.
     """
     if isinstance(batch, RolloutBatch):
-        return {"Q": output.q_tm1, "returns": batch.return_t}
-    return {"Q": output.q_tm1, "rewards": batch.r_t, "discounts": batch.discount_t}
+        return {"Q": q_tm1, "returns": batch.return_t}
+    return {"Q": q_tm1, "rewards": batch.r_t, "discounts": batch.discount_t}

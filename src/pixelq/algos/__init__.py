@@ -16,6 +16,7 @@ from pixelq.config import (
     QRConfig,
 )
 from pixelq.errors import ConfigError
+from pixelq.native.q_learning import QLearningKernel
 from pixelq.networks import QNetwork, make_network
 from pixelq.types import LossOutput
 
@@ -29,6 +30,8 @@ class Algo(NamedTuple):
     loss: Callable[[Any, QNetwork, QNetwork, Any, Generator], LossOutput]  # config, online, target, batch, chance
     memory: Literal["replay", "rollout"] = "replay"  # what its batches come from, and so which loop it runs in
     draws: bool = False  # whether its loss draws from the chance it is given, noise of noisy layers aside
+    kernel: Callable[[Any, QNetwork, QNetwork], QLearningKernel | None] | None = None
+    """From config, online and target: what does loss and gradients at once where there are kernels; optional."""
 
 
 def _values(network: NetworkConfig, config: Any, num_actions: int, generator: Generator | None) -> QNetwork:
@@ -38,7 +41,7 @@ def _values(network: NetworkConfig, config: Any, num_actions: int, generator: Ge
 
 
 ALGOS: dict[type, Algo] = {
-    DQNConfig: Algo(_values, dqn.loss),
+    DQNConfig: Algo(_values, dqn.loss, kernel=dqn.kernel),
     MunchausenConfig: Algo(_values, munchausen.loss),
     C51Config: Algo(c51.make_network, c51.loss),
     QRConfig: Algo(qr.make_network, qr.loss),

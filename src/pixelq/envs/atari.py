@@ -8,6 +8,7 @@ from ale_py.vector_env import AtariVectorEnv
 from numpy.typing import NDArray
 
 from pixelq.config import FRAME_SKIP, EnvConfig
+from pixelq.envs.background import threads_that_wait
 from pixelq.envs.interface import RESEED_STEPS, StepResult, check_actions
 from pixelq.errors import CheckpointError
 
@@ -34,18 +35,19 @@ class AtariEnvs:
         env: EnvConfig,
         threads: int = 0,
     ) -> None:
-        self._vector = AtariVectorEnv(
-            game,
-            num_envs,
-            num_threads=threads,
-            max_num_frames_per_episode=env.max_frames_per_game,
-            repeat_action_probability=env.sticky or 0.0,
-            full_action_space=env.full_action_space,
-            frameskip=FRAME_SKIP,
-            noop_max=env.noop_max,
-            use_fire_reset=env.fire_at_start,
-            reward_clipping=False,  # the score is lost otherwise
-        )
+        with threads_that_wait():
+            self._vector = AtariVectorEnv(
+                game,
+                num_envs,
+                num_threads=threads,
+                max_num_frames_per_episode=env.max_frames_per_game,
+                repeat_action_probability=env.sticky or 0.0,
+                full_action_space=env.full_action_space,
+                frameskip=FRAME_SKIP,
+                noop_max=env.noop_max,
+                use_fire_reset=env.fire_at_start,
+                reward_clipping=False,  # the score is lost otherwise
+            )
         self.num_envs = num_envs
         self.action_meanings = tuple(action.name for action in self._vector.ale.get_action_set())
         self._seed = seed

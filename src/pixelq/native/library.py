@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,31 @@ from torch import Tensor
 
 from pixelq.cache import cache_folder
 
-__all__ = ["call", "has_tiles", "kernels"]
+__all__ = ["REPLAY_SOURCES", "TILE_SOURCES", "ask", "call", "has_tiles", "kernels", "replay_kernels"]
 
 _SOURCES = Path(__file__).parent
 _FLAGS = ("-O3", "-march=native", "-std=c11", "-D_GNU_SOURCE", "-fPIC", "-fopenmp")
 _COMPILE_SECONDS = 300
 _TYPES: dict[str, Any] = {"i": ctypes.c_int, "d": ctypes.c_double, "p": ctypes.c_void_p}
-_FORMS = {  # the kernels' arguments: integers, float64 numbers, pointers
+TILE_SOURCES = ("adam.c", "dense.c", "q_learning.c", "torso.c")
+REPLAY_SOURCES = ("replay.c",)
+# the kernels' arguments: integers, float64 numbers, pointers
+_TILE_FORMS = {
     "pixelq_begin": "",
     "pixelq_torso_forward": "iiii" + 11 * "p",
     "pixelq_torso_backward": "iiii" + 13 * "p",
     "pixelq_dense_forward": "iii" + 4 * "p",
     "pixelq_dense_backward": "iii" + 7 * "p",
+    "pixelq_q_values": "ppipp",
+    "pixelq_q_learning_scratch": "pi",
+    "pixelq_q_learning": "pi" + 6 * "p" + "i" + 4 * "p",
     "pixelq_squares": "ipp",
     "pixelq_adam": "ipp" + 5 * "d",
+}
+_REPLAY_FORMS = {
+    "pixelq_decompress": "pipppip",
+    "pixelq_tree_set": "piipp",
+    "pixelq_tree_find": "piipp",
 }
 _CPU_INFO = Path("/proc/cpuinfo")
 
@@ -43,46 +55,63 @@ def has_tiles() -> bool:
 
 @functools.cache
 def kernels() -> ctypes.CDLL | None:
-    """The library; None where the processor has no AMX or there is no C compiler."""
+    """The library for updates; None where the processor has no AMX or there is no C compiler."""
     if not has_tiles():
         return None
-    try:
-        library = ctypes.CDLL(str(_built()))
-    except (OSError, RuntimeError, subprocess.SubprocessError):  # no compiler, or an old one; no cache or home
-        return None
-    for name, form in _FORMS.items():
-        getattr(library, name).argtypes = [_TYPES[letter] for letter in form]
-    return library if library.pixelq_begin() == 0 else None
+    library = _loaded(TILE_SOURCES, _TILE_FORMS)
+    return library if library is not None and library.pixelq_begin() == 0 else None
 
 
-def call(name: str, *arguments: Tensor | ctypes.Array[Any] | float | None) -> None:
-    """Call a kernel with tensors, of which it takes the addresses, and numbers.
+@functools.cache
+def replay_kernels() -> ctypes.CDLL | None:
+    """The library for the replay memory; None where there is no C compiler."""
+    return _loaded(REPLAY_SOURCES, _REPLAY_FORMS)
+
+
+def call(name: str, *arguments: Any) -> None:
+    """Call a kernel with tensors, of which it takes the addresses, numbers, and whatever ctypes takes.
 
     Raises:
-        MemoryError: it has not enough for its scratch.
+        RuntimeError: it could not do it: there is not enough memory for its scratch, or what it was given is damaged.
     """
-    library = kernels()
+    if ask(name, *arguments):
+        raise RuntimeError(f"{name} failed: not enough memory, or damaged data")
+
+
+def ask(name: str, *arguments: Any) -> int:
+    """The same; returns the kernel's answer."""
+    library = replay_kernels() if name in _REPLAY_FORMS else kernels()
     assert library is not None
-    if getattr(library, name)(*(value.data_ptr() if isinstance(value, Tensor) else value for value in arguments)):
-        raise MemoryError(f"not enough memory for {name}")
+    answer: int = getattr(library, name)(*(v.data_ptr() if isinstance(v, Tensor) else v for v in arguments))
+    return answer
 
 
-def _built() -> Path:
-    """Path of the library for these sources, this compiler and this processor, compiled if it is not there."""
+def _loaded(sources: tuple[str, ...], forms: Mapping[str, str]) -> ctypes.CDLL | None:
+    try:
+        library = ctypes.CDLL(str(_built(sources)))
+    except (OSError, RuntimeError, subprocess.SubprocessError):  # no compiler, or an old one; no cache or home
+        return None
+    for name, form in forms.items():
+        getattr(library, name).argtypes = [_TYPES[letter] for letter in form]
+    return library
+
+
+def _built(sources: tuple[str, ...]) -> Path:
+    """Path of the library of these sources, this compiler and this processor, compiled if it is not there."""
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if not compiler:
         raise OSError("no C compiler")
     runtime = _openmp()
-    sources = sorted([*_SOURCES.glob("*.c"), *_SOURCES.glob("*.h")])
-    parts = (compiler, *_FLAGS, runtime, _cpu_flags(), *(source.read_text() for source in sources))
+    texts = [(_SOURCES / name).read_text() for name in (*sources, "tiles.h")]
+    parts = (compiler, *_FLAGS, runtime, _cpu_flags(), *texts)
     path = cache_folder() / "kernels" / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}.so"
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        objects = [str(Path(folder, source.with_suffix(".o").name)) for source in sources if source.suffix == ".c"]
-        for made in objects:
-            _run([compiler, *_FLAGS, "-c", str(_SOURCES / Path(made).with_suffix(".c").name), "-o", made])
+        objects = [str(Path(folder, name).with_suffix(".o")) for name in sources]
+        for name, made in zip(sources, objects, strict=True):
+            _run([compiler, *_FLAGS, "-c", str(_SOURCES / name), "-o", made])
         library = Path(folder, path.name)
         _run([compiler, "-shared", *objects, runtime or "-fopenmp", "-o", str(library)])
         library.replace(path)  # whole at once, for other processes that start just now

@@ -7,9 +7,10 @@
 #include "tiles.h"
 
 enum {
-    BLOCK = 8,   // images worked on at once, so that they stay in a core's cache
-    NEAR = 256,  // pixels whose gradients are packed at once, if an image has no more
-    SHARES = 4,  // parts of a batch with sums of their own, so that sums do not depend on the number of threads
+    BLOCK = 8,              // images worked on at once, so that they stay in a core's cache
+    NEAR = 256,             // pixels whose gradients are packed at once, if an image has no more
+    MOST_PIXELS = 21 * 20,  // of an image that are packed
+    SHARES = 4,             // parts of a batch with sums of their own, so that sums do not depend on the number of threads
 };
 
 // Pixels of an image, [4][84][84] bytes to [84][84][4] bfloat16, 0 to 255.
@@ -121,30 +122,38 @@ static void convolve(
 
 // Gradients of filters: dw [filters][kernel][kernel][channels] and db [filters], set or added to, from the input and
 // the gradient of the output, for so many images. Scratch: (filters + 32) · pixels numbers of bfloat16, pixels rounded
-// up to 32.
+// up to 32, and one more row of them.
 static void filter_gradients(
     const convolution *c, int images, const bf16 *in, const bf16 *dy, float *dw, float *db, int add, bf16 *scratch
 ) {
-    int pixels = images * c->out * c->out, steps = (pixels + DEPTH - 1) / DEPTH, deep = slices(c);
+    // of a kernel two strides long, the second half sees in one row of output what the first sees in the next; so that is
+    // packed once for both, with one more row of pixels, where gradients are zero
+    int folds = c->kernel == 2 * c->stride && c->out % 2 == 0 && (c->out + 1) * c->stride <= c->in_w;
+    int deep = slices(c), pixels = 0;
     long in_row = (long)c->in_w * c->channels, all = (long)c->kernel * c->kernel * c->channels;
-    int32_t in_at[BLOCK * 400 + DEPTH], dy_at[BLOCK * 400 + DEPTH];
+    int32_t in_at[BLOCK * MOST_PIXELS + DEPTH], dy_at[BLOCK * MOST_PIXELS + DEPTH];
     static const bf16 NONE[DEPTH] = {0};
-    for (int k = 0; k < steps * DEPTH; k++) {
-        int pixel = k < pixels ? k : 0;  // what is beyond the last meets gradients of zero
-        int x = pixel % c->out, y = pixel / c->out % c->out, image = pixel / c->out / c->out;
-        in_at[k] = image * c->in_image + y * c->stride * in_row + x * c->stride * c->channels;
-        dy_at[k] = image * c->out_image + y * c->out_row + x * c->out_pixel;
-    }
+    for (int image = 0; image < images; image++)
+        for (int y = 0; y < c->out + folds; y++)
+            for (int x = 0; x < c->out; x++, pixels++) {
+                in_at[pixels] = image * c->in_image + y * c->stride * in_row + x * c->stride * c->channels;
+                dy_at[pixels] = y < c->out ? image * c->out_image + y * c->out_row + x * c->out_pixel : -1;
+            }
+    int steps = (pixels + DEPTH - 1) / DEPTH;
+    for (; pixels < steps * DEPTH; pixels++) in_at[pixels] = 0, dy_at[pixels] = -1;
+    long next_row = folds ? c->out / 2 * 16 : 0, words = (long)steps * WORDS + next_row;
     uint32_t *a = (uint32_t *)scratch;  // [filters/16][steps] tiles
-    uint32_t *b0 = a + (long)c->filters / TILE * steps * WORDS, *b1 = b0 + (long)steps * WORDS;
+    uint32_t *b0 = a + (long)c->filters / TILE * steps * WORDS, *b1 = b0 + words;
+    memset(b0 + words - next_row, 0, next_row * 4);
+    memset(b1 + words - next_row, 0, next_row * 4);
     for (int tile = 0; tile < c->filters / TILE; tile++) {
         __m512 bias = _mm512_setzero_ps();
         for (int step = 0; step < steps; step++) {
             __m512i r[16];
             for (int i = 0; i < 16; i++) {
                 int k = step * DEPTH + 2 * i;
-                r[i] = weave16(k < pixels ? dy + dy_at[k] + tile * TILE : NONE,
-                               k + 1 < pixels ? dy + dy_at[k + 1] + tile * TILE : NONE);
+                r[i] = weave16(dy_at[k] < 0 ? NONE : dy + dy_at[k] + tile * TILE,
+                               dy_at[k + 1] < 0 ? NONE : dy + dy_at[k + 1] + tile * TILE);
                 bias = _mm512_add_ps(bias, _mm512_castsi512_ps(_mm512_slli_epi32(r[i], 16)));
                 bias = _mm512_add_ps(bias, _mm512_castsi512_ps(_mm512_and_si512(r[i], _mm512_set1_epi32(0xffff0000))));
             }
@@ -154,16 +163,16 @@ static void filter_gradients(
         _mm512_storeu_ps(db + tile * TILE, bias);
     }
     configure(TILE);
-    for (int ky = 0; ky < c->kernel; ky++)
-        for (int slice = 0; slice < deep; slice++) {
-            const bf16 *from = in + ky * in_row + slice * DEPTH;
-            for (int k = 0; k < steps * DEPTH; k += 2)
-                weave32(from + in_at[k], from + in_at[k + 1], b0 + k * 8, b1 + k * 8);
-            ORDER();
+    for (int seen = 0; seen < (folds ? c->stride : c->kernel) * deep; seen++) {
+        const bf16 *from = in + seen / deep * in_row + seen % deep * DEPTH;
+        for (int k = 0; k < steps * DEPTH; k += 2) weave32(from + in_at[k], from + in_at[k + 1], b0 + k * 8, b1 + k * 8);
+        ORDER();
+        for (int half = 0; half <= folds; half++)
             for (int tile = 0; tile < c->filters / TILE; tile += 2) {
                 int many_a = tile + 1 < c->filters / TILE ? 2 : 1;
                 const char *a0 = (const char *)(a + (long)tile * steps * WORDS), *a1 = a0 + (long)steps * WORDS * 4;
-                float *to = dw + tile * TILE * all + (ky * deep + slice) * DEPTH;
+                const char *from0 = (const char *)(b0 + half * next_row), *from1 = (const char *)(b1 + half * next_row);
+                float *to = dw + tile * TILE * all + (seen + half * c->stride * deep) * DEPTH;
                 zero_tiles();
                 if (add) {
                     _tile_loadd(0, to, all * 4);
@@ -173,10 +182,8 @@ static void filter_gradients(
                         _tile_loadd(3, to + TILE * all + TILE, all * 4);
                     }
                 }
-                if (many_a > 1)
-                    multiply(a0, a1, 64, WORDS * 4, (char *)b0, (char *)b1, WORDS * 4, steps, 2, 2);
-                else
-                    multiply(a0, a1, 64, WORDS * 4, (char *)b0, (char *)b1, WORDS * 4, steps, 1, 2);
+                if (many_a > 1) multiply(a0, a1, 64, WORDS * 4, from0, from1, WORDS * 4, steps, 2, 2);
+                else multiply(a0, a1, 64, WORDS * 4, from0, from1, WORDS * 4, steps, 1, 2);
                 _tile_stored(0, to, all * 4);
                 _tile_stored(1, to + TILE, all * 4);
                 if (many_a > 1) {
@@ -184,7 +191,7 @@ static void filter_gradients(
                     _tile_stored(3, to + TILE * all + TILE, all * 4);
                 }
             }
-        }
+    }
     _tile_release();
 }
 
@@ -206,6 +213,23 @@ static convolution layer(int in_w, int channels, int kernel, int stride, int out
     convolution c = {in_w, channels, kernel, stride, out, filters, (long)in_w * in_w * channels,
                      (long)out * out * filters, (long)out * filters, filters};
     return c;
+}
+
+static const int STARTS[4] = {0, 16, 32, SPOTS - 16};  // of 16 spots each, which are all of them
+
+// The last layer's output [7][7][filters] as features [filters][7][7].
+static void flatten(int filters, const bf16 *output, bf16 *features) {
+    for (int filter = 0; filter < filters; filter += DEPTH)
+        for (int part = 0; part < 4; part++) {
+            __m512i r[16];
+            for (int i = 0; i < 16; i++) r[i] = _mm512_loadu_si512(output + (STARTS[part] + i) * (long)filters + filter);
+            transpose(r);
+            for (int i = 0; i < 16; i++) {  // a word holds two filters
+                bf16 *to = features + (filter + 2L * i) * SPOTS + STARTS[part];
+                _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi32_epi16(r[i]));
+                _mm256_storeu_si256((__m256i *)(to + SPOTS), _mm512_cvtepi32_epi16(_mm512_srli_epi32(r[i], 16)));
+            }
+        }
 }
 
 // Three convolutions, a ReLU after each.
@@ -247,10 +271,7 @@ int pixelq_torso_forward(
             convolve(&c1, images, x, p1, y1, 1.0f / 255.0f, b1, x, 0, 0, 0);
             convolve(&c2, images, y1, p2, y2, 1.0f, b2, x, 0, 0, 0);
             convolve(&c3, images, y2, p3, y3, 1.0f, b3, x, 0, 0, 0);
-            for (int i = 0; i < images; i++)
-                for (int f = 0; f < f3; f++)
-                    for (int s = 0; s < SPOTS; s++)
-                        features[((first + i) * (long)f3 + f) * SPOTS + s] = y3[(i * SPOTS + s) * (long)f3 + f];
+            for (int i = 0; i < images; i++) flatten(f3, y3 + i * (long)SPOTS * f3, features + (first + i) * (long)f3 * SPOTS);
         }
         free(mine);
     }
@@ -270,7 +291,6 @@ static void add_up(int count, long size, long distance, const float *shares, flo
 
 // The gradient of an image's features [filters][7][7] where they are above zero, channels last, rows `to_row` apart.
 static void spread_active(int filters, const bf16 *features, const bf16 *dfeatures, bf16 *to, long to_row) {
-    static const int STARTS[4] = {0, 16, 32, SPOTS - 16};
     for (int filter = 0; filter < filters; filter += DEPTH)
         for (int part = 0; part < 4; part++) {
             __m512i r[16];
@@ -322,7 +342,7 @@ int pixelq_torso_backward(
     if (!failed) {
 #pragma omp parallel
         {
-            long widest = (long)(f1 + DEPTH) * (BLOCK * OUT1 * OUT1 + DEPTH);
+            long widest = (long)(f1 + DEPTH) * (BLOCK * MOST_PIXELS + OUT1 + DEPTH);
             long other = (long)(f2 + DEPTH) * (BLOCK * OUT2 * OUT2 + DEPTH);
             long third = (long)(f3 + DEPTH) * (BLOCK * SPOTS + DEPTH);
             if (other > widest) widest = other;

@@ -49,11 +49,11 @@ class LinearHead(nn.Module):
         self._spread = False
         self.suits_kernels = isinstance(self.hidden, nn.Linear) and norm == "none" and takes_dense(features, hidden)
         """Whether a kernel can compute the dense layer, once it is bfloat16."""
-        self._kernels = False
+        self.uses_kernels = False
 
     def forward(self, features: Tensor) -> Tensor:
         """[..., features] to [..., A · units] float32, an action's units side by side."""
-        if self._kernels and features.dim() == 2:
+        if self.uses_kernels and features.dim() == 2:
             hidden = dense_relu(features, self.hidden.weight, self.hidden.bias)
         else:
             hidden = self.norm(self.hidden(features)).relu()
@@ -74,7 +74,7 @@ class LinearHead(nn.Module):
 
     def use_kernels(self) -> None:
         """Let a kernel compute the dense layer from now on, if it can."""
-        self._kernels = self.suits_kernels
+        self.uses_kernels = self.suits_kernels
 
     def spread_outputs(self) -> None:
         """From now on write a few outputs as products and sums, which a compiler fuses, not as a matrix product.

@@ -1,11 +1,13 @@
 """The Q-network as a whole, built from its config."""
 
 import functools
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from pixelq.config import NetworkConfig
+from pixelq.native.q_learning import q_values
 from pixelq.networks.heads import (
     CategoricalHead,
     DenseLayer,
@@ -76,6 +78,8 @@ class QNetwork(nn.Module):
 
     def q_values(self, obs: Tensor) -> Tensor:
         """Expected return of each action, [B, 4, 84, 84] uint8 to [B, A] float32; every network offers it."""
+        if self.all_in_kernels and not torch.is_grad_enabled():
+            return q_values(obs, self.weights_in_order())
         return self.head.q_values(self.features(obs))
 
     def q_values_of_pixels(self, pixels: Tensor) -> Tensor:
@@ -111,6 +115,18 @@ class QNetwork(nn.Module):
         for module in self.head.modules():
             if isinstance(module, LinearHead):
                 module.use_kernels()
+
+    @property
+    def all_in_kernels(self) -> bool:
+        """Whether kernels compute all layers but the outputs, and these are linear."""
+        return self._kernels and isinstance(self.head, LinearHead) and self.head.uses_kernels
+
+    def weights_in_order(self) -> list[Tensor]:
+        """Weight and bias of each layer, of a network that is `all_in_kernels`: `parameters`, ten times as fast."""
+        assert isinstance(self.torso, NatureTorso)
+        assert isinstance(self.head, LinearHead)
+        layers = (*self.torso.convolutions, self.head.hidden, self.head.output)
+        return [cast(Tensor, tensor) for layer in layers for tensor in (layer.weight, layer.bias)]
 
     def prepare_to_compile(self) -> None:
         """Compute the same sums in the order that suits a GPU's compiler."""

@@ -37,7 +37,7 @@ class NatureTorso(nn.Module):
             *plane_norm(norm, third, 7),
             nn.ReLU(),
         )
-        self._convolutions = [layer for layer in self.layers if isinstance(layer, nn.Conv2d)]
+        self.convolutions = [layer for layer in self.layers if isinstance(layer, nn.Conv2d)]
         self.features = third * 7 * 7
         self.suits_kernels = norm == "none" and takes_torso(channels)
         """Whether `of_bytes` can be asked, once it is bfloat16, where there are kernels."""
@@ -54,7 +54,7 @@ class NatureTorso(nn.Module):
 
     def of_bytes(self, obs: Tensor) -> Tensor:
         """The same of [B, 4, 84, 84] uint8 pixels in 0…255, by a kernel."""
-        return torso(obs, *((layer.weight, cast(Tensor, layer.bias)) for layer in self._convolutions))
+        return torso(obs, *((layer.weight, cast(Tensor, layer.bias)) for layer in self.convolutions))
 
     def lower_precision(self, dtype: torch.dtype) -> None:
         """Compute in `dtype`; normalisation keeps its statistics in float32."""

@@ -1,6 +1,6 @@
 """The replay memory: planes in, batches out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class ReplayBuffer:
         generator: the source of chance of all sampling; of a sampler on the device, of its seed.
         sample_on_device: let a `DeviceSampler` do all sampling, if the planes lie on the device; `draw`, `batch` and
             `learned` are then its own.
+        kernels: let kernels sample on the host where there are any; what is drawn does not depend on it.
 
     Raises:
         PixelqError: the machine has not enough memory.
@@ -50,9 +51,10 @@ class ReplayBuffer:
         device: torch.device,
         generator: np.random.Generator,
         sample_on_device: bool = False,
+        kernels: bool = True,
     ) -> None:
         rows = rows_needed(config.capacity, num_envs, n_step)
-        frames = make_frames(config.store, rows * num_envs, device)
+        frames = make_frames(config.store, rows * num_envs, device, kernels)
         self.ring = Ring(rows, num_envs, frames)
         self._store = config.store
         self.sampler: DeviceSampler | None = None
@@ -61,7 +63,7 @@ class ReplayBuffer:
             seed = int(generator.integers(2**62))
             self.sampler = DeviceSampler(self.ring, frames, config, gamma, n_step, device, seed)
         elif config.sampling == "prioritised":
-            self._priorities = Priorities(self.ring, n_step, config.priority_exponent, config.priority_epsilon)
+            self._priorities = Priorities(self.ring, n_step, config.priority_exponent, config.priority_epsilon, kernels)
         self._gamma = gamma
         self._n_step = n_step
         self._device = device
@@ -130,6 +132,17 @@ class ReplayBuffer:
             obs_t=stacks[len(rows) :],
             weight=to_device(draw.weight, self._device),
         )
+
+    def batches(self, draws: Sequence[Draw]) -> list[Batch]:
+        """The same of several draws, put together in one go."""
+        if not draws:
+            return []
+        whole = self.batch(Draw(*(np.concatenate(parts) for parts in zip(*draws, strict=True))))
+        ends = np.cumsum([len(draw.rows) for draw in draws]).tolist()
+        return [
+            Batch(*(tensor[end - len(draw.rows) : end] for tensor in whole))
+            for draw, end in zip(draws, ends, strict=True)
+        ]
 
     def learned(self, draw: Draw, errors: Tensor) -> None:
         """Tell the memory how wrong the network was about a batch; waits for nothing on the device.

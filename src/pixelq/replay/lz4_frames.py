@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pixelq.native.replay import address, can_decompress, decompress
 from pixelq.replay.frames import NO_PLANE, PLANE_BYTES, PLANE_SHAPE
 from pixelq.replay.memory import require_memory
 
@@ -47,6 +48,7 @@ class Lz4Frames:
 
     Args:
         slots: number of slots; memory is claimed as they are first written.
+        kernels: let a kernel read them where there is one.
 
     Raises:
         PixelqError: not enough free memory; also by `write`.
@@ -54,12 +56,15 @@ class Lz4Frames:
     Source: the block format of LZ4 (https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md).
     """
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, kernels: bool = True) -> None:
         require_memory(slots * BLOCK_BUSIEST, "the replay memory")
         self._slots = slots
         self._starts = np.zeros(slots, np.uint32)  # of each block in its segment's arena
         self._sizes = np.zeros(slots, np.uint16)
         self._sealed: list[_Segment | None] = [None] * -(-slots // _SEGMENT)
+        self._kernels = kernels and can_decompress()
+        self._arenas = np.zeros(len(self._sealed), np.uint64)  # addresses of the sealed segments' bytes; 0: not there
+        self._dictionaries = np.zeros(len(self._sealed), np.uint64)
         # the segment being written, in place of a sealed one whose later slots still hold
         self._open = _Segment(b"")
         self._next: int | None = None  # slot
@@ -82,6 +87,8 @@ class Lz4Frames:
             if self._next == end:
                 self._open.seal()
                 self._sealed[slot // _SEGMENT] = self._open
+                self._arenas[slot // _SEGMENT] = address(self._open.arena)
+                self._dictionaries[slot // _SEGMENT] = address(self._open.dictionary)
 
     def _begin(self, slot: int, plane: NDArray[np.uint8]) -> None:
         if self._sealed[slot // _SEGMENT] is None:  # the memory grows
@@ -102,6 +109,26 @@ class Lz4Frames:
         """The planes of slots [...] as a new tensor [..., 84, 84] on the CPU."""
         flat = slots.reshape(-1)
         planes = np.empty((len(flat), PLANE_BYTES), np.uint8)
+        if self._kernels:
+            self._read_by_kernel(flat, planes)
+        else:
+            self._read_by_library(flat, planes)
+        return torch.from_numpy(planes.reshape(*slots.shape, *PLANE_SHAPE))
+
+    def _read_by_kernel(self, slots: NDArray[np.int64], planes: NDArray[np.uint8]) -> None:
+        """Fill planes [K, 7056] with those of slots [K], all threads at once."""
+        following = self._next or 0
+        opened = (slots >= (following - 1) // _SEGMENT * _SEGMENT) & (slots < following) & (slots != NO_PLANE)
+        held = np.frombuffer(self._open.arena, np.uint8)  # it cannot grow, nor move, as long as this is there
+        arenas = np.where(opened, held.ctypes.data, self._arenas[slots // _SEGMENT])
+        dictionaries = np.where(opened, address(self._open.dictionary), self._dictionaries[slots // _SEGMENT])
+        there = slots != NO_PLANE
+        assert arenas[there].all(), "a slot was never written"
+        blocks = np.where(there, arenas + self._starts[slots], 0)
+        decompress(blocks, self._sizes[slots].astype(np.int32), dictionaries, planes)
+
+    def _read_by_library(self, flat: NDArray[np.int64], planes: NDArray[np.uint8]) -> None:
+        """The same without a kernel."""
         target = planes.reshape(-1).data
         starts = self._starts[flat]
         ends = (starts + self._sizes[flat]).tolist()
@@ -117,7 +144,6 @@ class Lz4Frames:
                 block = segment.arena[start:end]
                 target[to] = lz4.block.decompress(block, PLANE_BYTES, dict=segment.dictionary)
                 decoded[slot] = to
-        return torch.from_numpy(planes.reshape(*slots.shape, *PLANE_SHAPE))
 
     def _segment(self, slot: int) -> _Segment:
         """Where the block of a slot is: the open segment up to where it is written, else a sealed one."""

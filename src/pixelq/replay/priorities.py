@@ -27,16 +27,17 @@ class Priorities:
         n_step: steps that must be known after each transition.
         exponent: α, 0 draws uniformly.
         epsilon: ε, added to the size of an error.
+        kernels: as a `SumTree` has it.
 
     Source: Schaul et al. 2016, "Prioritized experience replay", section 3.3 (proportional) and algorithm 1.
     """
 
-    def __init__(self, ring: Ring, n_step: int, exponent: float, epsilon: float) -> None:
+    def __init__(self, ring: Ring, n_step: int, exponent: float, epsilon: float, kernels: bool = True) -> None:
         self._ring = ring
         self._n_step = n_step
         self._exponent = exponent
         self._epsilon = epsilon
-        self._tree = SumTree(ring.rows * ring.num_envs)
+        self._tree = SumTree(ring.rows * ring.num_envs, kernels)
         self._highest = 1.0
         self._envs = np.arange(ring.num_envs)
         self._learned: tuple[Draw, Tensor] | None = None
@@ -47,7 +48,8 @@ class Priorities:
         ring = self._ring
         fresh = ring.head - self._n_step
         # the head took the place of the row before the oldest; stacks of the three rows after that may be cut now
-        rows = np.append(ring.oldest - 1 + np.arange(STACK), fresh)
+        cut = STACK if ring.oldest > ring.first else 0
+        rows = np.append(ring.oldest - 1 + np.arange(cut), fresh)
         rows, envs = rows.repeat(ring.num_envs), np.tile(self._envs, len(rows))
         slots = self._slots(rows, envs)
         values = np.where(rows == fresh, self._highest, self._tree.leaves[slots])

@@ -31,19 +31,20 @@ def choose_store(store: StoreName, transitions: int, device: torch.device) -> St
     return "lz4"
 
 
-def make_frames(store: StoreName, slots: int, device: torch.device) -> FrameStore:
+def make_frames(store: StoreName, slots: int, device: torch.device, kernels: bool = True) -> FrameStore:
     """A frame store by its name.
 
     Args:
         store: `lz4`, `ram` or `device`.
         slots: planes held.
         device: where learning happens, for the store that lives there.
+        kernels: let kernels read LZ4 blocks where there are any.
 
     Raises:
         PixelqError: not enough free memory.
     """
     if store == "lz4":
-        return Lz4Frames(slots)
+        return Lz4Frames(slots, kernels)
     if store == "ram":
         return RamFrames(slots)
     if store == "device":

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelq.native.replay import has_trees, tree_find, tree_set
+
 __all__ = ["SumTree"]
 
 
@@ -14,15 +16,17 @@ class SumTree:
 
     Args:
         size: number of leaves, all 0 at first.
+        kernels: let kernels do it where there are any; the sums are the same to the last bit.
 
     Source: Schaul et al. 2016, "Prioritized experience replay", appendix B.2.1.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, kernels: bool = True) -> None:
         self._size = size
         self._depth = max(1, (size - 1).bit_length())
         self._first = 1 << self._depth  # node of leaf 0; the root is node 1, the children of n are 2n and 2n + 1
         self._nodes = np.zeros(2 * self._first)
+        self._kernels = kernels and has_trees()
 
     @property
     def total(self) -> float:
@@ -36,6 +40,9 @@ class SumTree:
 
     def set(self, indices: NDArray[np.int64], values: NDArray[np.float64]) -> None:
         """Give leaves [K] new values [K], none negative; of an index that occurs twice the last counts."""
+        if self._kernels:
+            tree_set(self._nodes, self._depth, indices, values)
+            return
         nodes = indices + self._first
         self._nodes[nodes] = values
         for _ in range(self._depth):
@@ -60,6 +67,8 @@ class SumTree:
         """
         if not self.total > 0:
             raise ValueError("every leaf is 0")
+        if self._kernels:
+            return tree_find(self._nodes, self._depth, targets)
         nodes = np.ones(len(targets), np.int64)
         rest = targets.astype(np.float64)
         for _ in range(self._depth):

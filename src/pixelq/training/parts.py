@@ -133,9 +133,8 @@ def _make_memory(config: TrainConfig, device: torch.device) -> ReplayBuffer | Ro
     if isinstance(algo, PQNConfig):
         return Rollouts(algo.rollout_steps, config.envs, device, stream(config.seed, "minibatches"))
     generator = stream(config.seed, "replay")
-    return ReplayBuffer(
-        config.replay, config.envs, algo.gamma, algo.n_step, device, generator, samples_on_device(config, device)
-    )
+    where = (device, generator, samples_on_device(config, device))
+    return ReplayBuffer(config.replay, config.envs, algo.gamma, algo.n_step, *where, kernels=config.compile)
 
 
 def samples_on_device(config: TrainConfig, device: torch.device) -> bool:

@@ -64,13 +64,15 @@ def learn(parts: Parts) -> None:
     if len(parts.buffer) >= config.replay.learn_start:
         parts.learner.learning_rate = learning_rate_at(config.optimiser, step, config.total_steps)
         importance_exponent = importance_exponent_at(config, step)
-        for _ in range(updates_due(step, before, config.replay.train_period)):
-            if parts.device_updates is not None:  # the same, nothing leaving the device
+        updates = updates_due(step, before, config.replay.train_period)
+        if parts.device_updates is not None:  # the same, nothing leaving the device
+            for _ in range(updates):
                 parts.device_updates.update(importance_exponent)
-                continue
-            draw = parts.buffer.draw(config.replay.batch_size, importance_exponent)
-            errors = parts.learner.update(parts.buffer.batch(draw))
-            parts.buffer.learned(draw, errors)
+        else:
+            # drawn and put together in one go, which is quicker; so none of the draws knows of the others' errors
+            draws = [parts.buffer.draw(config.replay.batch_size, importance_exponent) for _ in range(updates)]
+            for draw, batch in zip(draws, parts.buffer.batches(draws), strict=True):
+                parts.buffer.learned(draw, parts.learner.update(batch))
     if crossed(step, before, config.target_period_steps):
         parts.learner.copy_to_target()
 
