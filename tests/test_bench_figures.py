@@ -24,6 +24,7 @@ from pixelq.cli.main import main
 from pixelq.config import EnvConfig, ExplorationConfig, validate
 from pixelq.errors import PixelqError
 from pixelq.learner import Learner
+from pixelq.native.library import kernels
 from pixelq.presets import PRESETS, preset
 from pixelq.training.parts import resolve
 from runs import quick, tiny
@@ -159,6 +160,15 @@ def test_the_parts_of_an_update_add_up():
     assert measured.backward_ms > 0
     parts = measured.forward_ms + measured.backward_ms + measured.optimiser_ms
     assert parts == pytest.approx(max(measured.update_ms, measured.forward_ms + measured.backward_ms))
+    assert measured.flops_per_second == pytest.approx(1e3 * measured.flops_per_update / measured.update_ms)
+
+
+@pytest.mark.usefixtures("small_products")
+@pytest.mark.skipif(kernels() is None, reason="needs a processor with AMX and a C compiler")
+def test_an_update_in_one_kernel_has_no_parts():
+    measured = learner._measure(resolve(dataclasses.replace(preset("fast"), device="cpu")), 0.0)
+    assert measured.update_ms > 0
+    assert (measured.forward_ms, measured.backward_ms, measured.optimiser_ms) == (None, None, None)
     assert measured.flops_per_second == pytest.approx(1e3 * measured.flops_per_update / measured.update_ms)
 
 

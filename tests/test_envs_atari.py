@@ -1,5 +1,6 @@
 """`AtariEnvs`: what it gives, and that its state brings games back bit for bit."""
 
+import os
 from itertools import pairwise
 
 import numpy as np
@@ -352,3 +353,28 @@ def test_a_colour_twin_stays_in_lock_step(game, sticky):
         assert twin_info["lives"][0] == info["lives"][0]
         games += over
     assert games >= 2
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="a system without SCHED_BATCH")
+def test_games_threads_push_nobody_aside():
+    before = set(os.listdir("/proc/self/task"))
+    envs = AtariEnvs("breakout", 2, 1, EnvConfig(), threads=2)
+    try:
+        fresh = set(os.listdir("/proc/self/task")) - before
+        assert len(fresh) >= 2
+        assert {os.sched_getscheduler(int(thread)) for thread in fresh} == {os.SCHED_BATCH}
+        assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    finally:
+        envs.close()
+
+
+def test_threads_that_may_not_be_told_to_wait_do_not(monkeypatch):
+    def refused(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setscheduler", refused, raising=False)
+    envs = AtariEnvs("breakout", 1, 1, EnvConfig(), threads=1)
+    try:
+        assert envs.reset().obs.shape == (1, 4, 84, 84)
+    finally:
+        envs.close()

@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pixelq.algos import dqn
 from pixelq.config import OptimiserConfig
 from pixelq.learner import Learner
 from pixelq.native import library
@@ -14,10 +16,14 @@ from pixelq.native.layers import dense_relu, takes_dense, takes_torso, torso
 from pixelq.native.moves import AdamKernel
 from pixelq.optimisers import BETAS, make_optimiser
 from pixelq.presets import preset
+from pixelq.replay.frames import NO_PLANE
+from pixelq.replay.lz4_frames import Lz4Frames
+from pixelq.replay.sumtree import SumTree
 from pixelq.types import Batch
 
 BF16 = torch.bfloat16
 needs_kernels = pytest.mark.skipif(library.kernels() is None, reason="needs a processor with AMX and a C compiler")
+needs_replay_kernels = pytest.mark.skipif(library.replay_kernels() is None, reason="needs a C compiler")
 FILTERS = [(32, 64, 64), (16, 32, 32), (48, 96, 64)]
 BATCHES = [1, 5, 8, 32, 37, 70]  # alone, odd, of a block, usual, of uneven shares, of several blocks a share
 
@@ -303,3 +309,160 @@ def test_a_library_that_is_damaged_is_no_library(tmp_path, monkeypatch, unloaded
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     library._built(library.TILE_SOURCES).write_bytes(b"no library")
     assert library.kernels() is None
+
+
+def algos(penalty, double, terminal):
+    return dataclasses.replace(preset("fast").algo, loss=penalty, double=double, terminal_target=terminal)
+
+
+@needs_kernels
+@pytest.mark.parametrize("terminal", [None, -1.0])
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("penalty", ["huber", "mse", "half_mse"])
+def test_the_kernel_of_an_update_is_the_loss_differentiated(penalty, double, terminal):
+    """The same layers, with autograd between and behind them; so nothing differs but the order of float32 sums."""
+    config = dataclasses.replace(
+        preset("fast"), precision="bfloat16", device="cpu", algo=algos(penalty, double, terminal)
+    )
+    learner = Learner(config, 6, torch.device("cpu"), torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in learner.target.parameters():
+            weight.add_(torch.randn(weight.shape, generator=generator) * 0.02)
+    kernel = dqn.kernel(config.algo, learner.online, learner.target)
+    for size in (32, 7, 64):
+        batch = transitions(size, size)
+        ends = torch.rand(size, generator=generator) < 0.3
+        # errors on both sides of Huber's threshold
+        batch = batch._replace(r_t=batch.r_t * 2, discount_t=torch.where(ends, 0.0, batch.discount_t))
+        if size == 7:
+            batch = batch._replace(weight=torch.ones(()))
+        wanted = learner.losses(batch)
+        gradients = torch.autograd.grad(wanted.loss, list(learner.online.parameters()))
+        loss, q_tm1, error, mine = kernel(batch)
+        torch.testing.assert_close(loss, wanted.loss.detach(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(error, wanted.error, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(q_tm1, wanted.ranges["Q"], rtol=1e-5, atol=1e-5)
+        assert size == 7 or ((error.abs() > 1).any() and (error.abs() < 1).any())
+        for ours, theirs in zip(mine, gradients, strict=True):
+            assert ours.dtype == theirs.dtype
+            assert difference(ours, theirs.double()) < 2e-3  # a last bit of the push may round the other way
+
+
+@needs_kernels
+def test_errors_and_slopes_of_the_kernel_by_hand():
+    """Networks of biases alone, so that values are known: online 1, 2, 3, target 10, 40, 20, whatever is seen."""
+    config = dataclasses.replace(preset("fast"), precision="bfloat16", device="cpu")
+    learner = Learner(config, 3, torch.device("cpu"), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for network, values in ((learner.online, [1.0, 2.0, 3.0]), (learner.target, [10.0, 40.0, 20.0])):
+            for weight in network.parameters():
+                weight.zero_()
+            network.head.output.bias.copy_(torch.tensor(values))
+    obs = pixels(3)
+    batch = Batch(
+        obs, torch.tensor([0, 2, 1]), torch.tensor([1.0, -2.0, 2.5]), torch.tensor([0.5, 0.0, 0.0]), obs,
+        torch.tensor([1.0, 0.5, 1.0]),
+    )  # fmt: skip
+    # targets: 1 + 0.5 · 40, −2 and 2.5; double Q-learning takes the target's value of the online network's third action
+    for double, first in ((False, 20.0), (True, 10.0)):
+        loss, q_tm1, error, gradients = dqn.kernel(algos("huber", double, None), learner.online, learner.target)(batch)
+        assert error.tolist() == [first, -5.0, 0.5]
+        assert q_tm1.tolist() == [[1.0, 2.0, 3.0]] * 3
+        assert loss.item() == pytest.approx((first - 0.5 + 0.5 * 4.5 + 0.125) / 3)
+        assert gradients[9].tolist() == pytest.approx([-1 / 3, -0.5 / 3, 0.5 / 3])  # −weight · clipped error / 3
+        assert all(gradient.count_nonzero() == 0 for gradient in gradients[:9])
+    error = dqn.kernel(algos("mse", False, -1.0), learner.online, learner.target)(batch)[2]
+    assert error.tolist() == [20.0, -4.0, -3.0]  # where the discount is 0 the target is −1
+
+
+@needs_kernels
+def test_values_that_are_no_numbers_stay_so():
+    config = dataclasses.replace(preset("fast"), precision="bfloat16", device="cpu")
+    learner = Learner(config, 4, torch.device("cpu"), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        learner.target.head.output.bias[2] = torch.nan
+    batch = transitions(5, 0)
+    loss, _, error, gradients = dqn.kernel(config.algo, learner.online, learner.target)(batch)
+    assert loss.isnan()
+    assert error.isnan().all()
+    assert all(gradient.isnan().any() for gradient in gradients)
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", ["fast", "keras-example"])
+def test_acting_sees_the_values_of_learning(name):
+    quick, _ = learners(name)
+    for size in (1, 8, 19):
+        obs = pixels(size, size)
+        with torch.no_grad():
+            values = quick.online.q_values(obs)
+        torch.testing.assert_close(values, quick.online(obs).detach(), rtol=1e-5, atol=1e-5)
+
+
+@needs_replay_kernels
+def test_trees_are_the_same_to_the_last_bit():
+    rng = np.random.default_rng(0)
+    for size in (1, 2, 3, 1_000):
+        quick, plain = SumTree(size), SumTree(size, kernels=False)
+        for _ in range(50):
+            leaves = rng.integers(0, size, rng.integers(0, 60))
+            values = rng.random(len(leaves)) ** 8 * (rng.random(len(leaves)) < 0.7)
+            for tree in (quick, plain):
+                tree.set(leaves, values)
+            assert np.array_equal(quick._nodes, plain._nodes)
+            if quick.total > 0:
+                targets = np.append(rng.random(40) * quick.total, [0.0, quick.total, np.nextafter(quick.total, 0)])
+                assert np.array_equal(quick.find(targets), plain.find(targets))
+
+
+@needs_replay_kernels
+def test_planes_are_the_same_with_and_without_a_kernel():
+    rng = np.random.default_rng(1)
+    slots = 10_000  # more than two segments
+    quick, plain = Lz4Frames(slots), Lz4Frames(slots, kernels=False)
+    assert quick._kernels
+    nothing = np.full((2, 4), NO_PLANE)
+    assert not quick.read(nothing).any()
+    at = 0
+    for _ in range(60):  # around the ring, so that segments are replaced
+        planes = (rng.random((rng.integers(1, 400), 84, 84)) < 0.02).astype(np.uint8) * 200
+        planes = planes[: slots - at]
+        for frames in (quick, plain):
+            frames.write(at, planes)
+        at = (at + len(planes)) % slots
+        written = np.arange(slots) if plain._sealed[-1] else np.arange(at)
+        asked = np.append(rng.choice(written, 31), NO_PLANE).reshape(8, 4)
+        assert torch.equal(quick.read(asked), plain.read(asked))
+    assert plain._sealed[-1]
+
+
+@needs_replay_kernels
+def test_a_damaged_block_is_told_of():
+    frames = Lz4Frames(8)
+    frames.write(0, np.random.default_rng(0).integers(0, 256, (8, 84, 84), np.uint8))
+    frames._sizes[3] = 5
+    with pytest.raises(RuntimeError, match="damaged"):
+        frames.read(np.array([2, 3]))
+
+
+@needs_replay_kernels
+def test_bytes_that_are_read_cannot_move():
+    frames = Lz4Frames(8)
+    frames.write(0, np.zeros((2, 84, 84), np.uint8))
+    held = np.frombuffer(frames._open.arena, np.uint8)
+    with pytest.raises(BufferError):
+        frames.write(2, np.zeros((1, 84, 84), np.uint8))
+    del held
+
+
+def test_without_a_compiler_batches_are_the_same(tmp_path, monkeypatch):
+    library.replay_kernels.cache_clear()
+    monkeypatch.setenv("CC", "/nowhere/cc")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    try:
+        frames, tree = Lz4Frames(8), SumTree(8)
+        assert not frames._kernels
+        assert not tree._kernels
+    finally:
+        library.replay_kernels.cache_clear()

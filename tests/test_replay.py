@@ -126,3 +126,17 @@ def test_rows_that_do_not_follow_are_refused():
 def test_a_plane_is_stored_once():
     buffer = make_buffer(100_000, 8, 1)
     assert buffer.ring.rows * 8 * 84 * 84 <= 1.001 * 100_000 * 84 * 84  # 0.71 GB, claimed as it fills
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "prioritised"])
+def test_batches_put_together_at_once_are_those_put_together_one_by_one(sampling):
+    pair = Pair(3, 60, 3, seed=5, store="lz4", sampling=sampling)
+    pair.play(70)
+    buffer = pair.buffer
+    draws = [buffer.draw(size, 0.6) for size in (8, 8, 5)]
+    together = buffer.batches(draws)
+    assert [len(batch.a_tm1) for batch in together] == [8, 8, 5]
+    for draw, batch in zip(draws, together, strict=True):
+        for mine, theirs in zip(batch, buffer.batch(draw), strict=True):
+            assert torch.equal(mine, theirs)
+    assert buffer.batches([]) == []

@@ -97,3 +97,24 @@ def test_errors_go_back_to_the_memory_they_came_from(monkeypatch):
     learn(parts)
     assert [given for _, given in drawn] == [(16, pytest.approx(0.4 + 0.6 * 160 / 1_200))]
     assert [(a is drawn[0][0], b is errors) for a, b in told] == [(True, True)]
+
+
+def test_updates_owed_together_are_drawn_before_the_first_of_them(monkeypatch):
+    config = prioritised()
+    parts = make_parts(resolve(dataclasses.replace(config, replay=dataclasses.replace(config.replay, train_period=4))))
+    begin(parts)
+    for _ in range(20):
+        actions = np.zeros(8, np.int64)
+        parts.envs.send(actions)
+        remember(parts, actions, parts.envs.recv(), np.zeros(8, np.bool_))
+        parts.step += 8
+    done, draws = [], []
+    draw, update = parts.buffer.draw, parts.learner.update
+    monkeypatch.setattr(
+        parts.buffer, "draw", lambda *given: done.append("draw") or draws.append(draw(*given)) or draws[-1]
+    )
+    monkeypatch.setattr(parts.learner, "update", lambda batch: done.append(batch) or update(batch))
+    learn(parts)
+    assert [item if item == "draw" else "update" for item in done] == ["draw", "draw", "update", "update"]
+    for batch, drawn in zip(done[2:], draws, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(batch, parts.buffer.batch(drawn), strict=True))

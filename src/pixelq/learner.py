@@ -125,6 +125,11 @@ class Learner:
         self._finish = compiled(self._finish_move, self.compiles)
 
     @property
+    def has_gradient_kernel(self) -> bool:
+        """Whether a kernel makes loss and gradients at once, so that an update has no passes to be told apart."""
+        return self._kernel is not None
+
+    @property
     def learning_rate(self) -> float:
         """Step size of the updates to come."""
         return self._optimiser.learning_rate

@@ -1,5 +1,6 @@
 """The update by itself: how long it takes, where the time goes, and how near it comes to what the machine can do."""
 
+import itertools
 import statistics
 import time
 from contextlib import closing
@@ -29,9 +30,9 @@ class LearnerMeasurement(NamedTuple):
     batch_size: int
     updates: int  # that were timed
     update_ms: float
-    forward_ms: float  # the loss: the online network, the target network and what is made of both
-    backward_ms: float
-    optimiser_ms: float  # the rest of an update: clipping, the step, copies between precisions, what is noted
+    forward_ms: float | None  # the loss: the online network, the target network and what is made of both
+    backward_ms: float | None  # None, as the other two: a kernel does both passes at once
+    optimiser_ms: float | None  # the rest of an update: clipping, the step, copies between precisions, what is noted
     flops_per_update: int
     flops_per_second: float
     flops_per_second_possible: float  # of a large matrix product in that precision on those threads
@@ -60,16 +61,17 @@ def _measure(config: TrainConfig, seconds: float) -> LearnerMeasurement:
     update = workload_of(config).update(config, num_actions, device)
     for _ in range(_WARM_UP_ROUNDS):
         _round(update, device)
-    rounds: list[tuple[float, float, float]] = []
+    rounds: list[tuple[float, ...]] = []
     end = time.perf_counter() + seconds
     while len(rounds) < _LEAST_ROUNDS or time.perf_counter() < end:
         rounds.append(_round(update, device))
     peak = peak_resident_bytes()
-    forward, backward, whole = (1e3 * statistics.median(times) for times in zip(*rounds, strict=True))
+    *passes, whole = (1e3 * statistics.median(times) for times in zip(*rounds, strict=True))
+    forward, backward = passes or (None, None)
     flops = count_flops(update.by_operations)
     return LearnerMeasurement(
         *(config.preset, config.device, config.precision, config.threads, update.batch_size, len(rounds)),
-        *(whole, forward, backward, max(0.0, whole - forward - backward)),
+        *(whole, forward, backward, max(0.0, whole - sum(passes)) if passes else None),
         flops_per_update=flops,
         flops_per_second=flops / (whole / 1e3),
         flops_per_second_possible=matmul_flops_per_second(device, getattr(torch, config.precision)),
@@ -78,19 +80,20 @@ def _measure(config: TrainConfig, seconds: float) -> LearnerMeasurement:
     )
 
 
-def _round(update: Update, device: torch.device) -> tuple[float, float, float]:
-    """Seconds of a forward pass, of its backward pass, and of a whole update."""
+def _round(update: Update, device: torch.device) -> tuple[float, ...]:
+    """Seconds of a forward pass, of its backward pass, and of a whole update; of the last alone if they are one."""
     clock = [time.perf_counter()]
 
     def lap() -> None:
         synchronise(device)
         clock.append(time.perf_counter())
 
-    loss = update.forward()
-    lap()
-    loss.backward()  # type: ignore[no-untyped-call]
-    del loss  # while it lives, the weights' gradients belong to this stream, and another cannot record their update
-    lap()
+    if update.forward is not None:
+        loss = update.forward()
+        lap()
+        loss.backward()  # type: ignore[no-untyped-call]
+        del loss  # while it lives, the weights' gradients belong to this stream, and another cannot record their update
+        lap()
     update.whole()
     lap()
-    return clock[1] - clock[0], clock[2] - clock[1], clock[3] - clock[2]
+    return tuple(end - start for start, end in itertools.pairwise(clock))

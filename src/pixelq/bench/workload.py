@@ -35,7 +35,7 @@ class Update(NamedTuple):
     """One update of a recipe, over and over on the same batch."""
 
     batch_size: int
-    forward: Callable[[], Tensor]  # the loss alone, a scalar to go backward from
+    forward: Callable[[], Tensor] | None  # the loss alone, a scalar to go backward from; None: a kernel does both ways
     whole: Callable[[], object]  # forward, backward and the optimiser's step, as in training
     by_operations: Callable[[], object]  # the same, neither recorded nor compiled, so that operations can be counted
     bytes: int  # see `Cost`
@@ -99,7 +99,8 @@ def _update(config: TrainConfig, size: int, num_actions: int, device: torch.devi
         return learner.compiled_losses(batch).loss
 
     moved = _update_bytes(learner) + tensor_bytes(batch)
-    return Update(size, forward, lambda: learner.update(batch), lambda: plain.move(batch), moved)
+    passes = None if learner.has_gradient_kernel else forward
+    return Update(size, passes, lambda: learner.update(batch), lambda: plain.move(batch), moved)
 
 
 def _learner_and_batch(

@@ -248,8 +248,8 @@ def kernel_notes(learner: Learner) -> list[str]:
     if learner.uses_kernels or not learner.suits_kernels or not has_tiles():
         return []
     return [
-        "updates take twice as long as they could: this processor has AMX, and pixelq kernels for it, which need a C "
-        "compiler with OpenMP (cc, or the one that CC names) and a cache directory that can be written"
+        "updates take three times as long as they could: this processor has AMX, and pixelq kernels for it, which need "
+        "a C compiler with OpenMP (cc, or the one that CC names) and a cache directory that can be written"
     ]
 
 

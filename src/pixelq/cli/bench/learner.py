@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pixelq.cli.bench.recipes import in_turn, parse_recipes
-from pixelq.cli.bench.tables import gigaflops, megabytes, print_json, print_table
+from pixelq.cli.bench.tables import gigaflops, megabytes, milliseconds, print_json, print_table
 
 if TYPE_CHECKING:
     from pixelq.bench.learner import LearnerMeasurement
@@ -33,9 +33,9 @@ def _row(result: "LearnerMeasurement") -> dict[str, str]:
         "threads": str(result.threads),
         "batch": str(result.batch_size),
         "update": f"{result.update_ms:.2f} ms",
-        "forward": f"{result.forward_ms:.2f}",
-        "backward": f"{result.backward_ms:.2f}",
-        "optimiser": f"{result.optimiser_ms:.2f}",
+        "forward": milliseconds(result.forward_ms),
+        "backward": milliseconds(result.backward_ms),
+        "optimiser": milliseconds(result.optimiser_ms),
         "GFLOP/s": gigaflops(result.flops_per_second),
         "possible GFLOP/s": gigaflops(result.flops_per_second_possible),
         "bytes moved": megabytes(result.bytes_per_update),

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 
-__all__ = ["gigaflops", "megabytes", "print_json", "print_table"]
+__all__ = ["gigaflops", "megabytes", "milliseconds", "print_json", "print_table"]
 
 _WIDTH = 200  # characters of a line in a file or a pipe
 _GAP = 2  # characters between columns
@@ -44,6 +44,11 @@ def print_json(results: Sequence[Mapping[str, object]]) -> None:
 def gigaflops(flops_per_second: float) -> str:
     """Operations a second, in thousand millions."""
     return f"{flops_per_second / 1e9:,.1f}"
+
+
+def milliseconds(time: float | None) -> str:
+    """Milliseconds; a dash if it was not told apart."""
+    return "–" if time is None else f"{time:.2f}"
 
 
 def megabytes(size: float | None) -> str:
