@@ -14,7 +14,7 @@ from pixelq.learner import Learner
 from pixelq.native import library
 from pixelq.native.layers import dense_relu, takes_dense, takes_torso, torso
 from pixelq.native.moves import AdamKernel
-from pixelq.optimisers import BETAS, make_optimiser
+from pixelq.optimisers import BETAS, clipping_factors, make_optimiser
 from pixelq.presets import preset
 from pixelq.replay.frames import NO_PLANE
 from pixelq.replay.lz4_frames import Lz4Frames
@@ -158,8 +158,12 @@ def test_results_do_not_depend_on_the_number_of_threads():
 
 
 @needs_kernels
+@pytest.mark.parametrize(
+    ("clip", "clip_norm"),
+    [("none", 1.0), ("per_variable", 5.0), ("global", 5.0), ("per_variable", 1e6), ("global", 1e6)],
+)
 @pytest.mark.parametrize("name", ["adam", "keras_adam", "radam"])
-def test_steps_are_those_of_the_formula(name):
+def test_steps_are_those_of_the_formula(name, clip, clip_norm):
     config = OptimiserConfig(name=name, learning_rate=1e-2, epsilon=1e-5)
     generator = torch.Generator().manual_seed(3)
     shapes = ((5, 3, 4, 4), (7,), (1,), (300, 401))  # none a multiple of what the processor takes at once
@@ -170,14 +174,15 @@ def test_steps_are_those_of_the_formula(name):
     mine, formula = (make_optimiser(config, weights, elementwise=True) for weights in (masters, plain))
     kernel = AdamKernel(masters, working, *mine.moments)
     for _ in range(8):
-        factors = torch.rand(4, generator=generator)
         gradients = [torch.randn(weight.shape, generator=generator).to(weight.dtype) for weight in working]
         norms = kernel.take(gradients)
         exact = torch.stack([gradient.double().norm() for gradient in gradients])
         torch.testing.assert_close(norms.double(), exact, rtol=1e-6, atol=0)
         mine.prepare()
         formula.prepare()
-        kernel.step(factors, BETAS, *mine.numbers)
+        kernel.step(clip, clip_norm, BETAS, *mine.numbers)
+        factors = clipping_factors(dataclasses.replace(config, clip=clip, clip_norm=clip_norm), norms)
+        assert (factors < 1).any() == (clip != "none" and clip_norm < 1e3)
         scaled = [gradient.float() * factor for gradient, factor in zip(gradients, factors, strict=True)]
         formula.step([torch.empty_like(p).copy_(g) for p, g in zip(plain, scaled, strict=True)])
         for index in range(4):
@@ -193,8 +198,16 @@ def test_a_gradient_without_end_stays_one():
     kernel = AdamKernel([weight], [weight], [torch.zeros(40)], [torch.zeros(40)])
     assert kernel.take([torch.full((40,), torch.nan)]).isnan().all()
     assert kernel.take([torch.full((40,), torch.inf)]).isinf().all()
-    kernel.step(torch.tensor([torch.nan]), BETAS, 0.1, 1e-8, 0.0)
-    assert weight.isnan().all()
+    for clip, gradient in (
+        ("global", torch.nan),
+        ("per_variable", torch.nan),
+        ("none", torch.nan),
+        ("global", torch.inf),
+    ):
+        weight.fill_(1.0)
+        kernel.take([torch.full((40,), gradient)])
+        kernel.step(clip, 10.0, BETAS, 0.1, 1e-8, 0.0)
+        assert weight.isnan().all()
 
 
 def transitions(size, seed):

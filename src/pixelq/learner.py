@@ -209,7 +209,7 @@ class Learner:
         """The same."""
         assert isinstance(self._optimiser, ElementwiseAdam)
         norms = adam.take(gradients)
-        adam.step(clipping_factors(self._config.optimiser, norms), BETAS, *self._optimiser.numbers)
+        adam.step(self._config.optimiser.clip, self._config.optimiser.clip_norm, BETAS, *self._optimiser.numbers)
         return norms
 
     def _scale(self, gradients: list[Tensor], factors: Tensor) -> None:

@@ -2,6 +2,8 @@
 
 #include "tiles.h"
 
+#include <math.h>
+
 enum {
     PIECE = 1 << 15,  // numbers that are worked on at once
     FLUSH = 0x8040,   // of the control register: numbers below float32's normal ones are zero
@@ -34,8 +36,8 @@ static const parameter *piece_at(const parameter *p, long piece, long *start, lo
     return p;
 }
 
-// Sums of squares of the gradients, [count] float32.
-int pixelq_squares(int count, const parameter *parameters, float *sums) {
+// Norms of the gradients, [count].
+int pixelq_norms(int count, const parameter *parameters, float *norms) {
     long pieces = pieces_of(count, parameters);
     float *parts = malloc(pieces * sizeof(float));
     if (!parts) return 1;
@@ -60,28 +62,42 @@ int pixelq_squares(int count, const parameter *parameters, float *sums) {
     for (int i = 0; i < count; i++) {
         double sum = 0;
         for (long part = (parameters[i].size + PIECE - 1) / PIECE; part > 0; part--) sum += parts[piece++];
-        sums[i] = (float)sum;
+        norms[i] = (float)sqrt(sum);
     }
     free(parts);
     return 0;
 }
 
+enum { NO_CLIPPING, PER_VARIABLE, GLOBAL };
+
+// What gradients of such norms are multiplied by to be clipped; a norm that is no number gives none.
+static void clipping_factors(int count, const float *norms, int clip, double clip_norm, float *factors) {
+    double all = 0;
+    for (int i = 0; i < count; i++) all += (double)norms[i] * norms[i];
+    for (int i = 0; i < count; i++) {
+        double norm = clip == GLOBAL ? sqrt(all) : norms[i];
+        factors[i] = clip == NO_CLIPPING || norm <= clip_norm ? 1.0f : (float)(clip_norm / norm);
+    }
+}
+
 // Means of gradients that have become zero fade until they are no normal numbers, with which arithmetic takes ten times
 // as long; so here these are zero.
 //
-// g = scales[i] · gradient; m ← β₁m + (1−β₁)g; v ← β₂v + (1−β₂)g²; θ ← θ − m · (scaled / (√v + epsilon) + plain)
+// g = clipped gradient; m ← β₁m + (1−β₁)g; v ← β₂v + (1−β₂)g²; θ ← θ − m · (scaled / (√v + epsilon) + plain)
 int pixelq_adam(
-    int count, const parameter *parameters, const float *scales, double beta1, double beta2, double scaled,
-    double epsilon, double plain
+    int count, const parameter *parameters, const float *norms, int clip, double clip_norm, double beta1, double beta2,
+    double scaled, double epsilon, double plain
 ) {
     long pieces = pieces_of(count, parameters);
+    float factors[count];
+    clipping_factors(count, norms, clip, clip_norm, factors);
 #pragma omp parallel for schedule(dynamic, 4)
     for (long piece = 0; piece < pieces; piece++) {
         long at, end;
         const parameter *p = piece_at(parameters, piece, &at, &end);
         unsigned mode = _mm_getcsr();
         _mm_setcsr(mode | FLUSH);
-        __m512 scale = _mm512_set1_ps(scales[p - parameters]);
+        __m512 scale = _mm512_set1_ps(factors[p - parameters]);
         for (; at < end; at += 16) {
             __mmask16 lanes = lanes_from(at, end);
             __m512 g = _mm512_mul_ps(scale, gradient_at(p, at, lanes));

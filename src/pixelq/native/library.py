@@ -35,8 +35,8 @@ _TILE_FORMS = {
     "pixelq_q_values": "ppipp",
     "pixelq_q_learning_scratch": "pi",
     "pixelq_q_learning": "pi" + 6 * "p" + "i" + 4 * "p",
-    "pixelq_squares": "ipp",
-    "pixelq_adam": "ipp" + 5 * "d",
+    "pixelq_norms": "ipp",
+    "pixelq_adam": "ippi" + 6 * "d",
 }
 _REPLAY_FORMS = {
     "pixelq_decompress": "pipppip",

@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -9,6 +10,8 @@ from torch import Tensor
 from pixelq.native.library import call
 
 __all__ = ["AdamKernel"]
+
+_CLIPS = {"none": 0, "per_variable": 1, "global": 2}
 
 
 class _Parameter(ctypes.Structure):
@@ -41,6 +44,7 @@ class AdamKernel:
         self._strides = [weight.stride() for weight in working]
         self._dtypes = [weight.dtype for weight in working]
         self._kept = (list(masters), list(working), list(first), list(second))  # alive, as their addresses are
+        self._taken: Sequence[Tensor] | None = None  # the gradients whose addresses are known, if none was copied
         self._parameters = (_Parameter * len(masters))()
         for entry, master, weight, mean, square in zip(self._parameters, *self._kept, strict=True):
             assert master.stride() == weight.stride() == mean.stride() == square.stride()
@@ -50,30 +54,42 @@ class AdamKernel:
             entry.working = None if weight is master else weight.data_ptr()
 
     def take(self, gradients: Sequence[Tensor]) -> Tensor:
-        """The gradients of the step to come, of the working weights' types; returns their norms, [P] float32."""
-        laid_out = list(gradients)
-        for index, gradient in enumerate(gradients):
-            assert gradient.dtype == self._dtypes[index]
-            if gradient.stride() != self._strides[index]:
-                laid_out[index] = torch.empty_like(self._kept[1][index], requires_grad=False).copy_(gradient)
-            self._parameters[index].gradient = laid_out[index].data_ptr()
-        self._gradients = laid_out
-        squares = torch.empty(len(laid_out))
-        call("pixelq_squares", len(laid_out), self._parameters, squares)
-        return squares.sqrt_()
+        """The gradients of the step to come, of the working weights' types; returns their norms, [P] float32.
 
-    def step(self, factors: Tensor, betas: tuple[float, float], scaled: float, epsilon: float, plain: float) -> None:
+        The tensors of the same list must be the same ones in the next step.
+        """
+        if gradients is not self._taken:  # else they lie where they lay
+            self._taken, self._laid_out = gradients, list(gradients)
+            for index, gradient in enumerate(gradients):
+                assert gradient.dtype == self._dtypes[index]
+                if gradient.stride() != self._strides[index]:
+                    there = torch.empty_like(self._kept[1][index], requires_grad=False)
+                    self._taken, self._laid_out[index] = None, there.copy_(gradient)
+                self._parameters[index].gradient = self._laid_out[index].data_ptr()
+        self._norms = torch.empty(len(gradients))
+        call("pixelq_norms", len(gradients), self._parameters, self._norms)
+        return self._norms
+
+    def step(
+        self,
+        clip: Literal["none", "per_variable", "global"],
+        clip_norm: float,
+        betas: tuple[float, float],
+        scaled: float,
+        epsilon: float,
+        plain: float,
+    ) -> None:
         """Move all weights by the gradients that were taken.
 
-        g ← factor · g;  m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;  θ ← θ − m · (scaled / (√v + epsilon) + plain)
+        g ← clipped g;  m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;  θ ← θ − m · (scaled / (√v + epsilon) + plain)
 
         Args:
-            factors: [P] float32, of each gradient.
+            clip: each gradient by its own norm, all by their joint norm, or none, as `optimisers.clipping_factors`.
+            clip_norm: the largest norm that is left as it is.
             betas: β₁ and β₂.
             scaled: see the formula.
             epsilon: see the formula.
             plain: see the formula.
         """
-        factors = factors.contiguous()
-        numbers = (*betas, scaled, epsilon, plain)
-        call("pixelq_adam", len(self._gradients), self._parameters, factors, *map(float, numbers))
+        numbers = (clip_norm, *betas, scaled, epsilon, plain)
+        call("pixelq_adam", len(self._norms), self._parameters, self._norms, _CLIPS[clip], *map(float, numbers))
