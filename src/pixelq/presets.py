@@ -154,11 +154,12 @@ _PQN = TrainConfig(
 
 # narrow layers, since on a CPU the update is what takes the time; three steps and priorities, to need few of them
 _FAST = TrainConfig(
-    total_steps=600_000,
+    total_steps=700_000,
+    envs=16,
     target_period_steps=4_000,
     env=EnvConfig(fire_after_life_loss=True, life_loss_terminal=True),
     network=NetworkConfig(channels=(16, 32, 32), hidden=256),
-    algo=DQNConfig(n_step=3),
+    algo=DQNConfig(n_step=3, double=True),
     optimiser=OptimiserConfig(
         name="adam", learning_rate=3e-4, learning_rate_end=3e-5, epsilon=1e-6, clip="global", clip_norm=10.0
     ),
