@@ -33,7 +33,7 @@ _TILE_FORMS = {
     "pixelq_dense_forward": "iii" + 4 * "p",
     "pixelq_dense_backward": "iii" + 7 * "p",
     "pixelq_q_values": "ppipp",
-    "pixelq_q_learning_scratch": "pi",
+    "pixelq_q_learning_scratch": "p",
     "pixelq_q_learning": "pi" + 6 * "p" + "i" + 4 * "p",
     "pixelq_norms": "ipp",
     "pixelq_adam": "ippi" + 6 * "d",

@@ -112,11 +112,11 @@ static void outputs_backward(
     }
 }
 
-// Bytes of scratch that `pixelq_q_learning` needs.
-int pixelq_q_learning_scratch(const learner *l, int batch) {
+// Bytes of scratch that `pixelq_q_learning` needs for each transition.
+int pixelq_q_learning_scratch(const learner *l) {
     const sizes *s = &l->of;
     int numbers = PIXELS + FIRST * s->f1 + SECOND * s->f2 + 2 * THIRD * s->f3;
-    return batch * (numbers * (int)sizeof(bf16) + (2 * s->units + 2 * s->actions + 1) * (int)sizeof(float));
+    return numbers * (int)sizeof(bf16) + (2 * s->units + 2 * s->actions + 1) * (int)sizeof(float);
 }
 
 // From transitions [batch] to the online network's values q [batch][actions], the errors [batch], the mean loss [1] and

@@ -90,7 +90,6 @@ class QLearningKernel:
     ) -> None:
         self._kept = (list(online), list(target))  # alive, as their addresses are
         self._actions = len(online[9])
-        self._scratch = torch.empty(0, dtype=torch.uint8)
         self.gradients = [torch.empty_like(weight, requires_grad=False) for weight in online]
         for weight in (*online[:6:2], *target[:6:2]):
             assert weight.is_contiguous(memory_format=torch.channels_last)
@@ -101,6 +100,8 @@ class QLearningKernel:
             math.nan if terminal_target is None else terminal_target,
             *(_pointers(tensors) for tensors in (online, target, self.gradients)),
         )
+        self._scratch_bytes = ask("pixelq_q_learning_scratch", ctypes.byref(self._learner))  # for a transition
+        self._scratch = torch.empty(0, dtype=torch.uint8)
 
     def __call__(self, batch: Batch) -> Differentiated:
         """Differentiate the mean loss of a batch."""
@@ -113,7 +114,6 @@ class QLearningKernel:
 
     def _scratch_for(self, size: int) -> Tensor:
         """Memory for a batch, which is kept: it would be new pages of the system's every time."""
-        wanted = ask("pixelq_q_learning_scratch", ctypes.byref(self._learner), size)
-        if len(self._scratch) < wanted:
-            self._scratch = torch.empty(wanted, dtype=torch.uint8)
+        if len(self._scratch) < size * self._scratch_bytes:
+            self._scratch = torch.empty(size * self._scratch_bytes, dtype=torch.uint8)
         return self._scratch
