@@ -396,7 +396,7 @@ def test_values_that_are_no_numbers_stay_so():
     with torch.no_grad():
         learner.target.head.output.bias[2] = torch.nan
     batch = transitions(5, 0)
-    loss, _, error, gradients = dqn.kernel(config.algo, learner.online, learner.target)(batch)
+    loss, _, error, gradients = dqn.kernel(algos("huber", False, None), learner.online, learner.target)(batch)
     assert loss.isnan()
     assert error.isnan().all()
     assert all(gradient.isnan().any() for gradient in gradients)
