@@ -14,6 +14,10 @@ from pixelq.training.session import Session, crossed
 
 __all__ = ["importance_exponent_at", "learn", "remember", "replay_loop", "updates_due"]
 
+_DRAWN_TOGETHER = (
+    2  # batches put together in one go, which is quicker; the second's draw knows nothing of the first's errors
+)
+
 
 def replay_loop(parts: Parts, session: Session) -> None:
     """Play, remember and learn until the session is over.
@@ -69,10 +73,11 @@ def learn(parts: Parts) -> None:
             for _ in range(updates):
                 parts.device_updates.update(importance_exponent)
         else:
-            # drawn and put together in one go, which is quicker; so none of the draws knows of the others' errors
-            draws = [parts.buffer.draw(config.replay.batch_size, importance_exponent) for _ in range(updates)]
-            for draw, batch in zip(draws, parts.buffer.batches(draws), strict=True):
-                parts.buffer.learned(draw, parts.learner.update(batch))
+            for done in range(0, updates, _DRAWN_TOGETHER):
+                count = min(_DRAWN_TOGETHER, updates - done)
+                draws = [parts.buffer.draw(config.replay.batch_size, importance_exponent) for _ in range(count)]
+                for draw, batch in zip(draws, parts.buffer.batches(draws), strict=True):
+                    parts.buffer.learned(draw, parts.learner.update(batch))
     if crossed(step, before, config.target_period_steps):
         parts.learner.copy_to_target()
 
