@@ -81,14 +81,20 @@ def test_each_loss_counts_by_its_weight_before_the_mean():
     torch.testing.assert_close(together, each.sum(0), rtol=1e-4, atol=1e-5)
 
 
-def test_errors_go_back_to_the_memory_they_came_from(monkeypatch):
-    parts = make_parts(resolve(prioritised()))
+def played(config):
+    """A run whose eight games have been played for 20 steps, and nothing learned from them."""
+    parts = make_parts(resolve(config))
     begin(parts)
     for _ in range(20):
         actions = np.zeros(8, np.int64)
         parts.envs.send(actions)
         remember(parts, actions, parts.envs.recv(), np.zeros(8, np.bool_))
         parts.step += 8
+    return parts
+
+
+def test_errors_go_back_to_the_memory_they_came_from(monkeypatch):
+    parts = played(prioritised())
     drawn, told, errors = [], [], torch.rand(16)
     draw = parts.buffer.draw
     monkeypatch.setattr(parts.buffer, "draw", lambda *given: drawn.append((draw(*given), given)) or drawn[-1][0])
@@ -101,13 +107,7 @@ def test_errors_go_back_to_the_memory_they_came_from(monkeypatch):
 
 def test_updates_owed_together_are_drawn_before_the_first_of_them(monkeypatch):
     config = prioritised()
-    parts = make_parts(resolve(dataclasses.replace(config, replay=dataclasses.replace(config.replay, train_period=4))))
-    begin(parts)
-    for _ in range(20):
-        actions = np.zeros(8, np.int64)
-        parts.envs.send(actions)
-        remember(parts, actions, parts.envs.recv(), np.zeros(8, np.bool_))
-        parts.step += 8
+    parts = played(dataclasses.replace(config, replay=dataclasses.replace(config.replay, train_period=4)))
     done, draws = [], []
     draw, update = parts.buffer.draw, parts.learner.update
     monkeypatch.setattr(
