@@ -456,3 +456,34 @@ def test_the_config_is_obeyed_not_guessed():
     )
     assert copy.deepcopy(learner.online).compute_dtype == torch.float32
     assert isinstance(has_fast_bfloat16(CPU), bool)
+
+
+@pytest.mark.parametrize("compile", [True, False])
+@pytest.mark.parametrize("name", ["fast", "keras-example", "c51", "rainbow"])
+def test_updates_in_one_go_are_those_made_one_by_one(name, compile):
+    """With kernels where there are any, as the presets ask for them on a CPU, and without."""
+    config = dataclasses.replace(preset(name), precision="bfloat16", device="cpu", compile=compile)
+    batches = [make_batch(seed) for seed in range(3)]
+    together, single = (make_learner(config) for _ in range(2))
+    whole = Batch(*(torch.cat(tensors) for tensors in list(zip(*batches, strict=True))[:5]), torch.rand(24) + 0.5)
+    parts = [batch._replace(weight=weight) for batch, weight in zip(batches, whole.weight.chunk(3), strict=True)]
+    errors = together.learn(whole, 3)
+    assert torch.equal(errors, torch.cat([single.update(part) for part in parts]))
+    assert_equal(together.weights(), single.weights())
+    assert together.updates == single.updates == 3
+    assert together.fetch_metrics() == pytest.approx(single.fetch_metrics(), rel=1e-5)
+    assert together.trouble() is None
+    # one weight for all
+    assert torch.equal(together.learn(whole._replace(weight=torch.ones(())), 3)[:8], single.update(batches[0]))
+
+
+@pytest.mark.parametrize("compile", [True, False])
+def test_a_loss_that_is_no_number_is_found_in_whichever_update(compile):
+    config = dataclasses.replace(preset("fast"), precision="bfloat16", device="cpu", compile=compile)
+    learner = make_learner(config)
+    batch = make_batch(0, size=24)
+    batch.r_t[9] = torch.inf
+    learner.learn(batch, 3)
+    ago, words = learner.trouble()
+    assert ago == 1
+    assert "rewards -1 to inf" in words

@@ -1,6 +1,8 @@
 """Kernels in C: against float64, against PyTorch's own, and where there are none."""
 
 import dataclasses
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from pixelq.config import OptimiserConfig
 from pixelq.learner import Learner
 from pixelq.native import library
 from pixelq.native.layers import dense_relu, takes_dense, takes_torso, torso
-from pixelq.native.moves import AdamKernel
+from pixelq.native.moves import AdamKernel, AdamStep
 from pixelq.optimisers import BETAS, clipping_factors, make_optimiser
 from pixelq.presets import preset
 from pixelq.replay.frames import NO_PLANE
@@ -158,6 +160,37 @@ def test_results_do_not_depend_on_the_number_of_threads():
 
 
 @needs_kernels
+def test_kernels_can_be_called_from_many_threads_at_once():
+    """One caller has the team; the others work alone meanwhile, and get the same."""
+    weights, biases = torso_parameters(FILTERS[1])
+    obs = pixels(37)
+    layers = [(weight.detach(), bias.detach()) for weight, bias in zip(weights, biases, strict=True)]
+    wanted = torso(obs, *layers)
+
+    def ask(_):
+        return all(torch.equal(torso(obs, *layers), wanted) for _ in range(30))
+
+    with ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(ask, range(6)))
+
+
+@needs_replay_kernels
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_process_has_a_team_of_its_own():
+    frames = Lz4Frames(64)
+    planes = np.random.default_rng(0).integers(0, 256, (64, 84, 84), np.uint8)
+    frames.write(0, planes)
+    slots = np.arange(64)
+    assert np.array_equal(frames.read(slots).numpy(), planes)
+    child = os.fork()
+    if not child:
+        os._exit(not all(np.array_equal(frames.read(slots).numpy(), planes) for _ in range(20)))
+    assert os.waitpid(child, 0)[1] == 0
+    assert np.array_equal(frames.read(slots).numpy(), planes)
+
+
+@needs_kernels
 @pytest.mark.parametrize(
     ("clip", "clip_norm"),
     [("none", 1.0), ("per_variable", 5.0), ("global", 5.0), ("per_variable", 1e6), ("global", 1e6)],
@@ -175,12 +208,12 @@ def test_steps_are_those_of_the_formula(name, clip, clip_norm):
     kernel = AdamKernel(masters, working, *mine.moments)
     for _ in range(8):
         gradients = [torch.randn(weight.shape, generator=generator).to(weight.dtype) for weight in working]
-        norms = kernel.take(gradients)
-        exact = torch.stack([gradient.double().norm() for gradient in gradients])
-        torch.testing.assert_close(norms.double(), exact, rtol=1e-6, atol=0)
+        kernel.take(gradients)
         mine.prepare()
         formula.prepare()
-        kernel.step(clip, clip_norm, BETAS, *mine.numbers)
+        norms = kernel.step(AdamStep(clip, clip_norm, *BETAS, *mine.numbers))
+        exact = torch.stack([gradient.double().norm() for gradient in gradients])
+        torch.testing.assert_close(norms.double(), exact, rtol=1e-6, atol=0)
         factors = clipping_factors(dataclasses.replace(config, clip=clip, clip_norm=clip_norm), norms)
         assert (factors < 1).any() == (clip != "none" and clip_norm < 1e3)
         scaled = [gradient.float() * factor for gradient, factor in zip(gradients, factors, strict=True)]
@@ -196,8 +229,6 @@ def test_steps_are_those_of_the_formula(name, clip, clip_norm):
 def test_a_gradient_without_end_stays_one():
     weight = torch.ones(40)
     kernel = AdamKernel([weight], [weight], [torch.zeros(40)], [torch.zeros(40)])
-    assert kernel.take([torch.full((40,), torch.nan)]).isnan().all()
-    assert kernel.take([torch.full((40,), torch.inf)]).isinf().all()
     for clip, gradient in (
         ("global", torch.nan),
         ("per_variable", torch.nan),
@@ -206,7 +237,8 @@ def test_a_gradient_without_end_stays_one():
     ):
         weight.fill_(1.0)
         kernel.take([torch.full((40,), gradient)])
-        kernel.step(clip, 10.0, BETAS, 0.1, 1e-8, 0.0)
+        norms = kernel.step(AdamStep(clip, 10.0, *BETAS, 0.1, 1e-8, 0.0))
+        assert norms.isnan().all() if gradient != torch.inf else norms.isinf().all()
         assert weight.isnan().all()
 
 
@@ -352,12 +384,13 @@ def test_the_kernel_of_an_update_is_the_loss_differentiated(penalty, double, ter
             batch = batch._replace(weight=torch.ones(()))
         wanted = learner.losses(batch)
         gradients = torch.autograd.grad(wanted.loss, list(learner.online.parameters()))
-        loss, q_tm1, error, mine = kernel(batch)
-        torch.testing.assert_close(loss, wanted.loss.detach(), rtol=1e-5, atol=1e-6)
+        loss, q_tm1, error, norms = kernel(batch)
+        assert norms is None
+        torch.testing.assert_close(loss[0], wanted.loss.detach(), rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(error, wanted.error, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(q_tm1, wanted.ranges["Q"], rtol=1e-5, atol=1e-5)
         assert size == 7 or ((error.abs() > 1).any() and (error.abs() < 1).any())
-        for ours, theirs in zip(mine, gradients, strict=True):
+        for ours, theirs in zip(kernel.gradients, gradients, strict=True):
             assert ours.dtype == theirs.dtype
             assert difference(ours, theirs.double()) < 2e-3  # a last bit of the push may round the other way
 
@@ -379,12 +412,13 @@ def test_errors_and_slopes_of_the_kernel_by_hand():
     )  # fmt: skip
     # targets: 1 + 0.5 · 40, −2 and 2.5; double Q-learning takes the target's value of the online network's third action
     for double, first in ((False, 20.0), (True, 10.0)):
-        loss, q_tm1, error, gradients = dqn.kernel(algos("huber", double, None), learner.online, learner.target)(batch)
+        kernel = dqn.kernel(algos("huber", double, None), learner.online, learner.target)
+        loss, q_tm1, error, _ = kernel(batch)
         assert error.tolist() == [first, -5.0, 0.5]
         assert q_tm1.tolist() == [[1.0, 2.0, 3.0]] * 3
         assert loss.item() == pytest.approx((first - 0.5 + 0.5 * 4.5 + 0.125) / 3)
-        assert gradients[9].tolist() == pytest.approx([-1 / 3, -0.5 / 3, 0.5 / 3])  # −weight · clipped error / 3
-        assert all(gradient.count_nonzero() == 0 for gradient in gradients[:9])
+        assert kernel.gradients[9].tolist() == pytest.approx([-1 / 3, -0.5 / 3, 0.5 / 3])  # −weight · clipped error / 3
+        assert all(gradient.count_nonzero() == 0 for gradient in kernel.gradients[:9])
     error = dqn.kernel(algos("mse", False, -1.0), learner.online, learner.target)(batch)[2]
     assert error.tolist() == [20.0, -4.0, -3.0]  # where the discount is 0 the target is −1
 
@@ -396,10 +430,11 @@ def test_values_that_are_no_numbers_stay_so():
     with torch.no_grad():
         learner.target.head.output.bias[2] = torch.nan
     batch = transitions(5, 0)
-    loss, _, error, gradients = dqn.kernel(algos("huber", False, None), learner.online, learner.target)(batch)
+    kernel = dqn.kernel(algos("huber", False, None), learner.online, learner.target)
+    loss, _, error, _ = kernel(batch)
     assert loss.isnan()
     assert error.isnan().all()
-    assert all(gradient.isnan().any() for gradient in gradients)
+    assert all(gradient.isnan().any() for gradient in kernel.gradients)
 
 
 @needs_kernels

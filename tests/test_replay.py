@@ -129,14 +129,19 @@ def test_a_plane_is_stored_once():
 
 
 @pytest.mark.parametrize("sampling", ["uniform", "prioritised"])
-def test_batches_put_together_at_once_are_those_put_together_one_by_one(sampling):
+def test_batches_drawn_together_are_whole_batches(sampling):
     pair = Pair(3, 60, 3, seed=5, store="lz4", sampling=sampling)
     pair.play(70)
     buffer = pair.buffer
-    draws = [buffer.draw(size, 0.6) for size in (8, 8, 5)]
-    together = buffer.batches(draws)
-    assert [len(batch.a_tm1) for batch in together] == [8, 8, 5]
-    for draw, batch in zip(draws, together, strict=True):
-        for mine, theirs in zip(batch, buffer.batch(draw), strict=True):
-            assert torch.equal(mine, theirs)
-    assert buffer.batches([]) == []
+    errors = torch.linspace(0.1, 9.0, 32)
+    buffer.learned(buffer.draw(32, 0.6), errors)
+    state = buffer.generator.bit_generator.state
+    together = buffer.draw(8, 0.6, batches=3)
+    assert len(together.rows) == len(together.envs) == len(together.weight) == 24
+    assert set(zip(together.rows.tolist(), together.envs.tolist(), strict=True)) <= pair.sampleable()
+    assert [weights.max() for weights in np.split(together.weight, 3)] == [1.0] * 3
+    if sampling == "prioritised":  # the very ones that would be drawn one by one
+        buffer.generator.bit_generator.state = state
+        singles = [buffer.draw(8, 0.6) for _ in range(3)]
+        for mine, theirs in zip(together, zip(*singles, strict=True), strict=True):
+            assert np.array_equal(mine, np.concatenate(theirs))

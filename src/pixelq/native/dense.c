@@ -1,57 +1,65 @@
 // A dense layer with a ReLU, forward and back.
 
-#include "tiles.h"
+#include "layers.h"
 
 #include <sys/syscall.h>
 #include <unistd.h>
 
+enum {
+    PAIR = 2 * TILE,
+    TOGETHER = 7,  // pairs of columns that a thread takes at once
+};
+
 // Asks the system for the use of tiles; 0 if it grants it.
-int pixelq_begin(void) {
+long pixelq_begin(void) {
     enum { REQUEST = 0x1023, TILE_DATA = 18 };
     return (int)syscall(SYS_arch_prctl, REQUEST, TILE_DATA);
 }
 
-// hidden [batch][units] float32 = max(0, x [batch][depth] · w [units][depth] + bias [units]).
-int pixelq_dense_forward(int batch, int depth, int units, const bf16 *x, const bf16 *w, const bf16 *bias, float *hidden) {
-    int steps = depth / DEPTH, tiles = (batch + TILE - 1) / TILE;
-    uint32_t *packed = aligned_alloc(64, (long)tiles * steps * WORDS * 4);
-    if (!packed) return 1;
-#pragma omp parallel
-    {
-        float sums[4 * WORDS];
-#pragma omp for
-        for (int tile = 0; tile < tiles; tile++) {
-            int count = batch - tile * TILE < TILE ? batch - tile * TILE : TILE;
-            pack_rows(x + (long)tile * TILE * depth, count, depth, depth, packed + (long)tile * steps * WORDS);
-        }
-        ORDER();
-        configure(TILE);
-#pragma omp for schedule(dynamic, 1)
-        for (int unit = 0; unit < units; unit += 2 * TILE)
-            for (int tile = 0; tile < tiles; tile += 2) {
-                int many_b = tile + 1 < tiles ? 2 : 1;
-                const char *a0 = (const char *)(w + (long)unit * depth), *a1 = a0 + (long)TILE * depth * sizeof(bf16);
-                const char *b0 = (const char *)(packed + (long)tile * steps * WORDS), *b1 = b0 + (long)steps * WORDS * 4;
-                zero_tiles();
-                if (many_b == 2) multiply(a0, a1, depth * sizeof(bf16), 64, b0, b1, WORDS * 4, steps, 2, 2);
-                else multiply(a0, a1, depth * sizeof(bf16), 64, b0, b1, WORDS * 4, steps, 2, 1);
-                store_tiles(sums);
-                for (int i = 0; i < 2; i++) {
-                    __m512 shift = widen(_mm256_loadu_si256((const __m256i *)(bias + unit + i * TILE)));
-                    for (int j = 0; j < many_b; j++) {
-                        __m512i r[16];
-                        for (int k = 0; k < 16; k++) r[k] = _mm512_loadu_si512(sums + (2 * i + j) * WORDS + k * 16);
-                        transpose(r);
-                        for (int k = 0; k < 16 && (tile + j) * TILE + k < batch; k++)
-                            _mm512_storeu_ps(hidden + ((long)(tile + j) * TILE + k) * units + unit + i * TILE,
-                                             _mm512_max_ps(_mm512_add_ps(_mm512_castsi512_ps(r[k]), shift), _mm512_setzero_ps()));
-                    }
+static int tiles_of(int batch) { return (batch + TILE - 1) / TILE; }
+
+long dense_packed_bytes(int batch, int depth) { return (long)tiles_of(batch) * (depth / DEPTH) * WORDS * 4; }
+
+// x as B tiles [batch/16][depth/32].
+void dense_pack_by_team(int batch, int depth, const bf16 *x, uint32_t *packed) {
+    team_loop *tiles = team_share();
+    for (long tile; (tile = team_take(tiles)) < tiles_of(batch);) {
+        int count = batch - (int)tile * TILE < TILE ? batch - (int)tile * TILE : TILE;
+        pack_rows(x + tile * TILE * depth, count, depth, depth, packed + tile * (depth / DEPTH) * WORDS);
+    }
+    ORDER();
+}
+
+// hidden = max(0, x · w + bias).
+void dense_hidden_by_team(
+    int batch, int depth, int units, const uint32_t *packed, const bf16 *w, const bf16 *bias, float *hidden
+) {
+    int steps = depth / DEPTH, tiles = tiles_of(batch);
+    float sums[4 * WORDS];
+    configure(TILE);
+    team_loop *pairs = team_share();
+    for (int unit; (unit = (int)team_take(pairs) * PAIR) < units;)
+        for (int tile = 0; tile < tiles; tile += 2) {
+            int many_b = tile + 1 < tiles ? 2 : 1;
+            const char *a0 = (const char *)(w + (long)unit * depth), *a1 = a0 + (long)TILE * depth * sizeof(bf16);
+            const char *b0 = (const char *)(packed + (long)tile * steps * WORDS), *b1 = b0 + (long)steps * WORDS * 4;
+            zero_tiles();
+            if (many_b == 2) multiply(a0, a1, depth * sizeof(bf16), 64, b0, b1, WORDS * 4, steps, 2, 2);
+            else multiply(a0, a1, depth * sizeof(bf16), 64, b0, b1, WORDS * 4, steps, 2, 1);
+            store_tiles(sums);
+            for (int i = 0; i < 2; i++) {
+                __m512 shift = widen(_mm256_loadu_si256((const __m256i *)(bias + unit + i * TILE)));
+                for (int j = 0; j < many_b; j++) {
+                    __m512i r[16];
+                    for (int k = 0; k < 16; k++) r[k] = _mm512_loadu_si512(sums + (2 * i + j) * WORDS + k * 16);
+                    transpose(r);
+                    for (int k = 0; k < 16 && (tile + j) * TILE + k < batch; k++)
+                        _mm512_storeu_ps(hidden + ((long)(tile + j) * TILE + k) * units + unit + i * TILE,
+                                         _mm512_max_ps(_mm512_add_ps(_mm512_castsi512_ps(r[k]), shift), _mm512_setzero_ps()));
                 }
             }
-        _tile_release();
-    }
-    free(packed);
-    return 0;
+        }
+    _tile_release();
 }
 
 // Pairs of columns of x [batch][depth] from `at` on, rows beyond the batch zero, as B tiles [2][over_batch].
@@ -72,89 +80,142 @@ static inline void store_rows(const float *sums, int rows, long depth, bf16 *to)
     }
 }
 
-// From dhidden [batch][units] float32, the gradient of `hidden`: dx [batch][depth], dw [units][depth], dbias [units].
-int pixelq_dense_backward(
-    int batch, int depth, int units, const bf16 *x, const bf16 *w, const float *hidden, const float *dhidden,
-    bf16 *dx, bf16 *dw, bf16 *dbias
-) {
-    enum { PAIR = 2 * TILE };
-    int over_units = units / DEPTH, over_batch = (batch + DEPTH - 1) / DEPTH;
-    long padded = (long)over_batch * DEPTH, pair_words = 2L * over_batch * WORDS;
-    // the gradient where a unit is active, [padded][units]; A tiles of its transpose, [units/16][over_batch]; B tiles of
-    // x, [depth/32][2][over_batch]
-    bf16 *d = aligned_alloc(64, (2 * padded * units + padded * depth) * sizeof(bf16));
-    if (!d) return 1;
-    uint32_t *turned = (uint32_t *)(d + padded * units), *packed = turned + padded * units / 2;
-    int failed = 0;
-#pragma omp parallel
-    {
-        float sums[4 * WORDS];
-        uint32_t *mine = aligned_alloc(64, 2L * over_units * WORDS * 4);
-        if (!mine) {
-#pragma omp atomic write
-            failed = 1;
+static int over_batch_of(int batch) { return (batch + DEPTH - 1) / DEPTH; }  // products to sum over a batch
+
+long dense_packed_back_bytes(int batch, int depth) { return (long)over_batch_of(batch) * DEPTH * depth * sizeof(bf16); }
+
+// x as B tiles [depth/32][2][batch/32], for the gradient of the weights.
+void dense_pack_back_by_team(int batch, int depth, const bf16 *x, uint32_t *packed) {
+    int over_batch = over_batch_of(batch);
+    team_loop *columns = team_share();
+    for (int at; (at = (int)team_take(columns) * PAIR) < depth;)
+        pack_columns(batch, depth, x, at, over_batch, packed + at / PAIR * 2L * over_batch * WORDS);
+    ORDER();
+}
+
+long dense_slopes_bytes(int batch, int units) { return 2L * over_batch_of(batch) * DEPTH * units * sizeof(bf16); }
+
+// The gradient of `hidden` where a unit is active, [batch up to 32][units], and A tiles of its transpose,
+// [units/16][batch/32]; and the gradient of the bias.
+void dense_slopes_by_team(int batch, int units, const float *hidden, const float *dhidden, bf16 *slopes, bf16 *dbias) {
+    int over_batch = over_batch_of(batch), padded = over_batch * DEPTH;
+    uint32_t *turned = (uint32_t *)(slopes + (long)padded * units);
+    team_loop *tiles = team_share();
+    for (int unit; (unit = (int)team_take(tiles) * TILE) < units;) {
+        __m512 bias = _mm512_setzero_ps();
+        for (int b = 0; b < padded; b++) {
+            __m512 g = _mm512_setzero_ps();
+            if (b < batch) {
+                __mmask16 on = _mm512_cmp_ps_mask(_mm512_loadu_ps(hidden + (long)b * units + unit), g, _CMP_GT_OQ);
+                g = _mm512_maskz_loadu_ps(on, dhidden + (long)b * units + unit);
+            }
+            bias = _mm512_add_ps(bias, g);
+            _mm256_storeu_si256((__m256i *)(slopes + (long)b * units + unit), (__m256i)_mm512_cvtneps_pbh(g));
         }
-#pragma omp for nowait
-        for (int at = 0; at < depth; at += PAIR)
-            pack_columns(batch, depth, x, at, over_batch, packed + at / PAIR * pair_words);
-#pragma omp for
-        for (int unit = 0; unit < units; unit += TILE) {
-            __m512 bias = _mm512_setzero_ps();
-            for (int b = 0; b < padded; b++) {
-                __m512 g = _mm512_setzero_ps();
-                if (b < batch) {
-                    __mmask16 on = _mm512_cmp_ps_mask(_mm512_loadu_ps(hidden + (long)b * units + unit), g, _CMP_GT_OQ);
-                    g = _mm512_maskz_loadu_ps(on, dhidden + (long)b * units + unit);
-                }
-                bias = _mm512_add_ps(bias, g);
-                _mm256_storeu_si256((__m256i *)(d + (long)b * units + unit), (__m256i)_mm512_cvtneps_pbh(g));
+        _mm256_storeu_si256((__m256i *)(dbias + unit), (__m256i)_mm512_cvtneps_pbh(bias));
+        for (int step = 0; step < over_batch; step++) {
+            __m512i r[16];
+            for (int i = 0; i < 16; i++) {
+                const bf16 *even = slopes + (step * DEPTH + 2L * i) * units + unit;
+                r[i] = weave16(even, even + units);
             }
-            _mm256_storeu_si256((__m256i *)(dbias + unit), (__m256i)_mm512_cvtneps_pbh(bias));
-            for (int step = 0; step < over_batch; step++) {
-                __m512i r[16];
-                for (int i = 0; i < 16; i++) {
-                    const bf16 *even = d + (step * DEPTH + 2L * i) * units + unit;
-                    r[i] = weave16(even, even + units);
-                }
-                transpose_to(r, turned + ((long)unit / TILE * over_batch + step) * WORDS);
-            }
+            transpose_to(r, turned + ((long)unit / TILE * over_batch + step) * WORDS);
+        }
+    }
+    ORDER();
+}
+
+long dense_own_back_bytes(int units) { return 2L * (units / DEPTH) * WORDS * 4; }
+
+// dx [batch][depth] and dw [units][depth].
+void dense_gradients_by_team(
+    int batch, int depth, int units, const uint32_t *packed, const bf16 *slopes, const bf16 *w, bf16 *dx, bf16 *dw, void *own
+) {
+    int over_units = units / DEPTH, over_batch = over_batch_of(batch);
+    const uint32_t *turned = (const uint32_t *)(slopes + (long)over_batch * DEPTH * units);
+    uint32_t *w0 = own, *w1 = w0 + over_units * WORDS;
+    float sums[4 * WORDS];
+    configure(TILE);
+    // along the rows of dw, which are pages apart
+    team_loop *rows = team_share(), *columns = team_share();
+    for (int unit; (unit = (int)team_take(rows) * PAIR) < units;)
+        for (int at = 0; at < depth; at += PAIR) {
+            const char *a0 = (const char *)(turned + (long)unit / TILE * over_batch * WORDS);
+            const char *b0 = (const char *)(packed + at / PAIR * 2L * over_batch * WORDS);
+            long next = (long)over_batch * WORDS * 4;
+            zero_tiles();
+            multiply(a0, a0 + next, 64, WORDS * 4, b0, b0 + next, WORDS * 4, over_batch, 2, 2);
+            store_tiles(sums);
+            store_rows(sums, PAIR, depth, dw + (long)unit * depth + at);
+        }
+    for (int first; (first = (int)team_take(columns) * TOGETHER * PAIR) < depth;)
+        for (int at = first; at < depth && at < first + TOGETHER * PAIR; at += PAIR) {
+        for (int u = 0; u < units; u += 2) {
+            const bf16 *row = w + (long)u * depth + at;
+            _mm_prefetch((const char *)(row + PAIR), _MM_HINT_T0);  // rows are pages apart, so nobody else does
+            _mm_prefetch((const char *)(row + depth + PAIR), _MM_HINT_T0);
+            weave32(row, row + depth, w0 + u * 8, w1 + u * 8);
         }
         ORDER();
-        configure(TILE);
-        // along the rows of dw, which are pages apart
-#pragma omp for schedule(dynamic, 1) nowait
-        for (int unit = 0; unit < units; unit += PAIR)
-            for (int at = 0; at < depth; at += PAIR) {
-                const char *a0 = (const char *)(turned + (long)unit / TILE * over_batch * WORDS);
-                const char *b0 = (const char *)(packed + at / PAIR * pair_words);
-                long next = (long)over_batch * WORDS * 4;
-                zero_tiles();
-                multiply(a0, a0 + next, 64, WORDS * 4, b0, b0 + next, WORDS * 4, over_batch, 2, 2);
-                store_tiles(sums);
-                store_rows(sums, PAIR, depth, dw + (long)unit * depth + at);
-            }
-#pragma omp for schedule(dynamic, 7)
-        for (int at = 0; at < depth; at += PAIR) {
-            if (!mine) continue;
-            uint32_t *w0 = mine, *w1 = w0 + over_units * WORDS;
-            for (int u = 0; u < units; u += 2) {
-                const bf16 *row = w + (long)u * depth + at;
-                _mm_prefetch((const char *)(row + PAIR), _MM_HINT_T0);  // rows are pages apart, so nobody else does
-                _mm_prefetch((const char *)(row + depth + PAIR), _MM_HINT_T0);
-                weave32(row, row + depth, w0 + u * 8, w1 + u * 8);
-            }
-            ORDER();
-            for (int b = 0; b < batch; b += PAIR) {
-                const char *a0 = (const char *)(d + (long)b * units), *a1 = a0 + (long)TILE * units * sizeof(bf16);
-                zero_tiles();
-                multiply(a0, a1, units * sizeof(bf16), 64, (char *)w0, (char *)w1, WORDS * 4, over_units, 2, 2);
-                store_tiles(sums);
-                store_rows(sums, batch - b < PAIR ? batch - b : PAIR, depth, dx + (long)b * depth + at);
-            }
+        for (int b = 0; b < batch; b += PAIR) {
+            const char *a0 = (const char *)(slopes + (long)b * units), *a1 = a0 + (long)TILE * units * sizeof(bf16);
+            zero_tiles();
+            multiply(a0, a1, units * sizeof(bf16), 64, (char *)w0, (char *)w1, WORDS * 4, over_units, 2, 2);
+            store_tiles(sums);
+            store_rows(sums, batch - b < PAIR ? batch - b : PAIR, depth, dx + (long)b * depth + at);
         }
-        _tile_release();
-        free(mine);
     }
-    free(d);
-    return failed;
+    _tile_release();
+}
+
+typedef struct {
+    int batch, depth, units;
+    const bf16 *x, *w, *bias;
+    float *hidden;
+    const float *dhidden;
+    bf16 *dx, *dw, *dbias, *slopes;
+    uint32_t *packed;
+    char *own;
+} layer;
+
+static void forward_by_team(void *of) {
+    const layer *l = of;
+    dense_pack_by_team(l->batch, l->depth, l->x, l->packed);
+    team_wait();
+    dense_hidden_by_team(l->batch, l->depth, l->units, l->packed, l->w, l->bias, l->hidden);
+}
+
+// hidden [batch][units] float32 = max(0, x [batch][depth] · w [units][depth] + bias [units]).
+long pixelq_dense_forward(int batch, int depth, int units, const bf16 *x, const bf16 *w, const bf16 *bias, float *hidden) {
+    layer l = {.batch = batch, .depth = depth, .units = units, .x = x, .w = w, .bias = bias, .hidden = hidden};
+    l.packed = aligned_alloc(64, dense_packed_bytes(batch, depth));
+    if (!l.packed) return 1;
+    team_run(team_threads, forward_by_team, &l);
+    free(l.packed);
+    return 0;
+}
+
+static void backward_by_team(void *of) {
+    const layer *l = of;
+    dense_pack_back_by_team(l->batch, l->depth, l->x, l->packed);
+    dense_slopes_by_team(l->batch, l->units, l->hidden, l->dhidden, l->slopes, l->dbias);
+    team_wait();
+    dense_gradients_by_team(l->batch, l->depth, l->units, l->packed, l->slopes, l->w, l->dx, l->dw,
+                            l->own + team_member() * dense_own_back_bytes(l->units));
+}
+
+// From dhidden [batch][units] float32, the gradient of `hidden`: dx [batch][depth], dw [units][depth], dbias [units].
+long pixelq_dense_backward(
+    int batch, int depth, int units, const bf16 *x, const bf16 *w, float *hidden, const float *dhidden, bf16 *dx, bf16 *dw,
+    bf16 *dbias
+) {
+    layer l = {.batch = batch, .depth = depth, .units = units, .x = x, .w = w, .hidden = hidden, .dhidden = dhidden,
+               .dx = dx, .dw = dw, .dbias = dbias};
+    long packed = dense_packed_back_bytes(batch, depth), shared = packed + dense_slopes_bytes(batch, units);
+    char *scratch = aligned_alloc(64, shared + team_threads * dense_own_back_bytes(units));
+    if (!scratch) return 1;
+    l.packed = (uint32_t *)scratch, l.slopes = (bf16 *)(scratch + packed), l.own = scratch + shared;
+    team_run(team_threads, backward_by_team, &l);
+    free(scratch);
+    return 0;
 }

@@ -20,25 +20,26 @@ from pixelq.cache import cache_folder
 __all__ = ["REPLAY_SOURCES", "TILE_SOURCES", "ask", "call", "has_tiles", "kernels", "replay_kernels"]
 
 _SOURCES = Path(__file__).parent
-_FLAGS = ("-O3", "-march=native", "-std=c11", "-D_GNU_SOURCE", "-fPIC", "-fopenmp")
+_FLAGS = ("-O3", "-march=native", "-std=c11", "-D_GNU_SOURCE", "-fPIC", "-pthread")
 _COMPILE_SECONDS = 300
-_TYPES: dict[str, Any] = {"i": ctypes.c_int, "d": ctypes.c_double, "p": ctypes.c_void_p}
-TILE_SOURCES = ("adam.c", "dense.c", "q_learning.c", "torso.c")
-REPLAY_SOURCES = ("replay.c",)
-# the kernels' arguments: integers, float64 numbers, pointers
-_TILE_FORMS = {
+_TYPES: dict[str, Any] = {"i": ctypes.c_int, "p": ctypes.c_void_p}
+TILE_SOURCES = ("adam.c", "dense.c", "q_learning.c", "team.c", "torso.c")
+REPLAY_SOURCES = ("replay.c", "team.c")
+_HEADERS = ("layers.h", "optimiser.h", "team.h", "tiles.h")
+# the kernels' arguments: integers, pointers
+_TEAM_FORMS = {"pixelq_threads": "i"}
+_TILE_FORMS = _TEAM_FORMS | {
     "pixelq_begin": "",
     "pixelq_torso_forward": "iiii" + 11 * "p",
     "pixelq_torso_backward": "iiii" + 13 * "p",
     "pixelq_dense_forward": "iii" + 4 * "p",
     "pixelq_dense_backward": "iii" + 7 * "p",
     "pixelq_q_values": "ppipp",
-    "pixelq_q_learning_scratch": "p",
-    "pixelq_q_learning": "pi" + 6 * "p" + "i" + 4 * "p",
-    "pixelq_norms": "ipp",
-    "pixelq_adam": "ippi" + 6 * "d",
+    "pixelq_q_learning_scratch": "pip",
+    "pixelq_q_learning": "ppi" + 6 * "p",
+    "pixelq_adam": "pp",
 }
-_REPLAY_FORMS = {
+_REPLAY_FORMS = _TEAM_FORMS | {
     "pixelq_decompress": "pipppip",
     "pixelq_tree_set": "piipp",
     "pixelq_tree_find": "piipp",
@@ -79,9 +80,10 @@ def call(name: str, *arguments: Any) -> None:
 
 
 def ask(name: str, *arguments: Any) -> int:
-    """The same; returns the kernel's answer."""
+    """The same, on as many threads as PyTorch would use; returns the kernel's answer."""
     library = replay_kernels() if name in _REPLAY_FORMS else kernels()
     assert library is not None
+    library.pixelq_threads(torch.get_num_threads())
     answer: int = getattr(library, name)(*(v.data_ptr() if isinstance(v, Tensor) else v for v in arguments))
     return answer
 
@@ -92,7 +94,8 @@ def _loaded(sources: tuple[str, ...], forms: Mapping[str, str]) -> ctypes.CDLL |
     except (OSError, RuntimeError, subprocess.SubprocessError):  # no compiler, or an old one; no cache or home
         return None
     for name, form in forms.items():
-        getattr(library, name).argtypes = [_TYPES[letter] for letter in form]
+        function = getattr(library, name)
+        function.argtypes, function.restype = [_TYPES[letter] for letter in form], ctypes.c_long
     return library
 
 
@@ -101,9 +104,8 @@ def _built(sources: tuple[str, ...]) -> Path:
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if not compiler:
         raise OSError("no C compiler")
-    runtime = _openmp()
-    texts = [(_SOURCES / name).read_text() for name in (*sources, "tiles.h")]
-    parts = (compiler, *_FLAGS, runtime, _cpu_flags(), *texts)
+    texts = [(_SOURCES / name).read_text() for name in (*sources, *_HEADERS)]
+    parts = (compiler, *_FLAGS, _cpu_flags(), *texts)
     path = cache_folder() / "kernels" / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}.so"
     if path.exists():
         return path
@@ -113,24 +115,13 @@ def _built(sources: tuple[str, ...]) -> Path:
         for name, made in zip(sources, objects, strict=True):
             _run([compiler, *_FLAGS, "-c", str(_SOURCES / name), "-o", made])
         library = Path(folder, path.name)
-        _run([compiler, "-shared", *objects, runtime or "-fopenmp", "-o", str(library)])
+        _run([compiler, "-shared", "-pthread", *objects, "-o", str(library)])
         library.replace(path)  # whole at once, for other processes that start just now
     return path
 
 
 def _run(command: list[str]) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=_COMPILE_SECONDS)
-
-
-def _openmp() -> str:
-    """The OpenMP runtime that torch has loaded, so that its threads work here, too; else the compiler's own."""
-    assert torch.get_num_threads()
-    names = ("libgomp", "libiomp", "libomp")
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        path = line.split(maxsplit=5)[-1]
-        if Path(path).name.startswith(names):
-            return path
-    return ""
 
 
 @functools.cache

@@ -1,15 +1,15 @@
-"""The optimiser's part of an update as kernels, in two passes over the memory."""
+"""The optimiser's part of an update as a kernel, in two passes over the memory."""
 
 import ctypes
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from pixelq.native.library import call
 
-__all__ = ["AdamKernel"]
+__all__ = ["AdamKernel", "AdamStep"]
 
 _CLIPS = {"none": 0, "per_variable": 1, "global": 2}
 
@@ -23,6 +23,32 @@ class _Parameter(ctypes.Structure):
         ("second", ctypes.c_void_p),
         ("working", ctypes.c_void_p),
     )
+
+
+class _Step(ctypes.Structure):
+    _fields_ = (
+        ("parameters", ctypes.c_void_p),
+        ("count", ctypes.c_int),
+        ("clip", ctypes.c_int),
+        *((name, ctypes.c_double) for name in ("clip_norm", "beta1", "beta2", "scaled", "epsilon", "plain")),
+    )
+
+
+class AdamStep(NamedTuple):
+    """What a step is to do.
+
+    g ← clipped g;  m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;  θ ← θ − m · (scaled / (√v + epsilon) + plain)
+    """
+
+    clip: Literal["none", "per_variable", "global"]
+    """Each gradient by its own norm, all by their joint norm, or none, as `optimisers.clipping_factors`."""
+    clip_norm: float
+    """The largest norm that is left as it is."""
+    beta1: float
+    beta2: float
+    scaled: float
+    epsilon: float
+    plain: float
 
 
 class AdamKernel:
@@ -41,10 +67,8 @@ class AdamKernel:
     def __init__(
         self, masters: Sequence[Tensor], working: Sequence[Tensor], first: Sequence[Tensor], second: Sequence[Tensor]
     ) -> None:
-        self._strides = [weight.stride() for weight in working]
-        self._dtypes = [weight.dtype for weight in working]
         self._kept = (list(masters), list(working), list(first), list(second))  # alive, as their addresses are
-        self._taken: Sequence[Tensor] | None = None  # the gradients whose addresses are known, if none was copied
+        self._gradients: list[Tensor] = []
         self._parameters = (_Parameter * len(masters))()
         for entry, master, weight, mean, square in zip(self._parameters, *self._kept, strict=True):
             assert master.stride() == weight.stride() == mean.stride() == square.stride()
@@ -53,43 +77,24 @@ class AdamKernel:
             entry.master, entry.first, entry.second = master.data_ptr(), mean.data_ptr(), square.data_ptr()
             entry.working = None if weight is master else weight.data_ptr()
 
-    def take(self, gradients: Sequence[Tensor]) -> Tensor:
-        """The gradients of the step to come, of the working weights' types; returns their norms, [P] float32.
+    def take(self, gradients: Sequence[Tensor]) -> None:
+        """The gradients of the steps to come, of the working weights' types; they are read when a step is made."""
+        self._gradients = []
+        for entry, gradient, weight in zip(self._parameters, gradients, self._kept[1], strict=True):
+            assert gradient.dtype == weight.dtype
+            laid_out = gradient
+            if gradient.stride() != weight.stride():
+                laid_out = torch.empty_like(weight, requires_grad=False).copy_(gradient)
+            self._gradients.append(laid_out)  # alive
+            entry.gradient = laid_out.data_ptr()
 
-        The tensors of the same list must be the same ones in the next step.
-        """
-        if gradients is not self._taken:  # else they lie where they lay
-            self._taken, self._laid_out = gradients, list(gradients)
-            for index, gradient in enumerate(gradients):
-                assert gradient.dtype == self._dtypes[index]
-                if gradient.stride() != self._strides[index]:
-                    there = torch.empty_like(self._kept[1][index], requires_grad=False)
-                    self._taken, self._laid_out[index] = None, there.copy_(gradient)
-                self._parameters[index].gradient = self._laid_out[index].data_ptr()
-        self._norms = torch.empty(len(gradients))
-        call("pixelq_norms", len(gradients), self._parameters, self._norms)
-        return self._norms
+    def described(self, steps: Sequence[AdamStep]) -> "ctypes.Array[_Step]":
+        """Steps by the gradients that were taken, for a kernel that makes them."""
+        parameters = ctypes.addressof(self._parameters), len(self._parameters)
+        return (_Step * len(steps))(*(_Step(*parameters, _CLIPS[step.clip], *step[1:]) for step in steps))
 
-    def step(
-        self,
-        clip: Literal["none", "per_variable", "global"],
-        clip_norm: float,
-        betas: tuple[float, float],
-        scaled: float,
-        epsilon: float,
-        plain: float,
-    ) -> None:
-        """Move all weights by the gradients that were taken.
-
-        g ← clipped g;  m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;  θ ← θ − m · (scaled / (√v + epsilon) + plain)
-
-        Args:
-            clip: each gradient by its own norm, all by their joint norm, or none, as `optimisers.clipping_factors`.
-            clip_norm: the largest norm that is left as it is.
-            betas: β₁ and β₂.
-            scaled: see the formula.
-            epsilon: see the formula.
-            plain: see the formula.
-        """
-        numbers = (clip_norm, *betas, scaled, epsilon, plain)
-        call("pixelq_adam", len(self._norms), self._parameters, self._norms, _CLIPS[clip], *map(float, numbers))
+    def step(self, step: AdamStep) -> Tensor:
+        """Move all weights by the gradients that were taken; returns their norms before clipping, [P] float32."""
+        norms = torch.empty(len(self._parameters))
+        call("pixelq_adam", self.described([step]), norms)
+        return norms

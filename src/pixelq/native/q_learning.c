@@ -1,36 +1,14 @@
-// The first half of an update of deep Q-learning in one call: from transitions to errors and gradients.
+// An update of deep Q-learning in one call: from transitions to errors, gradients and moved weights.
 //
 // Between the layers there are a few hundred numbers, for which PyTorch takes some sixty operations, and longer than for
-// the layers.
+// the layers. And threads are called together once, not for each layer by itself.
 
-#include "tiles.h"
+#include "layers.h"
+#include "optimiser.h"
 
 #include <math.h>
 
-int pixelq_torso_forward(
-    int batch, int f1, int f2, int f3, const uint8_t *obs, const bf16 *w1, const bf16 *b1, const bf16 *w2,
-    const bf16 *b2, const bf16 *w3, const bf16 *b3, bf16 *woven, bf16 *a1, bf16 *a2, bf16 *features);
-int pixelq_torso_backward(
-    int batch, int f1, int f2, int f3, const bf16 *w2, const bf16 *w3, const bf16 *woven, const bf16 *a1,
-    const bf16 *a2, const bf16 *features, const bf16 *dfeatures, bf16 *dw1, bf16 *db1, bf16 *dw2, bf16 *db2,
-    bf16 *dw3, bf16 *db3);
-int pixelq_dense_forward(int batch, int depth, int units, const bf16 *x, const bf16 *w, const bf16 *bias, float *hidden);
-int pixelq_dense_backward(
-    int batch, int depth, int units, const bf16 *x, const bf16 *w, const float *hidden, const float *dhidden,
-    bf16 *dx, bf16 *dw, bf16 *dbias);
-
-// Weights and biases of three convolutions, a dense layer and the outputs; or their gradients.
-typedef struct {
-    bf16 *w1, *b1, *w2, *b2, *w3, *b3, *w4, *b4;
-    float *w5, *b5;
-} weights;
-
 enum { HUBER, SQUARED, HALF_SQUARED };
-enum { PIXELS = 84 * 84 * 4, FIRST = 20 * 20, SECOND = 9 * 9, THIRD = 7 * 7 };  // of an image, and of the layers' outputs
-
-typedef struct {
-    int f1, f2, f3, units, actions;  // three times filters, units of the dense layer, outputs
-} sizes;
 
 typedef struct {
     sizes of;
@@ -40,38 +18,77 @@ typedef struct {
     weights online, target, gradients;
 } learner;
 
-// What is kept of a forward pass for the way back; all but `features` and `hidden` may be NULL.
 typedef struct {
-    bf16 *woven, *a1, *a2, *features;
-    float *hidden;
-} kept;
+    const uint8_t *obs;  // [size][4][84][84]
+    const int64_t *action;
+    const float *reward, *discount;
+    const uint8_t *next_obs;
+    const float *weight;
+    int size, weight_step;  // numbers from one transition's weight to the next one's: 0 if there is one for all
+} transitions;
 
-static int values(const sizes *s, const weights *w, int batch, const uint8_t *obs, const kept *k, float *q) {
-    if (pixelq_torso_forward(batch, s->f1, s->f2, s->f3, obs, w->w1, w->b1, w->w2, w->b2, w->w3, w->b3,
-                             k->woven, k->a1, k->a2, k->features) ||
-        pixelq_dense_forward(batch, THIRD * s->f3, s->units, k->features, w->w4, w->b4, k->hidden))
-        return 1;
+// Values [batch][actions] of hidden [batch][units].
+static void outputs(const sizes *s, const weights *w, int batch, const float *hidden, float *q) {
     for (int i = 0; i < batch; i++)
         for (int a = 0; a < s->actions; a++) {
             __m512 sum = _mm512_setzero_ps();
             for (int unit = 0; unit < s->units; unit += TILE) {
-                __m512 hidden = _mm512_loadu_ps(k->hidden + (long)i * s->units + unit);
-                sum = _mm512_fmadd_ps(hidden, _mm512_loadu_ps(w->w5 + (long)a * s->units + unit), sum);
+                __m512 h = _mm512_loadu_ps(hidden + (long)i * s->units + unit);
+                sum = _mm512_fmadd_ps(h, _mm512_loadu_ps(w->w5 + (long)a * s->units + unit), sum);
             }
             q[i * s->actions + a] = _mm512_reduce_add_ps(sum) + w->b5[a];
         }
-    return 0;
+}
+
+typedef struct {
+    const sizes *s;
+    const weights *w;
+    int batch;
+    const uint8_t *obs;
+    uint32_t *filters, *rows;
+    bf16 *features;
+    float *hidden;
+    char *own;
+    long own_bytes;
+} acting;
+
+static void values_by_team(void *of) {
+    const acting *a = of;
+    int depth = (int)features_size(a->s);
+    torso_pack_by_team(a->s, a->w, a->filters);
+    team_wait();
+    seen by = {a->w, a->filters, a->features};
+    torso_features_by_team(a->s, a->batch, a->obs, 1, &by, NULL, a->own + team_member() * a->own_bytes);
+    team_wait();
+    dense_pack_by_team(a->batch, depth, a->features, a->rows);
+    team_wait();
+    dense_hidden_by_team(a->batch, depth, a->s->units, a->rows, a->w->w4, a->w->b4, a->hidden);
+}
+
+static void *take(char *memory, long *used, long bytes) {
+    void *taken = memory + *used;
+    *used += lines(bytes);
+    return taken;
 }
 
 // Values [batch][actions] of observations [batch][4][84][84].
-int pixelq_q_values(const sizes *s, const weights *w, int batch, const uint8_t *obs, float *q) {
-    long features = (long)THIRD * s->f3, bytes = batch * (features * sizeof(bf16) + s->units * sizeof(float));
-    float *hidden = aligned_alloc(64, (bytes + 63) / 64 * 64);
-    if (!hidden) return 1;
-    kept k = {.hidden = hidden, .features = (bf16 *)(hidden + (long)batch * s->units)};
-    int failed = values(s, w, batch, obs, &k, q);
-    free(hidden);
-    return failed;
+long pixelq_q_values(const sizes *s, const weights *w, int batch, const uint8_t *obs, float *q) {
+    acting a = {.s = s, .w = w, .batch = batch, .obs = obs, .own_bytes = torso_own_bytes(s, batch)};
+    int depth = (int)features_size(s);
+    char *memory = NULL;
+    for (int laid_out = 0; laid_out < 2; laid_out++) {
+        long used = 0;
+        a.filters = take(memory, &used, torso_packed_bytes(s));
+        a.rows = take(memory, &used, dense_packed_bytes(batch, depth));
+        a.features = take(memory, &used, (long)batch * depth * sizeof(bf16));
+        a.hidden = take(memory, &used, (long)batch * s->units * sizeof(float));
+        a.own = take(memory, &used, team_threads * a.own_bytes);
+        if (!laid_out && !(memory = aligned_alloc(64, used))) return 1;
+    }
+    team_run(team_threads, values_by_team, &a);
+    outputs(s, w, batch, a.hidden, q);
+    free(memory);
+    return 0;
 }
 
 // The first of the largest; one that is no number is larger than all.
@@ -92,69 +109,170 @@ static float penalty_of(int penalty, float error, float *slope) {
     return (penalty == SQUARED ? 1.0f : 0.5f) * error * error;
 }
 
-// From the slope of the loss in the value of each action taken: the output layer's gradients, and dhidden.
-static void outputs_backward(
-    const learner *l, int batch, const int64_t *action, const float *slope, const float *hidden, float *dhidden
-) {
+// Where everything that is made on the way lies.
+typedef struct {
+    uint32_t *filters, *target_filters, *filters_back, *rows, *target_rows, *columns;  // packed for products
+    activations kept;
+    // of next observations by the target network; by the online one, if it is asked, and right behind them of observations
+    bf16 *next_features, *chosen_features, *features, *dfeatures, *slopes;
+    float *next_hidden, *chosen_hidden, *hidden, *dhidden;
+    float *penalty, *push;  // of each transition: its part of the loss, and the loss's slope in the value of its action
+    float *shares, *parts;
+    char *own;  // of each thread
+    long own_bytes;
+} scratch;
+
+// Lays it out in memory; returns the bytes it takes.
+static long lay_out(const learner *l, int batch, const step *o, char *memory, scratch *x) {
     const sizes *s = &l->of;
-    const weights *g = &l->gradients;
-    memset(g->w5, 0, (size_t)s->actions * s->units * sizeof(float));
-    memset(g->b5, 0, s->actions * sizeof(float));
-    for (int i = 0; i < batch; i++) {
-        long row = (long)i * s->units, of = action[i] * s->units;
-        __m512 by = _mm512_set1_ps(slope[i]);
-        g->b5[action[i]] += slope[i];
+    int depth = (int)features_size(s), online = l->doubled ? 2 : 1;
+    long used = 0, numbers = (long)batch * depth * sizeof(bf16), units = (long)batch * s->units * sizeof(float);
+    x->filters = take(memory, &used, torso_packed_bytes(s));
+    x->target_filters = take(memory, &used, torso_packed_bytes(s));
+    x->filters_back = take(memory, &used, torso_packed_back_bytes(s));
+    x->rows = take(memory, &used, dense_packed_bytes(online * batch, depth));
+    x->target_rows = take(memory, &used, dense_packed_bytes(batch, depth));
+    x->columns = take(memory, &used, dense_packed_back_bytes(batch, depth));
+    x->kept = activations_in(s, batch, take(memory, &used, activations_bytes(s, batch)));
+    x->next_features = take(memory, &used, numbers);
+    x->chosen_features = take(memory, &used, online * numbers);
+    x->features = x->chosen_features + (online - 1L) * batch * depth;
+    x->next_hidden = take(memory, &used, units);
+    x->chosen_hidden = take(memory, &used, online * units);
+    x->hidden = x->chosen_hidden + (online - 1L) * batch * s->units;
+    x->dfeatures = take(memory, &used, numbers);
+    x->slopes = take(memory, &used, dense_slopes_bytes(batch, s->units));
+    x->dhidden = take(memory, &used, units);
+    x->penalty = take(memory, &used, batch * sizeof(float));
+    x->push = take(memory, &used, batch * sizeof(float));
+    x->shares = take(memory, &used, torso_shares_bytes(s));
+    x->parts = take(memory, &used, o ? norms_bytes(o) : 0);
+    long forward = torso_own_bytes(s, batch), back = torso_own_back_bytes(s), dense = dense_own_back_bytes(s->units);
+    x->own_bytes = forward > back ? forward : back;
+    if (dense > x->own_bytes) x->own_bytes = dense;
+    x->own = take(memory, &used, team_threads * x->own_bytes);
+    return used;
+}
+
+// From the dense layer to the errors, and what they say of the dense layer.
+static void errors_by_team(const learner *l, const transitions *t, const scratch *x, float *q, float *error) {
+    const sizes *s = &l->of;
+    float next[s->actions], selector[s->actions];
+    team_loop *loop = team_share();
+    for (int i; (i = (int)team_take(loop)) < t->size;) {
+        long row = (long)i * s->units;
+        outputs(s, &l->target, 1, x->next_hidden + row, next);
+        if (l->doubled) outputs(s, &l->online, 1, x->chosen_hidden + row, selector);
+        outputs(s, &l->online, 1, x->hidden + row, q + (long)i * s->actions);
+        float bootstrap = next[largest(l->doubled ? selector : next, s->actions)];
+        float r = t->discount[i] == 0.0f && !isnan(l->terminal) ? l->terminal : t->reward[i];
+        error[i] = r + t->discount[i] * bootstrap - q[i * s->actions + t->action[i]];
+        float weight = t->weight[(long)i * t->weight_step], slope;
+        x->penalty[i] = weight * penalty_of(l->penalty, error[i], &slope);
+        x->push[i] = -weight * slope / t->size;
+        __m512 by = _mm512_set1_ps(x->push[i]);
         for (int unit = 0; unit < s->units; unit += TILE) {
-            float *to = g->w5 + of + unit;
-            _mm512_storeu_ps(to, _mm512_fmadd_ps(by, _mm512_loadu_ps(hidden + row + unit), _mm512_loadu_ps(to)));
-            _mm512_storeu_ps(dhidden + row + unit, _mm512_mul_ps(by, _mm512_loadu_ps(l->online.w5 + of + unit)));
+            __m512 w = _mm512_loadu_ps(l->online.w5 + t->action[i] * s->units + unit);
+            _mm512_storeu_ps(x->dhidden + row + unit, _mm512_mul_ps(by, w));
         }
     }
 }
 
-// Bytes of scratch that `pixelq_q_learning` needs for each transition.
-int pixelq_q_learning_scratch(const learner *l) {
+// The mean loss, and the output layer's gradients.
+static void outputs_back(const learner *l, const transitions *t, const scratch *x, float *loss) {
     const sizes *s = &l->of;
-    int numbers = PIXELS + FIRST * s->f1 + SECOND * s->f2 + 2 * THIRD * s->f3;
-    return numbers * (int)sizeof(bf16) + (2 * s->units + 2 * s->actions + 1) * (int)sizeof(float);
+    const weights *g = &l->gradients;
+    double sum = 0;
+    memset(g->w5, 0, (size_t)s->actions * s->units * sizeof(float));
+    memset(g->b5, 0, s->actions * sizeof(float));
+    for (int i = 0; i < t->size; i++) {
+        float *to = g->w5 + t->action[i] * s->units;
+        __m512 by = _mm512_set1_ps(x->push[i]);
+        sum += x->penalty[i];
+        g->b5[t->action[i]] += x->push[i];
+        for (int unit = 0; unit < s->units; unit += TILE) {
+            __m512 h = _mm512_loadu_ps(x->hidden + (long)i * s->units + unit);
+            _mm512_storeu_ps(to + unit, _mm512_fmadd_ps(by, h, _mm512_loadu_ps(to + unit)));
+        }
+    }
+    *loss = (float)(sum / t->size);
 }
 
-// From transitions [batch] to the online network's values q [batch][actions], the errors [batch], the mean loss [1] and
-// the gradients of all weights. The weights of the transitions lie `weight_step` numbers apart: 0 if there is one for all.
-int pixelq_q_learning(
-    const learner *l, int batch, const uint8_t *obs, const int64_t *action, const float *reward, const float *discount,
-    const uint8_t *next_obs, const float *weight, int weight_step, float *q, float *error, float *loss, void *scratch
-) {
+// Bytes of scratch that `pixelq_q_learning` needs for so many transitions, on so many threads as there are now.
+long pixelq_q_learning_scratch(const learner *l, int batch, const step *o) {
+    scratch x;
+    return lay_out(l, batch, o, NULL, &x);
+}
+
+typedef struct {
+    const learner *l;
+    const transitions *t;  // of the first one
+    const step *steps;
+    int count;
+    scratch x;
+    float *q, *error, *loss, *norms;
+} updates;
+
+static void update_by_team(const updates *u, int number) {
+    const learner *l = u->l;
+    const scratch *x = &u->x;
+    transitions of_this = *u->t, *t = &of_this;
+    long before = (long)number * t->size;
+    t->obs += before * PIXELS, t->next_obs += before * PIXELS, t->weight += before * t->weight_step;
+    t->action += before, t->reward += before, t->discount += before;
+    float *q = u->q + before * l->of.actions, *error = u->error + before;
     const sizes *s = &l->of;
-    long features = (long)THIRD * s->f3, size = batch;
-    kept k = {.hidden = scratch};
-    float *dhidden = k.hidden + size * s->units, *next = dhidden + size * s->units, *selector = next + size * s->actions,
-          *slope = selector + size * s->actions;
-    k.features = (bf16 *)(slope + size);
-    bf16 *dfeatures = k.features + size * features;
-    kept in_passing = k;
-    k.woven = dfeatures + size * features, k.a1 = k.woven + size * PIXELS, k.a2 = k.a1 + size * FIRST * s->f1;
-    int failed = values(s, &l->target, batch, next_obs, &in_passing, next) ||
-                 (l->doubled && values(s, &l->online, batch, next_obs, &in_passing, selector)) ||
-                 values(s, &l->online, batch, obs, &k, q);
-    double sum = 0;
-    for (int i = 0; i < batch && !failed; i++) {
-        const float *row = next + i * s->actions;
-        float bootstrap = row[largest(l->doubled ? selector + i * s->actions : row, s->actions)];
-        float r = discount[i] == 0.0f && !isnan(l->terminal) ? l->terminal : reward[i];
-        error[i] = r + discount[i] * bootstrap - q[i * s->actions + action[i]];
-        float by = weight[(long)i * weight_step], penalty = penalty_of(l->penalty, error[i], slope + i);
-        sum += by * penalty;
-        slope[i] *= -by / batch;
-    }
-    *loss = (float)(sum / batch);
-    if (!failed) {
-        const weights *w = &l->online, *g = &l->gradients;
-        outputs_backward(l, batch, action, slope, k.hidden, dhidden);
-        failed = pixelq_dense_backward(batch, (int)features, s->units, k.features, w->w4, k.hidden, dhidden, dfeatures,
-                                       g->w4, g->b4) ||
-                 pixelq_torso_backward(batch, s->f1, s->f2, s->f3, w->w2, w->w3, k.woven, k.a1, k.a2, k.features,
-                                       dfeatures, g->w1, g->b1, g->w2, g->b2, g->w3, g->b3);
-    }
-    return failed;
+    const weights *w = &l->online, *g = &l->gradients;
+    int size = t->size, depth = (int)features_size(s), online = l->doubled ? 2 * size : size;
+    char *own = x->own + team_member() * x->own_bytes;
+    torso_pack_by_team(s, w, x->filters);
+    torso_pack_by_team(s, &l->target, x->target_filters);
+    torso_pack_back_by_team(s, w, x->filters_back);
+    team_wait();
+    seen next[2] = {{&l->target, x->target_filters, x->next_features}, {w, x->filters, x->chosen_features}};
+    seen now = {w, x->filters, x->features};
+    torso_features_by_team(s, size, t->next_obs, l->doubled ? 2 : 1, next, NULL, own);
+    torso_features_by_team(s, size, t->obs, 1, &now, &x->kept, own);
+    team_wait();
+    dense_pack_by_team(size, depth, x->next_features, x->target_rows);
+    dense_pack_by_team(online, depth, x->chosen_features, x->rows);
+    dense_pack_back_by_team(size, depth, x->features, x->columns);
+    team_wait();
+    dense_hidden_by_team(size, depth, s->units, x->target_rows, l->target.w4, l->target.b4, x->next_hidden);
+    dense_hidden_by_team(online, depth, s->units, x->rows, w->w4, w->b4, x->chosen_hidden);
+    team_wait();
+    errors_by_team(l, t, x, q, error);
+    team_wait();
+    if (team_member() == 0) outputs_back(l, t, x, u->loss + number);
+    dense_slopes_by_team(size, s->units, x->hidden, x->dhidden, x->slopes, g->b4);
+    team_wait();
+    dense_gradients_by_team(size, depth, s->units, x->columns, x->slopes, w->w4, x->dfeatures, g->w4, own);
+    team_wait();
+    torso_shares_by_team(s, size, x->filters_back, &x->kept, x->features, x->dfeatures, x->shares, own);
+    team_wait();
+    torso_gradients_by_team(s, size, x->shares, g);
+    if (!u->steps) return;
+    const step *o = u->steps + number;
+    team_wait();
+    norms_by_team(o, x->parts);
+    team_wait();
+    adam_by_team(o, x->parts, u->norms + (long)number * o->count);
+}
+
+static void updates_by_team(void *of) {
+    const updates *u = of;
+    for (int number = 0; number < u->count; number++, team_wait()) update_by_team(u, number);
+}
+
+// So many updates, each of as many transitions as `t` says: to the online network's values q [transitions][actions], the
+// errors [transitions], the mean losses [count] and the gradients of all weights; and if `steps` [count] are given, the
+// steps down these gradients, and their norms [count][weights].
+long pixelq_q_learning(
+    const learner *l, const transitions *t, int count, const step *steps, float *q, float *error, float *loss, float *norms,
+    void *memory
+) {
+    updates u = {.l = l, .t = t, .steps = steps, .count = count, .q = q, .error = error, .loss = loss, .norms = norms};
+    lay_out(l, t->size, steps, memory, &u.x);
+    team_run(team_threads, updates_by_team, &u);
+    return 0;
 }

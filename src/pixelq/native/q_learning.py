@@ -1,9 +1,9 @@
-"""The values of the network of 2015, and the first half of an update of deep Q-learning, as one kernel each."""
+"""The values of the network of 2015, and an update of deep Q-learning, as one kernel each."""
 
 import ctypes
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from pixelq.native.library import ask, call
 from pixelq.types import Batch
 
-__all__ = ["Differentiated", "QLearningKernel", "q_values"]
+__all__ = ["Learned", "QLearningKernel", "q_values"]
 
 _PENALTIES = {"huber": 0, "mse": 1, "half_mse": 2}
 _Sizes = ctypes.c_int * 5
@@ -53,17 +53,26 @@ def _pointers(weights: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
     return _Pointers(*(weight.data_ptr() for weight in weights))
 
 
-class Differentiated(NamedTuple):
-    """A batch's loss, and what it is made of."""
+class _Transitions(ctypes.Structure):
+    # first the tensors of a `Batch` in their order
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in Batch._fields),
+        ("size", ctypes.c_int),
+        ("weight_step", ctypes.c_int),
+    )
 
-    loss: Tensor  # [] mean of the penalties by their weights
-    q_tm1: Tensor  # [B, A] the online network's values
-    error: Tensor  # [B] temporal-difference errors
-    gradients: list[Tensor]  # of the loss, like the weights; the same memory every time
+
+class Learned(NamedTuple):
+    """The losses of U batches of B transitions, what they are made of, and what came of them."""
+
+    loss: Tensor  # [U] means of the penalties by their weights
+    q_tm1: Tensor  # [U · B, A] the online network's values
+    error: Tensor  # [U · B] temporal-difference errors
+    norms: Tensor | None  # [U, P] of the gradients, if steps were made
 
 
 class QLearningKernel:
-    """Errors of Q-learning or double Q-learning, and the gradients of their penalties, for the network of 2015.
+    """Errors of Q-learning or double Q-learning, the gradients of their penalties and a step, for the network of 2015.
 
     Three convolutions and a dense layer as `torso` and `dense_relu` have them, then outputs in float32.
 
@@ -91,6 +100,7 @@ class QLearningKernel:
         self._kept = (list(online), list(target))  # alive, as their addresses are
         self._actions = len(online[9])
         self.gradients = [torch.empty_like(weight, requires_grad=False) for weight in online]
+        """Of the last batch's loss, like `online`."""
         for weight in (*online[:6:2], *target[:6:2]):
             assert weight.is_contiguous(memory_format=torch.channels_last)
         self._learner = _Learner(
@@ -100,20 +110,27 @@ class QLearningKernel:
             math.nan if terminal_target is None else terminal_target,
             *(_pointers(tensors) for tensors in (online, target, self.gradients)),
         )
-        self._scratch_bytes = ask("pixelq_q_learning_scratch", ctypes.byref(self._learner))  # for a transition
         self._scratch = torch.empty(0, dtype=torch.uint8)
 
-    def __call__(self, batch: Batch) -> Differentiated:
-        """Differentiate the mean loss of a batch."""
-        size = len(batch.a_tm1)
-        q_tm1, error, loss = torch.empty(size, self._actions), torch.empty(size), torch.empty(())
-        tensors = [tensor.contiguous() for tensor in batch]
-        given = (ctypes.byref(self._learner), size, *tensors, int(batch.weight.dim() > 0))
-        call("pixelq_q_learning", *given, q_tm1, error, loss, self._scratch_for(size))
-        return Differentiated(loss, q_tm1, error, self.gradients)
+    def __call__(self, batch: Batch, steps: "ctypes.Array[Any] | None" = None) -> Learned:
+        """Differentiate the mean loss of a batch, so that `gradients` are its own.
 
-    def _scratch_for(self, size: int) -> Tensor:
-        """Memory for a batch, which is kept: it would be new pages of the system's every time."""
-        if len(self._scratch) < size * self._scratch_bytes:
-            self._scratch = torch.empty(size * self._scratch_bytes, dtype=torch.uint8)
-        return self._scratch
+        Args:
+            batch: transitions.
+            steps: as `AdamKernel.described` has them: the first U-th of the batch is differentiated, the first step
+                made, then the next part is learned from by what the weights are now, and so on.
+        """
+        count, size = 1 if steps is None else len(steps), len(batch.a_tm1)
+        assert size % count == 0
+        tensors = [tensor.contiguous() for tensor in batch]
+        pointers = (tensor.data_ptr() for tensor in tensors)
+        transitions = _Transitions(*pointers, size // count, batch.weight.dim() > 0)
+        loss, q_tm1, error = torch.empty(count), torch.empty(size, self._actions), torch.empty(size)
+        norms = None if steps is None else torch.empty(count, len(self.gradients))
+        learner, batches = ctypes.byref(self._learner), ctypes.byref(transitions)
+        # the kernel's scratch is kept: it would be new pages of the system's every time
+        scratch_bytes = ask("pixelq_q_learning_scratch", learner, transitions.size, steps)
+        if len(self._scratch) < scratch_bytes:
+            self._scratch = torch.empty(scratch_bytes, dtype=torch.uint8)
+        call("pixelq_q_learning", learner, batches, count, steps, q_tm1, error, loss, norms, self._scratch)
+        return Learned(loss, q_tm1, error, norms)

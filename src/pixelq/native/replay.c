@@ -1,33 +1,50 @@
 // What sampling from a replay memory does for each transition by itself.
 
+#include "team.h"
+
 #include <stdint.h>
 #include <string.h>
 
 // LZ4_decompress_safe_usingDict of liblz4.
 typedef int decompressor(const char *from, char *to, int size, int capacity, const char *dictionary, int dictionary_size);
 
+typedef struct {
+    decompressor *decompress;
+    int count, bytes;
+    const char *const *blocks, *const *dictionaries;
+    const int32_t *sizes;
+    char *to;
+    atomic_int failed;
+} planes;
+
+enum { TOGETHER = 8 };  // planes that a thread takes at once
+
+static void planes_by_team(void *of) {
+    planes *p = of;
+    team_loop *loop = team_share();
+    for (long first; (first = team_take(loop) * TOGETHER) < p->count;)
+        for (long i = first; i < first + TOGETHER && i < p->count; i++) {
+            char *plane = p->to + i * p->bytes;
+            if (!p->blocks[i]) memset(plane, 0, p->bytes);
+            else if (p->decompress(p->blocks[i], plane, p->sizes[i], p->bytes, p->dictionaries[i], p->bytes) != p->bytes)
+                atomic_store(&p->failed, 1);
+        }
+}
+
 // Planes of `bytes` each to `to`, one after the other, from blocks compressed with a dictionary that is as long as a
 // plane; zeros for a block that is NULL.
-int pixelq_decompress(
+long pixelq_decompress(
     decompressor *decompress, int count, const char *const *blocks, const int32_t *sizes,
     const char *const *dictionaries, int bytes, char *to
 ) {
-    int failed = 0;
-#pragma omp parallel for schedule(dynamic, 8)
-    for (int i = 0; i < count; i++) {
-        char *plane = to + (long)i * bytes;
-        if (!blocks[i]) memset(plane, 0, bytes);
-        else if (decompress(blocks[i], plane, sizes[i], bytes, dictionaries[i], bytes) != bytes) {
-#pragma omp atomic write
-            failed = 1;
-        }
-    }
-    return failed;
+    planes p = {decompress, count, bytes, blocks, dictionaries, sizes, to, 0};
+    team_run(team_threads, planes_by_team, &p);
+    return atomic_load(&p.failed);
 }
 
 // A complete binary tree of so many levels below its root, which is node 1, the children of n being 2n and 2n + 1: give
 // leaves new values, and every node above them the sum of its children.
-int pixelq_tree_set(double *nodes, int levels, int count, const int64_t *leaves, const double *values) {
+long pixelq_tree_set(double *nodes, int levels, int count, const int64_t *leaves, const double *values) {
     for (int i = 0; i < count; i++) nodes[leaves[i] + (1L << levels)] = values[i];
     for (int i = 0; i < count; i++)
         for (int64_t node = (leaves[i] + (1L << levels)) >> 1; node; node >>= 1)
@@ -36,7 +53,7 @@ int pixelq_tree_set(double *nodes, int levels, int count, const int64_t *leaves,
 }
 
 // The leaves in which running sums reach the targets.
-int pixelq_tree_find(const double *nodes, int levels, int count, const double *targets, int64_t *leaves) {
+long pixelq_tree_find(const double *nodes, int levels, int count, const double *targets, int64_t *leaves) {
     for (int i = 0; i < count; i++) {
         double rest = targets[i];
         int64_t node = 1;

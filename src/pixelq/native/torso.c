@@ -4,24 +4,24 @@
 // convolution: what a filter sees of one row of pixels is contiguous, so 32 numbers of it are a row of a tile, and what
 // it sees from the next pixel on is a fixed number of bytes away.
 
-#include "tiles.h"
+#include "layers.h"
 
 enum {
     BLOCK = 8,              // images worked on at once, so that they stay in a core's cache
     NEAR = 256,             // pixels whose gradients are packed at once, if an image has no more
     MOST_PIXELS = 21 * 20,  // of an image that are packed
+    PIECE = 1024,           // gradients that one thread adds up at once
     SHARES = 4,             // parts of a batch with sums of their own, so that sums do not depend on the number of threads
 };
 
 // Pixels of an image, [4][84][84] bytes to [84][84][4] bfloat16, 0 to 255.
 static void weave_planes(const uint8_t *planes, bf16 *woven) {
-    enum { PIXELS = 84 * 84 };
     const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
     const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
-    for (int at = 0; at < PIXELS; at += 16) {
+    for (int at = 0; at < SIDE * SIDE; at += 16) {
         __m512i p[4];
         for (int i = 0; i < 4; i++) {
-            __m128i bytes = _mm_loadu_si128((const __m128i *)(planes + i * PIXELS + at));
+            __m128i bytes = _mm_loadu_si128((const __m128i *)(planes + i * SIDE * SIDE + at));
             p[i] = _mm512_castps_si512(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)));
         }
         __m512i low = _mm512_or_si512(_mm512_srli_epi32(p[0], 16), p[1]);
@@ -43,9 +43,9 @@ static int slices(const convolution *c) { return c->kernel * c->channels / DEPTH
 // Weights [filters][kernel][kernel][channels] as B tiles [filters/16][kernel][slices].
 static void pack_filters(const convolution *c, const bf16 *weight, uint32_t *packed) {
     int depth = c->kernel * c->kernel * c->channels;
-#pragma omp for
-    for (int tile = 0; tile < c->filters / TILE; tile++)
-        pack_rows(weight + (long)tile * TILE * depth, TILE, depth, depth, packed + (long)tile * depth / DEPTH * WORDS);
+    team_loop *tiles = team_share();
+    for (long tile; (tile = team_take(tiles)) < c->filters / TILE;)
+        pack_rows(weight + tile * TILE * depth, TILE, depth, depth, packed + tile * depth / DEPTH * WORDS);
 }
 
 // Weights [outputs][taps][inputs] of a convolution as B tiles of the one that leads back from its outputs to its
@@ -53,9 +53,9 @@ static void pack_filters(const convolution *c, const bf16 *weight, uint32_t *pac
 static void pack_filters_back(
     const bf16 *weight, int outputs, int taps, int inputs, const int *tap, int taps_back, uint32_t *packed
 ) {
-#pragma omp for
-    for (int tile = 0; tile < inputs / TILE; tile++) {
-        uint32_t *to = packed + (long)tile * taps_back * (outputs / DEPTH) * WORDS;
+    team_loop *tiles = team_share();
+    for (long tile; (tile = team_take(tiles)) < inputs / TILE;) {
+        uint32_t *to = packed + tile * taps_back * (outputs / DEPTH) * WORDS;
         for (int t = 0; t < taps_back; t++)
             for (int o = 0; o < outputs; o += 2, to += 16) {
                 const bf16 *from = weight + ((long)o * taps + tap[t]) * inputs + tile * TILE;
@@ -207,12 +207,25 @@ static void all_filter_gradients(
     }
 }
 
-enum { SIDE = 84, OUT1 = 20, OUT2 = 9, OUT3 = 7, PAD2 = OUT2 + 2, PAD3 = OUT3 + 4, SPOTS = OUT3 * OUT3 };
+enum { PAD2 = OUT2 + 2, PAD3 = OUT3 + 4 };
 
 static convolution layer(int in_w, int channels, int kernel, int stride, int out, int filters) {
     convolution c = {in_w, channels, kernel, stride, out, filters, (long)in_w * in_w * channels,
                      (long)out * out * filters, (long)out * filters, filters};
     return c;
+}
+
+// The three convolutions, and numbers of their weights.
+typedef struct {
+    convolution c1, c2, c3;
+    long n1, n2, n3;
+} torso;
+
+static torso torso_of(const sizes *s) {
+    return (torso){
+        layer(SIDE, 4, 8, 4, OUT1, s->f1), layer(OUT1, s->f1, 4, 2, OUT2, s->f2), layer(OUT2, s->f2, 3, 1, OUT3, s->f3),
+        256L * s->f1, 16L * s->f1 * s->f2, 9L * s->f2 * s->f3,
+    };
 }
 
 static const int STARTS[4] = {0, 16, 32, SPOTS - 16};  // of 16 spots each, which are all of them
@@ -232,55 +245,57 @@ static void flatten(int filters, const bf16 *output, bf16 *features) {
         }
 }
 
-// Three convolutions, a ReLU after each.
-//   obs [batch][4][84][84]; w1 [f1][8][8][4], w2 [f2][4][4][f1], w3 [f3][3][3][f2], biases;
-//   woven [batch][84][84][4], a1 [batch][20][20][f1] and a2 [batch][9][9][f2] are kept for the way back, or NULL;
-//   features [batch][f3][7][7].
-int pixelq_torso_forward(
-    int batch, int f1, int f2, int f3, const uint8_t *obs, const bf16 *w1, const bf16 *b1, const bf16 *w2,
-    const bf16 *b2, const bf16 *w3, const bf16 *b3, bf16 *woven, bf16 *a1, bf16 *a2, bf16 *features
+long torso_packed_bytes(const sizes *s) {
+    torso t = torso_of(s);
+    return lines((t.n1 + t.n2 + t.n3) * sizeof(bf16));
+}
+
+// Images that a thread works on at once: fewer of a small batch, so that there is work for more threads.
+static int block_of(int batch) { return batch >= 16 ? BLOCK / 2 : 2; }
+
+long torso_own_bytes(const sizes *s, int batch) {
+    int block = block_of(batch);
+    return activations_bytes(s, block) + lines(block * features_size(s) * sizeof(bf16));
+}
+
+void torso_pack_by_team(const sizes *s, const weights *w, uint32_t *packed) {
+    torso t = torso_of(s);
+    pack_filters(&t.c1, w->w1, packed);
+    pack_filters(&t.c2, w->w2, packed + t.n1 / 2);
+    pack_filters(&t.c3, w->w3, packed + (t.n1 + t.n2) / 2);
+}
+
+// From woven images to features, each convolution with a ReLU.
+static void features_of(
+    const torso *t, const weights *w, const uint32_t *packed, int images, const activations *at, bf16 *features, bf16 *a3
 ) {
-    convolution c1 = layer(SIDE, 4, 8, 4, OUT1, f1), c2 = layer(OUT1, f1, 4, 2, OUT2, f2),
-                c3 = layer(OUT2, f2, 3, 1, OUT3, f3);
-    long n1 = 256L * f1, n2 = 16L * f1 * f2, n3 = 9L * f2 * f3;
-    uint32_t *packed = aligned_alloc(64, (n1 + n2 + n3) * sizeof(bf16));
-    if (!packed) return 1;
-    uint32_t *p1 = packed, *p2 = p1 + n1 / 2, *p3 = p2 + n2 / 2;
-    int failed = 0, block = batch >= 16 ? BLOCK / 2 : 2;
-#pragma omp parallel
-    {
-        long image = c1.in_image + c1.out_image + c2.out_image + c3.out_image;
-        bf16 *mine = aligned_alloc(64, (size_t)block * image * sizeof(bf16) + 64);
-        if (!mine) {
-#pragma omp atomic write
-            failed = 1;
-        }
-        pack_filters(&c1, w1, p1);
-        pack_filters(&c2, w2, p2);
-        pack_filters(&c3, w3, p3);
-#pragma omp for schedule(dynamic, 1)
-        for (int first = 0; first < batch; first += block) {
-            if (!mine) continue;
-            int images = batch - first < block ? batch - first : block;
-            bf16 *x = woven ? woven + first * c1.in_image : mine;
-            bf16 *y1 = a1 ? a1 + first * c1.out_image : mine + block * c1.in_image;
-            bf16 *y2 = a2 ? a2 + first * c2.out_image : mine + block * (c1.in_image + c1.out_image);
-            bf16 *y3 = mine + block * (c1.in_image + c1.out_image + c2.out_image);
-            for (int i = 0; i < images; i++) weave_planes(obs + (first + i) * c1.in_image, x + i * c1.in_image);
-            ORDER();
-            convolve(&c1, images, x, p1, y1, 1.0f / 255.0f, b1, x, 0, 0, 0);
-            convolve(&c2, images, y1, p2, y2, 1.0f, b2, x, 0, 0, 0);
-            convolve(&c3, images, y2, p3, y3, 1.0f, b3, x, 0, 0, 0);
-            for (int i = 0; i < images; i++) flatten(f3, y3 + i * (long)SPOTS * f3, features + (first + i) * (long)f3 * SPOTS);
-        }
-        free(mine);
+    const uint32_t *p2 = packed + t->n1 / 2, *p3 = p2 + t->n2 / 2;
+    convolve(&t->c1, images, at->woven, packed, at->a1, 1.0f / 255.0f, w->b1, at->woven, 0, 0, 0);
+    convolve(&t->c2, images, at->a1, p2, at->a2, 1.0f, w->b2, at->woven, 0, 0, 0);
+    convolve(&t->c3, images, at->a2, p3, a3, 1.0f, w->b3, at->woven, 0, 0, 0);
+    long size = t->c3.out_image;
+    for (int i = 0; i < images; i++) flatten(t->c3.filters, a3 + i * size, features + i * size);
+}
+
+// What each of the networks makes of images [batch][4][84][84]; what it makes on the way is kept, if `kept` is given.
+void torso_features_by_team(
+    const sizes *s, int batch, const uint8_t *obs, int networks, const seen *by, const activations *kept, void *own
+) {
+    torso t = torso_of(s);
+    int block = block_of(batch);
+    bf16 *a3 = (bf16 *)((char *)own + activations_bytes(s, block));
+    team_loop *blocks = team_share();
+    for (int first; (first = (int)team_take(blocks) * block) < batch;) {
+        int images = batch - first < block ? batch - first : block;
+        activations at = kept ? activations_from(s, kept, first) : activations_in(s, block, own);
+        for (int i = 0; i < images; i++) weave_planes(obs + (long)(first + i) * PIXELS, at.woven + (long)i * PIXELS);
+        ORDER();
+        for (int n = 0; n < networks; n++)
+            features_of(&t, by[n].w, by[n].packed, images, &at, by[n].features + first * features_size(s), a3);
     }
-    free(packed);
-    return failed;
 }
 
 static void add_up(int count, long size, long distance, const float *shares, float scale, bf16 *to) {
-#pragma omp for
     for (long at = 0; at < size; at += 16) {
         __m512 sum = _mm512_loadu_ps(shares + at);
         for (int share = 1; share < count; share++) sum = _mm512_add_ps(sum, _mm512_loadu_ps(shares + share * distance + at));
@@ -312,90 +327,192 @@ static void spread_active(int filters, const bf16 *features, const bf16 *dfeatur
         }
 }
 
-// Gradients of the weights from that of the features, [batch][f3][7][7], and what was kept on the way there.
-int pixelq_torso_backward(
-    int batch, int f1, int f2, int f3, const bf16 *w2, const bf16 *w3, const bf16 *woven, const bf16 *a1,
-    const bf16 *a2, const bf16 *features, const bf16 *dfeatures, bf16 *dw1, bf16 *db1, bf16 *dw2, bf16 *db2,
-    bf16 *dw3, bf16 *db3
-) {
-    convolution c1 = layer(SIDE, 4, 8, 4, OUT1, f1), c2 = layer(OUT1, f1, 4, 2, OUT2, f2),
-                c3 = layer(OUT2, f2, 3, 1, OUT3, f3);
-    // gradients of the second and third output have a frame of zeros, which the way back reads
-    c2.out_row = (long)PAD2 * f2, c2.out_image = (long)PAD2 * PAD2 * f2;
-    c3.out_row = (long)PAD3 * f3, c3.out_image = (long)PAD3 * PAD3 * f3;
-    convolution back3 = layer(PAD3, f3, 3, 1, OUT2, f2);
-    back3.out_image = c2.out_image, back3.out_row = c2.out_row;
+// The convolutions that lead back from the gradient of the third layer's output to the second's, and from there to the
+// first's. Gradients of the second and third output have a frame of zeros, which the way back reads.
+typedef struct {
+    convolution back3, back2;
+} torso_back;
+
+static torso_back torso_back_of(const sizes *s, torso *t) {
+    t->c2.out_row = (long)PAD2 * s->f2, t->c2.out_image = (long)PAD2 * PAD2 * s->f2;
+    t->c3.out_row = (long)PAD3 * s->f3, t->c3.out_image = (long)PAD3 * PAD3 * s->f3;
+    torso_back b = {layer(PAD3, s->f3, 3, 1, OUT2, s->f2), layer(PAD2, s->f2, 2, 1, OUT1 / 2, s->f1)};
+    b.back3.out_image = t->c2.out_image, b.back3.out_row = t->c2.out_row;
     // every other pixel of the second layer's input, in rows and in columns, is a convolution of 2 × 2 by itself
-    convolution back2 = layer(PAD2, f2, 2, 1, OUT1 / 2, f1);
-    back2.out_image = c1.out_image, back2.out_row = 2L * OUT1 * f1, back2.out_pixel = 2L * f1;
-    long n1 = 256L * f1, n2 = 16L * f1 * f2, n3 = 9L * f2 * f3, sums = n1 + n2 + n3 + f1 + f2 + f3;
-    uint32_t *packed = aligned_alloc(64, (n2 + n3) * sizeof(bf16));
-    float *shares = aligned_alloc(64, SHARES * sums * sizeof(float));
-    int failed = !packed || !shares;
-    uint32_t *p3 = packed, *p2 = packed + n3 / 2;
-    int taps3[9], taps2[4][4];
-    for (int t = 0; t < 9; t++) taps3[t] = 8 - t;
-    for (int p = 0; p < 4; p++)
-        for (int t = 0; t < 4; t++) taps2[p][t] = (p / 2 + 2 * (1 - t / 2)) * 4 + p % 2 + 2 * (1 - t % 2);
-    int share_size = (batch + SHARES - 1) / SHARES;
-    int count = (batch + share_size - 1) / share_size;
-    if (!failed) {
-#pragma omp parallel
-        {
-            long widest = (long)(f1 + DEPTH) * (BLOCK * MOST_PIXELS + OUT1 + DEPTH);
-            long other = (long)(f2 + DEPTH) * (BLOCK * OUT2 * OUT2 + DEPTH);
-            long third = (long)(f3 + DEPTH) * (BLOCK * SPOTS + DEPTH);
-            if (other > widest) widest = other;
-            if (third > widest) widest = third;
-            long size = BLOCK * (c1.out_image + c2.out_image + c3.out_image);
-            bf16 *mine = aligned_alloc(64, ((size + widest) * sizeof(bf16) + 127) / 64 * 64);
-            if (!mine) {
-#pragma omp atomic write
-                failed = 1;
-            } else {
-                memset(mine, 0, size * sizeof(bf16));
+    b.back2.out_image = t->c1.out_image, b.back2.out_row = 2L * OUT1 * s->f1, b.back2.out_pixel = 2L * s->f1;
+    return b;
+}
+
+static long share_size_of(int batch) { return (batch + SHARES - 1) / SHARES; }
+
+// Numbers of a share: gradients of all filters, then of the biases.
+static long share_numbers(const sizes *s) {
+    torso t = torso_of(s);
+    return t.n1 + t.n2 + t.n3 + s->f1 + s->f2 + s->f3;
+}
+
+// Gradients of a block's outputs, framed.
+static long framed_numbers(const sizes *s) {
+    torso t = torso_of(s);
+    torso_back_of(s, &t);
+    return (BLOCK * (t.c1.out_image + t.c2.out_image + t.c3.out_image) + 31) / 32 * 32;
+}
+
+long torso_packed_back_bytes(const sizes *s) {
+    torso t = torso_of(s);
+    return lines((t.n2 + t.n3) * sizeof(bf16));
+}
+
+long torso_shares_bytes(const sizes *s) { return lines(SHARES * share_numbers(s) * sizeof(float)); }
+
+long torso_own_back_bytes(const sizes *s) {
+    long widest = (long)(s->f1 + DEPTH) * (BLOCK * MOST_PIXELS + OUT1 + DEPTH);
+    long second = (long)(s->f2 + DEPTH) * (BLOCK * OUT2 * OUT2 + DEPTH);
+    long third = (long)(s->f3 + DEPTH) * (BLOCK * SPOTS + DEPTH);
+    if (second > widest) widest = second;
+    if (third > widest) widest = third;
+    return lines((framed_numbers(s) + widest) * sizeof(bf16));
+}
+
+void torso_pack_back_by_team(const sizes *s, const weights *w, uint32_t *packed) {
+    int taps[9];
+    for (int t = 0; t < 9; t++) taps[t] = 8 - t;
+    pack_filters_back(w->w3, s->f3, 9, s->f2, taps, 9, packed);
+    packed += 9L * s->f2 * s->f3 / 2;
+    for (int p = 0; p < 4; p++, packed += 2L * s->f1 * s->f2) {
+        for (int t = 0; t < 4; t++) taps[t] = (p / 2 + 2 * (1 - t / 2)) * 4 + p % 2 + 2 * (1 - t % 2);
+        pack_filters_back(w->w2, s->f2, 16, s->f1, taps, 4, packed);
+    }
+}
+
+// Gradients of filters and biases, a part of the batch each, from that of the features, [batch][f3][7][7].
+void torso_shares_by_team(
+    const sizes *s, int batch, const uint32_t *packed, const activations *all, const bf16 *features, const bf16 *dfeatures,
+    float *shares, void *own
+) {
+    torso t = torso_of(s);
+    torso_back b = torso_back_of(s, &t);
+    int share_size = (int)share_size_of(batch);
+    bf16 *g1 = own, *g2 = g1 + BLOCK * t.c1.out_image, *g3 = g2 + BLOCK * t.c2.out_image, *scratch = g1 + framed_numbers(s);
+    memset(own, 0, framed_numbers(s) * sizeof(bf16));
+    const uint32_t *p2 = packed + t.n3 / 2;
+    team_loop *parts = team_share();
+    for (int start; (start = (int)team_take(parts) * share_size) < batch;) {
+        float *d1 = shares + start / share_size * share_numbers(s), *d2 = d1 + t.n1, *d3 = d2 + t.n2, *e1 = d3 + t.n3,
+              *e2 = e1 + s->f1, *e3 = e2 + s->f2;
+        int end = start + share_size < batch ? start + share_size : batch;
+        for (int first = start; first < end; first += BLOCK) {
+            int images = end - first < BLOCK ? end - first : BLOCK, add = first > start;
+            activations at = activations_from(s, all, first);
+            for (int i = 0; i < images; i++) {
+                long from = (first + i) * features_size(s);
+                bf16 *inside = g3 + i * t.c3.out_image + 2 * t.c3.out_row + 2L * s->f3;
+                spread_active(s->f3, features + from, dfeatures + from, inside, t.c3.out_row);
             }
-            pack_filters_back(w3, f3, 9, f2, taps3, 9, p3);
-            for (int p = 0; p < 4; p++) pack_filters_back(w2, f2, 16, f1, taps2[p], 4, p2 + p * n2 / 8);
-#pragma omp for schedule(dynamic, 1)
-            for (int share = 0; share < count; share++) {
-                if (!mine) continue;
-                float *d1 = shares + share * sums, *d2 = d1 + n1, *d3 = d2 + n2, *e1 = d3 + n3, *e2 = e1 + f1, *e3 = e2 + f2;
-                bf16 *g1 = mine, *g2 = g1 + BLOCK * c1.out_image, *g3 = g2 + BLOCK * c2.out_image,
-                     *scratch = mine + (size + 31) / 32 * 32;
-                int end = (share + 1) * share_size < batch ? (share + 1) * share_size : batch;
-                for (int first = share * share_size; first < end; first += BLOCK) {
-                    int images = end - first < BLOCK ? end - first : BLOCK, add = first > share * share_size;
-                    for (int i = 0; i < images; i++) {
-                        long from = (first + i) * (long)f3 * SPOTS;
-                        spread_active(f3, features + from, dfeatures + from, g3 + i * c3.out_image + 2 * c3.out_row + 2L * f3, c3.out_row);
-                    }
-                    ORDER();
-                    const bf16 *x = woven + first * c1.in_image, *y1 = a1 + first * c2.in_image, *y2 = a2 + first * c3.in_image;
-                    convolve(&back3, images, g3, p3, g2 + c2.out_row + f2, 1.0f, NULL,
-                             y2, c3.in_image, (long)OUT2 * f2, f2);
-                    for (int p = 0; p < 4; p++) {
-                        long corner = (p / 2 * OUT1 + p % 2) * (long)f1;
-                        convolve(&back2, images, g2, p2 + p * n2 / 8, g1 + corner, 1.0f, NULL,
-                                 y1 + corner, c2.in_image, 2L * OUT1 * f1, 2L * f1);
-                    }
-                    all_filter_gradients(&c3, images, y2, g3 + 2 * c3.out_row + 2L * f3, d3, e3, add, scratch);
-                    all_filter_gradients(&c2, images, y1, g2 + c2.out_row + f2, d2, e2, add, scratch);
-                    all_filter_gradients(&c1, images, x, g1, d1, e1, add, scratch);
-                }
+            ORDER();
+            convolve(&b.back3, images, g3, packed, g2 + t.c2.out_row + s->f2, 1.0f, NULL,
+                     at.a2, t.c3.in_image, (long)OUT2 * s->f2, s->f2);
+            for (int p = 0; p < 4; p++) {
+                long corner = (p / 2 * OUT1 + p % 2) * (long)s->f1;
+                convolve(&b.back2, images, g2, p2 + p * t.n2 / 8, g1 + corner, 1.0f, NULL,
+                         at.a1 + corner, t.c2.in_image, 2L * OUT1 * s->f1, 2L * s->f1);
             }
-            if (!failed) {
-                add_up(count, n1, sums, shares, 1.0f / 255.0f, dw1);
-                add_up(count, n2, sums, shares + n1, 1.0f, dw2);
-                add_up(count, n3, sums, shares + n1 + n2, 1.0f, dw3);
-                add_up(count, f1, sums, shares + n1 + n2 + n3, 1.0f, db1);
-                add_up(count, f2, sums, shares + n1 + n2 + n3 + f1, 1.0f, db2);
-                add_up(count, f3, sums, shares + n1 + n2 + n3 + f1 + f2, 1.0f, db3);
-            }
-            free(mine);
+            all_filter_gradients(&t.c3, images, at.a2, g3 + 2 * t.c3.out_row + 2L * s->f3, d3, e3, add, scratch);
+            all_filter_gradients(&t.c2, images, at.a1, g2 + t.c2.out_row + s->f2, d2, e2, add, scratch);
+            all_filter_gradients(&t.c1, images, at.woven, g1, d1, e1, add, scratch);
         }
     }
-    free(packed);
-    free(shares);
-    return failed;
+}
+
+// The sums of all parts.
+void torso_gradients_by_team(const sizes *s, int batch, const float *shares, const weights *gradients) {
+    torso t = torso_of(s);
+    const weights *g = gradients;
+    int count = (int)((batch + share_size_of(batch) - 1) / share_size_of(batch));
+    long step = share_numbers(s);
+    bf16 *to[6] = {g->w1, g->w2, g->w3, g->b1, g->b2, g->b3};
+    long numbers[6] = {t.n1, t.n2, t.n3, s->f1, s->f2, s->f3};
+    for (int i = 0; i < 6; shares += numbers[i++]) {
+        team_loop *pieces = team_share();
+        for (long at; (at = team_take(pieces) * PIECE) < numbers[i];) {
+            long size = numbers[i] - at < PIECE ? numbers[i] - at : PIECE;
+            add_up(count, size, step, shares + at, i ? 1.0f : 1.0f / 255.0f, to[i] + at);
+        }
+    }
+}
+
+typedef struct {
+    sizes s;
+    weights w;
+    int batch;
+    const uint8_t *obs;
+    const activations *kept;  // for the way back, or NULL
+    bf16 *features;
+    uint32_t *packed;
+    char *own;
+    long own_bytes;
+} forward;
+
+static void forward_by_team(void *of) {
+    const forward *f = of;
+    char *own = f->own + team_member() * f->own_bytes;
+    torso_pack_by_team(&f->s, &f->w, f->packed);
+    team_wait();
+    seen by = {&f->w, f->packed, f->features};
+    torso_features_by_team(&f->s, f->batch, f->obs, 1, &by, f->kept, own);
+}
+
+// Three convolutions, a ReLU after each, of obs [batch][4][84][84]; `woven`, `a1` and `a2` are kept for the way back, or
+// NULL.
+long pixelq_torso_forward(
+    int batch, int f1, int f2, int f3, const uint8_t *obs, bf16 *w1, bf16 *b1, bf16 *w2, bf16 *b2, bf16 *w3, bf16 *b3,
+    bf16 *woven, bf16 *a1, bf16 *a2, bf16 *features
+) {
+    activations kept = {woven, a1, a2};
+    forward f = {.s = {f1, f2, f3, 0, 0}, .w = {w1, b1, w2, b2, w3, b3}, .batch = batch, .obs = obs,
+                 .kept = woven ? &kept : NULL, .features = features};
+    f.own_bytes = torso_own_bytes(&f.s, batch);
+    char *scratch = aligned_alloc(64, torso_packed_bytes(&f.s) + team_threads * f.own_bytes);
+    if (!scratch) return 1;
+    f.packed = (uint32_t *)scratch, f.own = scratch + torso_packed_bytes(&f.s);
+    team_run(team_threads, forward_by_team, &f);
+    free(scratch);
+    return 0;
+}
+
+typedef struct {
+    sizes s;
+    weights w, gradients;
+    int batch;
+    activations all;
+    const bf16 *features, *dfeatures;
+    uint32_t *packed;
+    float *shares;
+    char *own;
+} backward;
+
+static void backward_by_team(void *of) {
+    const backward *b = of;
+    torso_pack_back_by_team(&b->s, &b->w, b->packed);
+    team_wait();
+    torso_shares_by_team(&b->s, b->batch, b->packed, &b->all, b->features, b->dfeatures, b->shares,
+                         b->own + team_member() * torso_own_back_bytes(&b->s));
+    team_wait();
+    torso_gradients_by_team(&b->s, b->batch, b->shares, &b->gradients);
+}
+
+// Gradients of the weights from that of the features, [batch][f3][7][7], and what was kept on the way there.
+long pixelq_torso_backward(
+    int batch, int f1, int f2, int f3, bf16 *w2, bf16 *w3, bf16 *woven, bf16 *a1, bf16 *a2, const bf16 *features,
+    const bf16 *dfeatures, bf16 *dw1, bf16 *db1, bf16 *dw2, bf16 *db2, bf16 *dw3, bf16 *db3
+) {
+    backward b = {.s = {f1, f2, f3, 0, 0}, .w = {.w2 = w2, .w3 = w3}, .gradients = {dw1, db1, dw2, db2, dw3, db3},
+                  .batch = batch, .all = {woven, a1, a2}, .features = features, .dfeatures = dfeatures};
+    long packed = torso_packed_back_bytes(&b.s), shared = packed + torso_shares_bytes(&b.s);
+    char *scratch = aligned_alloc(64, shared + team_threads * torso_own_back_bytes(&b.s));
+    if (!scratch) return 1;
+    b.packed = (uint32_t *)scratch, b.shares = (float *)(scratch + packed), b.own = scratch + shared;
+    team_run(team_threads, backward_by_team, &b);
+    free(scratch);
+    return 0;
 }

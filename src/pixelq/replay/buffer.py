@@ -1,6 +1,6 @@
 """The replay memory: planes in, batches out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -103,19 +103,21 @@ class ReplayBuffer:
         no = np.zeros(self.ring.num_envs, np.bool_)
         self.append(no.astype(np.int64), no.astype(np.float32), no, no, ~no, planes)
 
-    def draw(self, batch_size: int, importance_exponent: float) -> Draw:
+    def draw(self, batch_size: int, importance_exponent: float, batches: int = 1) -> Draw:
         """Draw transitions, with replacement.
 
         Args:
             batch_size: B.
             importance_exponent: β, for the weights of prioritised sampling; uniform ones are all 1.
+            batches: how many, one after the other: to put them together in one go is quicker. Each is drawn as if by
+                itself, but from priorities as they are now.
 
         Raises:
             ValueError: the memory holds no transition.
         """
         if self._priorities is not None:
-            return self._priorities.draw(batch_size, importance_exponent, self.generator)
-        return draw_uniform(self.ring, batch_size, self._n_step, self.generator)
+            return self._priorities.draw(batch_size, importance_exponent, self.generator, batches)
+        return draw_uniform(self.ring, batches * batch_size, self._n_step, self.generator)
 
     def batch(self, draw: Draw) -> Batch:
         """What was drawn, on the device; shapes are in `pixelq.types.Batch`."""
@@ -132,17 +134,6 @@ class ReplayBuffer:
             obs_t=stacks[len(rows) :],
             weight=to_device(draw.weight, self._device),
         )
-
-    def batches(self, draws: Sequence[Draw]) -> list[Batch]:
-        """The same of several draws, put together in one go."""
-        if not draws:
-            return []
-        whole = self.batch(Draw(*(np.concatenate(parts) for parts in zip(*draws, strict=True))))
-        ends = np.cumsum([len(draw.rows) for draw in draws]).tolist()
-        return [
-            Batch(*(tensor[end - len(draw.rows) : end] for tensor in whole))
-            for draw, end in zip(draws, ends, strict=True)
-        ]
 
     def learned(self, draw: Draw, errors: Tensor) -> None:
         """Tell the memory how wrong the network was about a batch; waits for nothing on the device.

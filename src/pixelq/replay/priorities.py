@@ -55,13 +55,16 @@ class Priorities:
         values = np.where(rows == fresh, self._highest, self._tree.leaves[slots])
         self._tree.set(slots, values * ring.is_transition(rows, envs, self._n_step))
 
-    def draw(self, batch_size: int, importance_exponent: float, generator: np.random.Generator) -> Draw:
+    def draw(
+        self, batch_size: int, importance_exponent: float, generator: np.random.Generator, batches: int = 1
+    ) -> Draw:
         """Draw transitions with probability in proportion to their priority, one from each of B equal shares.
 
         Args:
             batch_size: how many, B.
             importance_exponent: β, how far weights make up for the unequal probabilities; 1: wholly.
             generator: the only source of chance.
+            batches: how often, one batch after the other.
 
         Returns:
             Transitions with weights (M · probability)^−β, M transitions being held, over the largest in the batch.
@@ -72,11 +75,11 @@ class Priorities:
         self._settle()
         if not self._tree.total > 0:
             raise ValueError("the replay memory holds no transition yet")
-        shares = np.arange(batch_size) + generator.random(batch_size)
-        slots = self._tree.find(shares / batch_size * self._tree.total)
-        priorities = self._tree.leaves[slots]
+        shares = np.arange(batch_size) + generator.random((batches, batch_size))
+        slots = self._tree.find((shares / batch_size * self._tree.total).reshape(-1))
+        priorities = self._tree.leaves[slots].reshape(shares.shape)
         # the total and the number of transitions cancel out
-        weight = (priorities / priorities.min()) ** -importance_exponent
+        weight = ((priorities / priorities.min(axis=1, keepdims=True)) ** -importance_exponent).reshape(-1)
         at, envs = np.divmod(slots, self._ring.num_envs)
         oldest = self._ring.oldest
         return Draw(oldest + (at - oldest) % self._ring.rows, envs, weight.astype(np.float32))

@@ -14,9 +14,8 @@ from pixelq.training.session import Session, crossed
 
 __all__ = ["importance_exponent_at", "learn", "remember", "replay_loop", "updates_due"]
 
-_DRAWN_TOGETHER = (
-    2  # batches put together in one go, which is quicker; the second's draw knows nothing of the first's errors
-)
+# batches drawn, put together and learned from in one go, which is quicker; but draws know no errors of the others
+_DRAWN_TOGETHER = 2
 
 
 def replay_loop(parts: Parts, session: Session) -> None:
@@ -75,9 +74,8 @@ def learn(parts: Parts) -> None:
         else:
             for done in range(0, updates, _DRAWN_TOGETHER):
                 count = min(_DRAWN_TOGETHER, updates - done)
-                draws = [parts.buffer.draw(config.replay.batch_size, importance_exponent) for _ in range(count)]
-                for draw, batch in zip(draws, parts.buffer.batches(draws), strict=True):
-                    parts.buffer.learned(draw, parts.learner.update(batch))
+                draw = parts.buffer.draw(config.replay.batch_size, importance_exponent, count)
+                parts.buffer.learned(draw, parts.learner.learn(parts.buffer.batch(draw), count))
     if crossed(step, before, config.target_period_steps):
         parts.learner.copy_to_target()
 

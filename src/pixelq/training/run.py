@@ -249,7 +249,7 @@ def kernel_notes(learner: Learner) -> list[str]:
         return []
     return [
         "updates take three times as long as they could: this processor has AMX, and pixelq kernels for it, which need "
-        "a C compiler with OpenMP (cc, or the one that CC names) and a cache directory that can be written"
+        "a C compiler (cc, or the one that CC names) and a cache directory that can be written"
     ]
 
 

@@ -1,0 +1,84 @@
+// The network of 2015, and its layers as a team of threads works on them.
+//
+// Functions that end in `_by_team` are called by every member of a team with the same arguments, but for `own`, memory of
+// the member's own. They share the work; nobody waits for others at the end, so whoever needs what was made calls
+// `team_wait` first.
+
+#pragma once
+
+#include "team.h"
+#include "tiles.h"
+
+enum { SIDE = 84, OUT1 = 20, OUT2 = 9, OUT3 = 7, PIXELS = SIDE * SIDE * 4, SPOTS = OUT3 * OUT3 };
+
+// Filters of three convolutions, units of the dense layer, outputs.
+typedef struct {
+    int f1, f2, f3, units, actions;
+} sizes;
+
+// Weights and biases of these layers; or their gradients.
+//   w1 [f1][8][8][4], w2 [f2][4][4][f1], w3 [f3][3][3][f2], w4 [units][f3][7][7], w5 [actions][units]
+typedef struct {
+    bf16 *w1, *b1, *w2, *b2, *w3, *b3, *w4, *b4;
+    float *w5, *b5;
+} weights;
+
+// What convolutions make of images on the way to features, [images][f3][7][7].
+typedef struct {
+    bf16 *woven, *a1, *a2;  // [images][84][84][4], [images][20][20][f1], [images][9][9][f2]
+} activations;
+
+static inline long lines(long bytes) { return (bytes + 63) / 64 * 64; }  // of the cache, in bytes
+
+static inline long first_size(const sizes *s) { return (long)OUT1 * OUT1 * s->f1; }
+static inline long second_size(const sizes *s) { return (long)OUT2 * OUT2 * s->f2; }
+static inline long features_size(const sizes *s) { return (long)SPOTS * s->f3; }
+
+static inline long activations_bytes(const sizes *s, int images) {
+    return lines(images * (PIXELS + first_size(s) + second_size(s)) * sizeof(bf16));
+}
+
+static inline activations activations_in(const sizes *s, int images, void *memory) {
+    bf16 *woven = memory, *a1 = woven + (long)images * PIXELS;
+    return (activations){woven, a1, a1 + images * first_size(s)};
+}
+
+static inline activations activations_from(const sizes *s, const activations *all, int image) {
+    return (activations){all->woven + (long)image * PIXELS, all->a1 + image * first_size(s), all->a2 + image * second_size(s)};
+}
+
+// Convolutions.
+typedef struct {
+    const weights *w;
+    const uint32_t *packed;  // its filters
+    bf16 *features;          // what it makes
+} seen;                      // by a network
+
+long torso_packed_bytes(const sizes *s);
+long torso_own_bytes(const sizes *s, int batch);
+void torso_pack_by_team(const sizes *s, const weights *w, uint32_t *packed);
+void torso_features_by_team(
+    const sizes *s, int batch, const uint8_t *obs, int networks, const seen *by, const activations *kept, void *own);
+
+long torso_packed_back_bytes(const sizes *s);
+long torso_shares_bytes(const sizes *s);
+long torso_own_back_bytes(const sizes *s);
+void torso_pack_back_by_team(const sizes *s, const weights *w, uint32_t *packed);
+void torso_shares_by_team(
+    const sizes *s, int batch, const uint32_t *packed, const activations *all, const bf16 *features, const bf16 *dfeatures,
+    float *shares, void *own);
+void torso_gradients_by_team(const sizes *s, int batch, const float *shares, const weights *gradients);
+
+// The dense layer: x [batch][depth], w [units][depth], hidden [batch][units].
+long dense_packed_bytes(int batch, int depth);
+void dense_pack_by_team(int batch, int depth, const bf16 *x, uint32_t *packed);
+void dense_hidden_by_team(
+    int batch, int depth, int units, const uint32_t *packed, const bf16 *w, const bf16 *bias, float *hidden);
+
+long dense_packed_back_bytes(int batch, int depth);
+long dense_slopes_bytes(int batch, int units);
+long dense_own_back_bytes(int units);
+void dense_pack_back_by_team(int batch, int depth, const bf16 *x, uint32_t *packed);
+void dense_slopes_by_team(int batch, int units, const float *hidden, const float *dhidden, bf16 *slopes, bf16 *dbias);
+void dense_gradients_by_team(
+    int batch, int depth, int units, const uint32_t *packed, const bf16 *slopes, const bf16 *w, bf16 *dx, bf16 *dw, void *own);

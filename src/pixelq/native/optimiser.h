@@ -1,0 +1,24 @@
+// Adam's step for a team of threads, as in layers.h.
+
+#pragma once
+
+#include "team.h"
+#include "tiles.h"
+
+typedef struct {
+    long size;
+    const void *gradient;  // bfloat16, or float32 where there is no working copy
+    float *master, *first, *second;
+    bf16 *working;  // or NULL: the master is what the network works with
+} parameter;
+
+// g = clipped gradient; m ← β₁m + (1−β₁)g; v ← β₂v + (1−β₂)g²; θ ← θ − m · (scaled / (√v + epsilon) + plain)
+typedef struct {
+    const parameter *parameters;
+    int count, clip;  // clip: 0 none, 1 each gradient by its norm, 2 all by their joint norm
+    double clip_norm, beta1, beta2, scaled, epsilon, plain;
+} step;
+
+long norms_bytes(const step *s);
+void norms_by_team(const step *s, float *parts);
+void adam_by_team(const step *s, const float *parts, float *norms);
