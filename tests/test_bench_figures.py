@@ -200,17 +200,17 @@ def test_a_matrix_product_is_timed(monkeypatch):
 def test_the_loop_learns_at_the_recipes_ratio_while_it_is_timed(monkeypatch, envs, period):
     config = resolve(quick(envs=envs, device="cpu", replay={"train_period": period}))
     updates, seen = [0], {}
-    update, advance = Learner.update, train._Stopwatch.advance
+    learn, advance = Learner.learn, train._Stopwatch.advance
 
-    def counting_update(self, batch):
-        updates[0] += 1
-        return update(self, batch)
+    def counting_learn(self, batch, count):
+        updates[0] += count
+        return learn(self, batch, count)
 
     def noting_advance(self, step):
         seen[step] = updates[0]
         advance(self, step)
 
-    monkeypatch.setattr(Learner, "update", counting_update)
+    monkeypatch.setattr(Learner, "learn", counting_learn)
     monkeypatch.setattr(train._Stopwatch, "advance", noting_advance)
     timed = train._measure(config, 0.05)
     end = max(seen)  # the run stops there

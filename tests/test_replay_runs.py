@@ -99,22 +99,29 @@ def test_errors_go_back_to_the_memory_they_came_from(monkeypatch):
     draw = parts.buffer.draw
     monkeypatch.setattr(parts.buffer, "draw", lambda *given: drawn.append((draw(*given), given)) or drawn[-1][0])
     monkeypatch.setattr(parts.buffer, "learned", lambda *given: told.append(given))
-    monkeypatch.setattr(parts.learner, "update", lambda batch: errors)
+    monkeypatch.setattr(parts.learner, "learn", lambda batch, count: errors)
     learn(parts)
-    assert [given for _, given in drawn] == [(16, pytest.approx(0.4 + 0.6 * 160 / 1_200))]
+    assert [given for _, given in drawn] == [(16, pytest.approx(0.4 + 0.6 * 160 / 1_200), 1)]
     assert [(a is drawn[0][0], b is errors) for a, b in told] == [(True, True)]
 
 
-def test_updates_owed_together_are_drawn_before_the_first_of_them(monkeypatch):
+@pytest.mark.parametrize(("period", "together"), [(8, [1]), (4, [2]), (2, [2, 2]), (1, [2, 2, 2, 2])])
+def test_updates_owed_together_are_made_two_by_two(monkeypatch, period, together):
     config = prioritised()
-    parts = played(dataclasses.replace(config, replay=dataclasses.replace(config.replay, train_period=4)))
-    done, draws = [], []
-    draw, update = parts.buffer.draw, parts.learner.update
-    monkeypatch.setattr(
-        parts.buffer, "draw", lambda *given: done.append("draw") or draws.append(draw(*given)) or draws[-1]
-    )
-    monkeypatch.setattr(parts.learner, "update", lambda batch: done.append(batch) or update(batch))
+    parts = played(dataclasses.replace(config, replay=dataclasses.replace(config.replay, train_period=period)))
+    done = []
+    learn_from, learned = parts.learner.learn, parts.buffer.learned
+
+    def noting_learn(batch, count):
+        done.append((len(batch.a_tm1), count))
+        return learn_from(batch, count)
+
+    def noting_learned(draw, errors):
+        done.append(len(errors))
+        learned(draw, errors)
+
+    monkeypatch.setattr(parts.learner, "learn", noting_learn)
+    monkeypatch.setattr(parts.buffer, "learned", noting_learned)
     learn(parts)
-    assert [item if item == "draw" else "update" for item in done] == ["draw", "draw", "update", "update"]
-    for batch, drawn in zip(done[2:], draws, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(batch, parts.buffer.batch(drawn), strict=True))
+    assert done == [item for count in together for item in ((16 * count, count), 16 * count)]
+    assert parts.learner.updates == sum(together)
