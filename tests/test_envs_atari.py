@@ -1,6 +1,9 @@
 """`AtariEnvs`: what it gives, and that its state brings games back bit for bit."""
 
+import ctypes
 import os
+import platform
+import struct
 from itertools import pairwise
 
 import numpy as np
@@ -364,8 +367,22 @@ def test_games_threads_push_nobody_aside():
         assert len(fresh) >= 2
         assert {os.sched_getscheduler(int(thread)) for thread in fresh} == {os.SCHED_BATCH}
         assert os.sched_getscheduler(0) == os.SCHED_OTHER
+        if platform.machine() == "x86_64" and _linux() >= (6, 12):
+            assert {_slice(int(thread)) for thread in fresh} == {100_000_000}
+            assert _slice(0) < 100_000_000
     finally:
         envs.close()
+
+
+def _linux():
+    return tuple(int(number) for number in platform.release().split("-")[0].split(".")[:2])
+
+
+def _slice(thread):
+    """Nanoseconds of a thread's slice, by sched_getattr."""
+    attributes = ctypes.create_string_buffer(48)
+    assert ctypes.CDLL(None).syscall(315, thread, attributes, 48, 0) == 0
+    return struct.unpack("IIQiIQQQ", attributes.raw)[5]
 
 
 def test_threads_that_may_not_be_told_to_wait_do_not(monkeypatch):

@@ -384,11 +384,12 @@ def test_the_kernel_of_an_update_is_the_loss_differentiated(penalty, double, ter
             batch = batch._replace(weight=torch.ones(()))
         wanted = learner.losses(batch)
         gradients = torch.autograd.grad(wanted.loss, list(learner.online.parameters()))
-        loss, q_tm1, error, norms = kernel(batch)
+        loss, q_mean, q_tm1, error, norms = kernel(batch)
         assert norms is None
         torch.testing.assert_close(loss[0], wanted.loss.detach(), rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(error, wanted.error, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(q_tm1, wanted.ranges["Q"], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(q_mean[0], q_tm1.mean(), rtol=1e-5, atol=1e-6)
         assert size == 7 or ((error.abs() > 1).any() and (error.abs() < 1).any())
         for ours, theirs in zip(kernel.gradients, gradients, strict=True):
             assert ours.dtype == theirs.dtype
@@ -413,13 +414,13 @@ def test_errors_and_slopes_of_the_kernel_by_hand():
     # targets: 1 + 0.5 · 40, −2 and 2.5; double Q-learning takes the target's value of the online network's third action
     for double, first in ((False, 20.0), (True, 10.0)):
         kernel = dqn.kernel(algos("huber", double, None), learner.online, learner.target)
-        loss, q_tm1, error, _ = kernel(batch)
+        loss, _, q_tm1, error, _ = kernel(batch)
         assert error.tolist() == [first, -5.0, 0.5]
         assert q_tm1.tolist() == [[1.0, 2.0, 3.0]] * 3
         assert loss.item() == pytest.approx((first - 0.5 + 0.5 * 4.5 + 0.125) / 3)
         assert kernel.gradients[9].tolist() == pytest.approx([-1 / 3, -0.5 / 3, 0.5 / 3])  # −weight · clipped error / 3
         assert all(gradient.count_nonzero() == 0 for gradient in kernel.gradients[:9])
-    error = dqn.kernel(algos("mse", False, -1.0), learner.online, learner.target)(batch)[2]
+    error = dqn.kernel(algos("mse", False, -1.0), learner.online, learner.target)(batch).error
     assert error.tolist() == [20.0, -4.0, -3.0]  # where the discount is 0 the target is −1
 
 
@@ -431,7 +432,7 @@ def test_values_that_are_no_numbers_stay_so():
         learner.target.head.output.bias[2] = torch.nan
     batch = transitions(5, 0)
     kernel = dqn.kernel(algos("huber", False, None), learner.online, learner.target)
-    loss, _, error, _ = kernel(batch)
+    loss, _, _, error, _ = kernel(batch)
     assert loss.isnan()
     assert error.isnan().all()
     assert all(gradient.isnan().any() for gradient in kernel.gradients)

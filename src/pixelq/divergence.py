@@ -38,7 +38,8 @@ class HostWatch:
 
     def __init__(self) -> None:
         self._names: tuple[str, ...] = ()
-        self._kept: list[tuple[Tensor, Mapping[str, Tensor], Tensor]] = []  # the update before, and the last one
+        # the update before, and the last one: what was given, and which part of it
+        self._kept: list[tuple[Tensor, Mapping[str, Tensor], Tensor, int]] = []
         self.found = False
         self._since = 0
 
@@ -48,15 +49,39 @@ class HostWatch:
 
     def note(self, loss: Tensor, ranges: Mapping[str, Tensor], norms: Tensor) -> None:
         """Take down the figures of an update."""
-        if self.found:
-            self._since += 1
-            return
-        self._kept = [*self._kept[-1:], (loss, ranges, norms)]
-        self.found = not math.isfinite(loss)
+        self.note_all(loss[None], ranges, norms[None])
+
+    def note_all(self, losses: Tensor, ranges: Mapping[str, Tensor], norms: Tensor) -> list[float]:
+        """Take down the figures of U updates in a row.
+
+        Args:
+            losses: [U] mean losses of the batches.
+            ranges: as `note`, tensors of as many equal parts one after the other.
+            norms: [U, P].
+
+        Returns:
+            The losses.
+        """
+        values: list[float] = losses.tolist()
+        for part, loss in enumerate(values):
+            if self.found:
+                self._since += 1
+            else:
+                self._kept = [*self._kept[-1:], (losses, ranges, norms, part)]
+                self.found = not math.isfinite(loss)
+        return values
 
     def describe(self) -> tuple[int, str]:
         """How many updates ago it was, and its figures in words."""
-        return _described(self._since, [_figures(*update).tolist() for update in self._kept], self._names)
+        updates = [
+            _figures(
+                losses[part],
+                {name: tensor.chunk(len(losses))[part] for name, tensor in ranges.items()},
+                norms[part],
+            )
+            for losses, ranges, norms, part in self._kept
+        ]
+        return _described(self._since, [figures.tolist() for figures in updates], self._names)
 
 
 class DeviceWatch:

@@ -11,7 +11,7 @@ from pixelq.algos import algo_of
 from pixelq.compiling import can_compile, compiled
 from pixelq.config import TrainConfig
 from pixelq.device import generator_on, restore_generator_on
-from pixelq.divergence import all_finite, watch_on
+from pixelq.divergence import HostWatch, all_finite, watch_on
 from pixelq.graphs import GraphsByShape
 from pixelq.native.library import kernels
 from pixelq.native.moves import AdamKernel, AdamStep
@@ -198,13 +198,11 @@ class Learner:
             steps.append(self._adam_step())
         learned = kernel(batch, adam.described(steps))
         assert learned.norms is not None
+        assert isinstance(self._watch, HostWatch)
         ranges = _ranges(learned.q_tm1, batch)
         self._watch.expect(tuple(ranges))
-        each = zip(*(tensor.chunk(count) for tensor in ranges.values()), strict=True)
-        for loss, values, norms in zip(learned.loss, each, learned.norms, strict=True):
-            self._watch.note(loss, dict(zip(ranges, values, strict=True)), norms)
-        self._loss_sum += learned.loss.sum()
-        self._q_sum += count * learned.q_tm1.mean()
+        self._loss_sum += sum(self._watch.note_all(learned.loss, ranges, learned.norms))
+        self._q_sum += sum(learned.q_mean.tolist())
         return learned.error
 
     def losses(self, batch: Batch | RolloutBatch) -> Losses:

@@ -170,6 +170,8 @@ class ElementwiseAdam:
         self._parameters = list(parameters)
         device = self._parameters[0].device
         self._scaled, self._epsilon, self._plain = (StepSize(0.0, device, in_memory=True) for _ in range(3))
+        self.numbers = (0.0, 0.0, 0.0)
+        """a, b and c of the step that was announced."""
         self._first, self._second = (
             [torch.zeros_like(parameter, requires_grad=False) for parameter in parameters] for _ in range(2)
         )
@@ -178,11 +180,6 @@ class ElementwiseAdam:
     def moments(self) -> tuple[list[Tensor], list[Tensor]]:
         """Both moments, m and v, of every parameter, which stay where they are."""
         return self._first, self._second
-
-    @property
-    def numbers(self) -> tuple[float, float, float]:
-        """a, b and c of the step that was announced."""
-        return float(self._scaled.value), float(self._epsilon.value), float(self._plain.value)
 
     def prepare(self) -> None:
         """Announce a step."""
@@ -199,6 +196,7 @@ class ElementwiseAdam:
                 scaled *= ((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)) ** 0.5
             else:
                 scaled, plain = 0.0, self.learning_rate / correction1
+        self.numbers = scaled, epsilon, plain
         self._scaled.set(scaled)
         self._epsilon.set(epsilon)
         self._plain.set(plain)

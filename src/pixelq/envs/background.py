@@ -1,29 +1,49 @@
 """Threads that let others finish what they do before they begin."""
 
 import contextlib
+import ctypes
 import os
+import platform
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = ["threads_that_wait"]
 
 _THREADS = Path("/proc/self/task")
+_SLICE_NANOSECONDS = 100_000_000  # the longest that the system allows
+_SET_ATTRIBUTES = {"x86_64": 314, "aarch64": 274}  # numbers of the system call sched_setattr, which has no function
 
 
 @contextlib.contextmanager
 def threads_that_wait() -> Iterator[None]:
-    """Threads that are started inside take nobody's processor when they are woken, on Linux: they wait for their share.
+    """Threads started inside take nobody's processor when they are woken, on Linux, and are easily pushed aside.
 
     Otherwise a game's thread, woken by the thread that goes on to learn, takes its place at once and for as long as the
-    step lasts, while the processors beside it have nothing to do yet. Their share itself stays the same.
+    step lasts, while the processors beside it have nothing to do yet; and a thread that is to help with learning waits
+    for a game's to end its slice. Their share of the processors stays the same. So they are of the class for batches,
+    and, from Linux 6.12 on, have long slices, which those of threads with shorter ones may interrupt.
 
-    Source: sched(7), "SCHED_BATCH: Scheduling batch processes".
+    Source: sched(7), "SCHED_BATCH: Scheduling batch processes"; sched_setattr(2); "EEVDF Scheduler" in the kernel's
+    documentation.
     """
     before = _threads()
     yield
     for thread in _threads() - before:
         with contextlib.suppress(OSError):  # it has ended, or this system allows nothing of the kind
             os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
+            _set_slice(thread)
+
+
+def _set_slice(thread: int) -> None:
+    """Give a thread of the class for batches its slice; older systems take no notice."""
+    number = _SET_ATTRIBUTES.get(platform.machine())
+    if number is None:
+        return
+    # size, policy, flags, nice, priority, runtime (here the slice), deadline, period
+    nice = os.getpriority(os.PRIO_PROCESS, thread)
+    attributes = struct.pack("IIQiIQQQ", 48, os.SCHED_BATCH, 0, nice, 0, _SLICE_NANOSECONDS, 0, 0)
+    ctypes.CDLL(None).syscall(number, thread, attributes, 0)
 
 
 def _threads() -> set[int]:

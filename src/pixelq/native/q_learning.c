@@ -178,11 +178,13 @@ static void errors_by_team(const learner *l, const transitions *t, const scratch
     }
 }
 
-// The mean loss, and the output layer's gradients.
-static void outputs_back(const learner *l, const transitions *t, const scratch *x, float *loss) {
+// The means of the loss and of the values, and the output layer's gradients.
+static void outputs_back(
+    const learner *l, const transitions *t, const scratch *x, const float *q, float *mean_loss, float *mean_q
+) {
     const sizes *s = &l->of;
     const weights *g = &l->gradients;
-    double sum = 0;
+    double sum = 0, values = 0;
     memset(g->w5, 0, (size_t)s->actions * s->units * sizeof(float));
     memset(g->b5, 0, s->actions * sizeof(float));
     for (int i = 0; i < t->size; i++) {
@@ -195,7 +197,8 @@ static void outputs_back(const learner *l, const transitions *t, const scratch *
             _mm512_storeu_ps(to + unit, _mm512_fmadd_ps(by, h, _mm512_loadu_ps(to + unit)));
         }
     }
-    *loss = (float)(sum / t->size);
+    for (int i = 0; i < t->size * s->actions; i++) values += q[i];
+    *mean_loss = (float)(sum / t->size), *mean_q = (float)(values / (t->size * s->actions));
 }
 
 // Bytes of scratch that `pixelq_q_learning` needs for so many transitions, on so many threads as there are now.
@@ -210,7 +213,7 @@ typedef struct {
     const step *steps;
     int count;
     scratch x;
-    float *q, *error, *loss, *norms;
+    float *q, *error, *means, *norms;
 } updates;
 
 static void update_by_team(const updates *u, int number) {
@@ -243,7 +246,7 @@ static void update_by_team(const updates *u, int number) {
     team_wait();
     errors_by_team(l, t, x, q, error);
     team_wait();
-    if (team_member() == 0) outputs_back(l, t, x, u->loss + number);
+    if (team_member() == 0) outputs_back(l, t, x, q, u->means + number, u->means + u->count + number);
     dense_slopes_by_team(size, s->units, x->hidden, x->dhidden, x->slopes, g->b4);
     team_wait();
     dense_gradients_by_team(size, depth, s->units, x->columns, x->slopes, w->w4, x->dfeatures, g->w4, own);
@@ -265,13 +268,13 @@ static void updates_by_team(void *of) {
 }
 
 // So many updates, each of as many transitions as `t` says: to the online network's values q [transitions][actions], the
-// errors [transitions], the mean losses [count] and the gradients of all weights; and if `steps` [count] are given, the
-// steps down these gradients, and their norms [count][weights].
+// errors [transitions], the means of losses and values [2][count] and the gradients of all weights; and if `steps` [count]
+// are given, the steps down these gradients, and their norms [count][weights].
 long pixelq_q_learning(
-    const learner *l, const transitions *t, int count, const step *steps, float *q, float *error, float *loss, float *norms,
+    const learner *l, const transitions *t, int count, const step *steps, float *q, float *error, float *means, float *norms,
     void *memory
 ) {
-    updates u = {.l = l, .t = t, .steps = steps, .count = count, .q = q, .error = error, .loss = loss, .norms = norms};
+    updates u = {.l = l, .t = t, .steps = steps, .count = count, .q = q, .error = error, .means = means, .norms = norms};
     lay_out(l, t->size, steps, memory, &u.x);
     team_run(team_threads, updates_by_team, &u);
     return 0;

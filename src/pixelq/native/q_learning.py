@@ -66,6 +66,7 @@ class Learned(NamedTuple):
     """The losses of U batches of B transitions, what they are made of, and what came of them."""
 
     loss: Tensor  # [U] means of the penalties by their weights
+    q_mean: Tensor  # [U] means of the online network's values
     q_tm1: Tensor  # [U · B, A] the online network's values
     error: Tensor  # [U · B] temporal-difference errors
     norms: Tensor | None  # [U, P] of the gradients, if steps were made
@@ -125,12 +126,12 @@ class QLearningKernel:
         tensors = [tensor.contiguous() for tensor in batch]
         pointers = (tensor.data_ptr() for tensor in tensors)
         transitions = _Transitions(*pointers, size // count, batch.weight.dim() > 0)
-        loss, q_tm1, error = torch.empty(count), torch.empty(size, self._actions), torch.empty(size)
+        means, q_tm1, error = torch.empty(2, count), torch.empty(size, self._actions), torch.empty(size)
         norms = None if steps is None else torch.empty(count, len(self.gradients))
         learner, batches = ctypes.byref(self._learner), ctypes.byref(transitions)
         # the kernel's scratch is kept: it would be new pages of the system's every time
         scratch_bytes = ask("pixelq_q_learning_scratch", learner, transitions.size, steps)
         if len(self._scratch) < scratch_bytes:
             self._scratch = torch.empty(scratch_bytes, dtype=torch.uint8)
-        call("pixelq_q_learning", learner, batches, count, steps, q_tm1, error, loss, norms, self._scratch)
-        return Learned(loss, q_tm1, error, norms)
+        call("pixelq_q_learning", learner, batches, count, steps, q_tm1, error, means, norms, self._scratch)
+        return Learned(means[0], means[1], q_tm1, error, norms)
