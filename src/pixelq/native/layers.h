@@ -57,6 +57,7 @@ typedef struct {
 long torso_packed_bytes(const sizes *s);
 long torso_own_bytes(const sizes *s, int batch);
 void torso_pack_by_team(const sizes *s, const weights *w, uint32_t *packed);
+// By one network or two.
 void torso_features_by_team(
     const sizes *s, int batch, const uint8_t *obs, int networks, const seen *by, const activations *kept, void *own);
 

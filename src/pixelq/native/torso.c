@@ -64,30 +64,48 @@ static void pack_filters_back(
     }
 }
 
-// Convolve images. Forward (bias given): output = max(0, scale · sum + bias). Back: output = sum where `active` > 0,
-// `active` lying as the output does, but for its images.
-static void convolve(
-    const convolution *c, int images, const bf16 *in, const uint32_t *packed, bf16 *out,
-    float scale, const bf16 *bias, const bf16 *active, long active_image, long active_row, long active_pixel
+// 16 filters, and what becomes of their sums.
+typedef struct {
+    const uint32_t *packed;
+    bf16 *out;
+    const bf16 *bias, *active;
+} filters16;
+
+// Those of a convolution, one after the other.
+static void all_filters(
+    const convolution *c, const uint32_t *packed, bf16 *out, const bf16 *bias, const bf16 *active, filters16 *to
 ) {
-    int across = (c->out + TILE - 1) / TILE, rows = c->out / across, deep = slices(c), tiles = c->filters / TILE;
+    for (int tile = 0; tile < c->filters / TILE; tile++) {
+        long at = (long)tile * TILE;
+        to[tile] = (filters16){packed + (long)tile * c->kernel * slices(c) * WORDS, out + at, bias ? bias + at : NULL,
+                               active ? active + at : NULL};
+    }
+}
+
+// Convolve images by so many tiles of filters. Forward (bias given): output = max(0, scale · sum + bias). Back: output =
+// sum where `active` > 0, `active` lying as the output does, but for its images.
+static void convolve(
+    const convolution *c, int images, const bf16 *in, int tiles, const filters16 *by, float scale, long active_image,
+    long active_row, long active_pixel
+) {
+    int across = (c->out + TILE - 1) / TILE, rows = c->out / across, deep = slices(c);
     int pieces = images * c->out * across;
     long in_row = (long)c->in_w * c->channels, a_row = (long)c->stride * c->channels * sizeof(bf16);
     float sums[4 * WORDS];
     configure(rows);
     for (int tile = 0; tile < tiles; tile += 2) {
         int many_b = tile + 1 < tiles ? 2 : 1;
-        const char *b0 = (const char *)(packed + (long)tile * c->kernel * deep * WORDS);
-        const char *b1 = b0 + (long)c->kernel * deep * WORDS * 4;
+        const filters16 *two = by + tile;
+        const char *b0 = (const char *)two[0].packed, *b1 = (const char *)two[many_b - 1].packed;
         for (int piece = 0; piece < pieces; piece += 2) {
             int many_a = piece + 1 < pieces ? 2 : 1;
-            const bf16 *a[2] = {in, in}, *mask[2];
-            bf16 *to[2];
+            const bf16 *a[2] = {in, in};
+            long to[2], mask[2];
             for (int i = 0; i < many_a; i++) {
                 int x = (piece + i) % across * rows, y = (piece + i) / across % c->out, image = (piece + i) / across / c->out;
                 a[i] = in + image * c->in_image + y * c->stride * in_row + (long)x * c->stride * c->channels;
-                to[i] = out + image * c->out_image + y * c->out_row + x * c->out_pixel + tile * TILE;
-                mask[i] = active + image * active_image + y * active_row + x * active_pixel + tile * TILE;
+                to[i] = image * c->out_image + y * c->out_row + x * c->out_pixel;
+                mask[i] = image * active_image + y * active_row + x * active_pixel;
             }
             zero_tiles();
             for (int ky = 0; ky < c->kernel; ky++) {
@@ -99,20 +117,19 @@ static void convolve(
             store_tiles(sums);
             for (int i = 0; i < many_a; i++)
                 for (int j = 0; j < many_b; j++) {
+                    const bf16 *bias = two[j].bias;
                     __m512 shift = _mm512_setzero_ps();
-                    if (bias) {
-                        shift = widen(_mm256_loadu_si256((const __m256i *)(bias + (tile + j) * TILE)));
-                    }
+                    if (bias) shift = widen(_mm256_loadu_si256((const __m256i *)bias));
                     for (int r = 0; r < rows; r++) {
                         __m512 sum = _mm512_loadu_ps(sums + (2 * i + j) * WORDS + r * TILE);
                         if (bias) {
                             sum = _mm512_max_ps(_mm512_fmadd_ps(sum, _mm512_set1_ps(scale), shift), _mm512_setzero_ps());
                         } else {
-                            __m256i on = _mm256_loadu_si256((const __m256i *)(mask[i] + r * active_pixel + j * TILE));
+                            __m256i on = _mm256_loadu_si256((const __m256i *)(two[j].active + mask[i] + r * active_pixel));
                             sum = _mm512_maskz_mov_ps(_mm256_cmpgt_epi16_mask(on, _mm256_setzero_si256()), sum);
                         }
                         _mm256_storeu_si256(
-                            (__m256i *)(to[i] + r * c->out_pixel + j * TILE), (__m256i)_mm512_cvtneps_pbh(sum));
+                            (__m256i *)(two[j].out + to[i] + r * c->out_pixel), (__m256i)_mm512_cvtneps_pbh(sum));
                     }
                 }
         }
@@ -255,7 +272,7 @@ static int block_of(int batch) { return batch >= 16 ? BLOCK / 2 : 2; }
 
 long torso_own_bytes(const sizes *s, int batch) {
     int block = block_of(batch);
-    return activations_bytes(s, block) + lines(block * features_size(s) * sizeof(bf16));
+    return activations_bytes(s, block) + lines(block * (first_size(s) + features_size(s)) * sizeof(bf16));
 }
 
 void torso_pack_by_team(const sizes *s, const weights *w, uint32_t *packed) {
@@ -265,33 +282,41 @@ void torso_pack_by_team(const sizes *s, const weights *w, uint32_t *packed) {
     pack_filters(&t.c3, w->w3, packed + (t.n1 + t.n2) / 2);
 }
 
-// From woven images to features, each convolution with a ReLU.
+// What one or two networks make of woven images, each convolution with a ReLU. The first one is both networks' at once:
+// an image's tiles are loaded for both. `other` has room for what it makes for the second network.
 static void features_of(
-    const torso *t, const weights *w, const uint32_t *packed, int images, const activations *at, bf16 *features, bf16 *a3
+    const sizes *s, int images, const activations *at, int networks, const seen *by, int first, bf16 *other, bf16 *a3
 ) {
-    const uint32_t *p2 = packed + t->n1 / 2, *p3 = p2 + t->n2 / 2;
-    convolve(&t->c1, images, at->woven, packed, at->a1, 1.0f / 255.0f, w->b1, at->woven, 0, 0, 0);
-    convolve(&t->c2, images, at->a1, p2, at->a2, 1.0f, w->b2, at->woven, 0, 0, 0);
-    convolve(&t->c3, images, at->a2, p3, a3, 1.0f, w->b3, at->woven, 0, 0, 0);
-    long size = t->c3.out_image;
-    for (int i = 0; i < images; i++) flatten(t->c3.filters, a3 + i * size, features + i * size);
+    torso t = torso_of(s);
+    int tiles1 = s->f1 / TILE;
+    filters16 filters[2 * tiles1 + (s->f2 + s->f3) / TILE], *f2 = filters + 2 * tiles1, *f3 = f2 + s->f2 / TILE;
+    bf16 *a1[2] = {at->a1, other};
+    for (int n = 0; n < networks; n++) all_filters(&t.c1, by[n].packed, a1[n], by[n].w->b1, NULL, filters + n * tiles1);
+    convolve(&t.c1, images, at->woven, networks * tiles1, filters, 1.0f / 255.0f, 0, 0, 0);
+    for (int n = 0; n < networks; n++) {
+        const uint32_t *p2 = by[n].packed + t.n1 / 2, *p3 = p2 + t.n2 / 2;
+        bf16 *features = by[n].features + first * features_size(s);
+        all_filters(&t.c2, p2, at->a2, by[n].w->b2, NULL, f2);
+        all_filters(&t.c3, p3, a3, by[n].w->b3, NULL, f3);
+        convolve(&t.c2, images, a1[n], s->f2 / TILE, f2, 1.0f, 0, 0, 0);
+        convolve(&t.c3, images, at->a2, s->f3 / TILE, f3, 1.0f, 0, 0, 0);
+        for (int i = 0; i < images; i++) flatten(s->f3, a3 + i * features_size(s), features + i * features_size(s));
+    }
 }
 
 // What each of the networks makes of images [batch][4][84][84]; what it makes on the way is kept, if `kept` is given.
 void torso_features_by_team(
     const sizes *s, int batch, const uint8_t *obs, int networks, const seen *by, const activations *kept, void *own
 ) {
-    torso t = torso_of(s);
     int block = block_of(batch);
-    bf16 *a3 = (bf16 *)((char *)own + activations_bytes(s, block));
+    bf16 *other = (bf16 *)((char *)own + activations_bytes(s, block)), *a3 = other + block * first_size(s);
     team_loop *blocks = team_share();
     for (int first; (first = (int)team_take(blocks) * block) < batch;) {
         int images = batch - first < block ? batch - first : block;
         activations at = kept ? activations_from(s, kept, first) : activations_in(s, block, own);
         for (int i = 0; i < images; i++) weave_planes(obs + (long)(first + i) * PIXELS, at.woven + (long)i * PIXELS);
         ORDER();
-        for (int n = 0; n < networks; n++)
-            features_of(&t, by[n].w, by[n].packed, images, &at, by[n].features + first * features_size(s), a3);
+        features_of(s, images, &at, networks, by, first, other, a3);
     }
 }
 
@@ -396,6 +421,7 @@ void torso_shares_by_team(
     bf16 *g1 = own, *g2 = g1 + BLOCK * t.c1.out_image, *g3 = g2 + BLOCK * t.c2.out_image, *scratch = g1 + framed_numbers(s);
     memset(own, 0, framed_numbers(s) * sizeof(bf16));
     const uint32_t *p2 = packed + t.n3 / 2;
+    filters16 back[(s->f1 > s->f2 ? s->f1 : s->f2) / TILE];
     team_loop *parts = team_share();
     for (int start; (start = (int)team_take(parts) * share_size) < batch;) {
         float *d1 = shares + start / share_size * share_numbers(s), *d2 = d1 + t.n1, *d3 = d2 + t.n2, *e1 = d3 + t.n3,
@@ -410,12 +436,12 @@ void torso_shares_by_team(
                 spread_active(s->f3, features + from, dfeatures + from, inside, t.c3.out_row);
             }
             ORDER();
-            convolve(&b.back3, images, g3, packed, g2 + t.c2.out_row + s->f2, 1.0f, NULL,
-                     at.a2, t.c3.in_image, (long)OUT2 * s->f2, s->f2);
+            all_filters(&b.back3, packed, g2 + t.c2.out_row + s->f2, NULL, at.a2, back);
+            convolve(&b.back3, images, g3, s->f2 / TILE, back, 1.0f, t.c3.in_image, (long)OUT2 * s->f2, s->f2);
             for (int p = 0; p < 4; p++) {
                 long corner = (p / 2 * OUT1 + p % 2) * (long)s->f1;
-                convolve(&b.back2, images, g2, p2 + p * t.n2 / 8, g1 + corner, 1.0f, NULL,
-                         at.a1 + corner, t.c2.in_image, 2L * OUT1 * s->f1, 2L * s->f1);
+                all_filters(&b.back2, p2 + p * t.n2 / 8, g1 + corner, NULL, at.a1 + corner, back);
+                convolve(&b.back2, images, g2, s->f1 / TILE, back, 1.0f, t.c2.in_image, 2L * OUT1 * s->f1, 2L * s->f1);
             }
             all_filter_gradients(&t.c3, images, at.a2, g3 + 2 * t.c3.out_row + 2L * s->f3, d3, e3, add, scratch);
             all_filter_gradients(&t.c2, images, at.a1, g2 + t.c2.out_row + s->f2, d2, e2, add, scratch);
