@@ -126,8 +126,8 @@ class Shares:
     def __init__(self, numbers):
         self.numbers = numbers
 
-    def random(self, size):
-        return self.numbers[:size]
+    def random(self, shape):
+        return self.numbers[: np.prod(shape)].reshape(shape)
 
 
 @given(data=st.data())
