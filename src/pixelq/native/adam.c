@@ -29,7 +29,7 @@ static const parameter *piece_at(const parameter *p, long piece, long *start, lo
     return p;
 }
 
-long norms_bytes(const step *s) { return (pieces_of(s) * sizeof(float) + 63) / 64 * 64; }
+long norms_bytes(const step *s) { return lines(pieces_of(s) * sizeof(float)); }
 
 // Sums of the squares of pieces of the gradients.
 void norms_by_team(const step *s, float *parts) {

@@ -150,21 +150,21 @@ void dense_gradients_by_team(
         }
     for (int first; (first = (int)team_take(columns) * TOGETHER * PAIR) < depth;)
         for (int at = first; at < depth && at < first + TOGETHER * PAIR; at += PAIR) {
-        for (int u = 0; u < units; u += 2) {
-            const bf16 *row = w + (long)u * depth + at;
-            _mm_prefetch((const char *)(row + PAIR), _MM_HINT_T0);  // rows are pages apart, so nobody else does
-            _mm_prefetch((const char *)(row + depth + PAIR), _MM_HINT_T0);
-            weave32(row, row + depth, w0 + u * 8, w1 + u * 8);
+            for (int u = 0; u < units; u += 2) {
+                const bf16 *row = w + (long)u * depth + at;
+                _mm_prefetch((const char *)(row + PAIR), _MM_HINT_T0);  // rows are pages apart, so nobody else does
+                _mm_prefetch((const char *)(row + depth + PAIR), _MM_HINT_T0);
+                weave32(row, row + depth, w0 + u * 8, w1 + u * 8);
+            }
+            ORDER();
+            for (int b = 0; b < batch; b += PAIR) {
+                const char *a0 = (const char *)(slopes + (long)b * units), *a1 = a0 + (long)TILE * units * sizeof(bf16);
+                zero_tiles();
+                multiply(a0, a1, units * sizeof(bf16), 64, (char *)w0, (char *)w1, WORDS * 4, over_units, 2, 2);
+                store_tiles(sums);
+                store_rows(sums, batch - b < PAIR ? batch - b : PAIR, depth, dx + (long)b * depth + at);
+            }
         }
-        ORDER();
-        for (int b = 0; b < batch; b += PAIR) {
-            const char *a0 = (const char *)(slopes + (long)b * units), *a1 = a0 + (long)TILE * units * sizeof(bf16);
-            zero_tiles();
-            multiply(a0, a1, units * sizeof(bf16), 64, (char *)w0, (char *)w1, WORDS * 4, over_units, 2, 2);
-            store_tiles(sums);
-            store_rows(sums, batch - b < PAIR ? batch - b : PAIR, depth, dx + (long)b * depth + at);
-        }
-    }
     _tile_release();
 }
 

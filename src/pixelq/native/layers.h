@@ -28,8 +28,6 @@ typedef struct {
     bf16 *woven, *a1, *a2;  // [images][84][84][4], [images][20][20][f1], [images][9][9][f2]
 } activations;
 
-static inline long lines(long bytes) { return (bytes + 63) / 64 * 64; }  // of the cache, in bytes
-
 static inline long first_size(const sizes *s) { return (long)OUT1 * OUT1 * s->f1; }
 static inline long second_size(const sizes *s) { return (long)OUT2 * OUT2 * s->f2; }
 static inline long features_size(const sizes *s) { return (long)SPOTS * s->f3; }

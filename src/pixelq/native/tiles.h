@@ -20,6 +20,8 @@ enum {
     WORDS = TILE * TILE,  // 32-bit words of a tile
 };
 
+static inline long lines(long bytes) { return (bytes + 63) / 64 * 64; }  // of the cache, in bytes
+
 #define ORDER() __asm__ volatile("" ::: "memory")  // what was written is in memory before tiles are loaded
 
 typedef struct {
