@@ -90,6 +90,42 @@ def test_compiled_they_are_the_same_updates_on_a_gpu(name, sampling, monkeypatch
     assert_compiled_updates_are_the_same(name, sampling, torch.device("cuda"), 1e-2, monkeypatch)
 
 
+def assert_updates_in_a_row_are_the_same(name, sampling, device, tolerance):
+    n_step = preset(name).algo.n_step
+    rows, steps = (memory(sampling, n_step, device).buffer.sampler for _ in range(2))
+    learner, twin = (small_learner(name, device) for _ in range(2))
+    in_a_row, one_by_one = DeviceUpdates(learner, rows, 16, device, 3), DeviceUpdates(twin, steps, 16, device)
+    for rate in (1e-3, 1e-3, 5e-4, 1e-4, 2e-4, 3e-4):  # on a GPU the fifth row is the first that is replayed
+        learner.learning_rate = twin.learning_rate = rate
+        errors = in_a_row.update(0.5, 7)
+        for _ in range(7):
+            expected = one_by_one.update(0.5)
+        torch.testing.assert_close(errors, expected, rtol=tolerance, atol=tolerance)
+    assert learner.updates == twin.updates == 42
+    for key, weights in learner.weights().items():
+        torch.testing.assert_close(weights, twin.weights()[key], rtol=tolerance, atol=tolerance)
+    ours, theirs = rows.state(), steps.state()
+    assert np.array_equal(ours["chance"], theirs["chance"])
+
+
+@pytest.mark.parametrize(("name", "sampling"), [("keras-example", "uniform"), ("nature-dqn", "prioritised")])
+def test_updates_in_a_row_are_the_same_as_one_by_one(name, sampling):
+    assert_updates_in_a_row_are_the_same(name, sampling, CPU, 0.0)
+
+
+@pytest.mark.slow
+def test_compiled_updates_in_a_row_are_the_same_as_one_by_one(monkeypatch):
+    monkeypatch.setattr("pixelq.learner.can_compile", lambda device: True)
+    monkeypatch.setattr("pixelq.learner.watch_on", DeviceWatch)
+    assert_updates_in_a_row_are_the_same("keras-example", "uniform", CPU, 1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("name", "sampling"), [*COMPILED, ("nature-dqn", "prioritised")])
+def test_updates_in_a_row_are_the_same_as_one_by_one_on_a_gpu(name, sampling):
+    assert_updates_in_a_row_are_the_same(name, sampling, torch.device("cuda"), 1e-2)
+
+
 @pytest.mark.parametrize("name", ["keras-example", "nature-dqn", "c51", "qr-dqn", "munchausen-dqn", "iqn", "rainbow"])
 def test_nothing_is_read_back_in_between(name, monkeypatch):
     monkeypatch.setattr("pixelq.learner.watch_on", DeviceWatch)  # a GPU's

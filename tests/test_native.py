@@ -211,7 +211,7 @@ def test_steps_are_those_of_the_formula(name, clip, clip_norm):
         kernel.take(gradients)
         mine.prepare()
         formula.prepare()
-        norms = kernel.step(AdamStep(clip, clip_norm, *BETAS, *mine.numbers))
+        norms = kernel.step(AdamStep(clip, clip_norm, *BETAS, *mine.numbers[0]))
         exact = torch.stack([gradient.double().norm() for gradient in gradients])
         torch.testing.assert_close(norms.double(), exact, rtol=1e-6, atol=0)
         factors = clipping_factors(dataclasses.replace(config, clip=clip, clip_norm=clip_norm), norms)

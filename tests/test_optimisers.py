@@ -341,6 +341,22 @@ def test_a_step_size_that_is_a_tensor_gives_the_same_steps(name):
     assert isinstance(twin._rate.value, torch.Tensor)
 
 
+@pytest.mark.parametrize("name", ["adam", "keras_adam", "radam"])
+def test_steps_announced_together_are_the_same_as_one_by_one(name):
+    rng = np.random.default_rng(5)
+    gradients = [torch.from_numpy(rng.normal(size=3).astype(np.float32)) for _ in range(12)]
+    together, alone = (torch.ones(3), torch.ones(3))
+    optimiser, twin = (make_optimiser(CONFIGS[name], [tensor], elementwise=True) for tensor in (together, alone))
+    for begin, count in ((0, 5), (5, 1), (6, 6)):  # rectified Adam changes its formula after the fifth step
+        optimiser.prepare(count)
+        for gradient in gradients[begin : begin + count]:
+            optimiser.step([gradient])
+            twin.prepare()
+            twin.step([gradient])
+    assert torch.equal(together, alone)
+    assert all(torch.equal(tensor, twin.state()[key]) for key, tensor in optimiser.state().items())
+
+
 def test_a_tensor_of_the_step_size_stays_where_it_is():
     size = StepSize(0.5, torch.device("meta"))
     memory = size.value

@@ -11,7 +11,7 @@ from pixelq.config import NetworkConfig
 from pixelq.networks import make_network
 from pixelq.networks.norms import PlaneNorm, dense_norm, plane_norm
 from pixelq.networks.spectral import SpectralConv2d
-from pixelq.networks.torsos import ImpalaTorso, NatureTorso, _PixelConv2d
+from pixelq.networks.torsos import ImpalaTorso, NatureTorso, _FoldingConv2d
 
 
 def generator(seed=0):
@@ -82,8 +82,17 @@ def test_statistics_in_bfloat16_are_float32():
 @pytest.mark.parametrize("norm", ["layer", "layer_per_pixel"])
 def test_a_norm_stands_before_each_relu(norm):
     layers = NatureTorso((3, 4, 5), norm).layers
-    assert [type(layer) for layer in layers[1:]] == [PlaneNorm, nn.ReLU, *[nn.Conv2d, PlaneNorm, nn.ReLU] * 2]
-    assert type(layers[0]) is _PixelConv2d
+    assert [type(layer) for layer in layers[1:]] == [
+        PlaneNorm,
+        nn.ReLU,
+        _FoldingConv2d,
+        PlaneNorm,
+        nn.ReLU,
+        nn.Conv2d,
+        PlaneNorm,
+        nn.ReLU,
+    ]
+    assert type(layers[0]) is _FoldingConv2d
     network = make_network(NetworkConfig(channels=(3, 4, 5), hidden=6, norm=norm), 2, generator())
     assert isinstance(network.head.norm, nn.LayerNorm)
     assert list(network.head.norm.normalized_shape) == [6]
@@ -227,7 +236,7 @@ def test_pixels_and_observations_give_the_same_values_and_gradients_reach_pixels
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_folded_pixels_give_the_same_sums(layout):
+def test_folded_planes_give_the_same_sums(layout):
     torso = NatureTorso((5, 4, 3)).double()
     randomise(torso)
     planes = random_planes(2, 4, 84, 84).double().contiguous(memory_format=layout)
@@ -237,6 +246,6 @@ def test_folded_pixels_give_the_same_sums(layout):
         features = torso(planes)
         features.square().sum().backward()
         results.append((features.detach(), *(parameter.grad.clone() for parameter in torso.parameters())))
-        torso.fold_pixels()
+        torso.fold_planes()
     for folded, plain in zip(results[1], results[0], strict=True):
         torch.testing.assert_close(folded, plain, rtol=1e-12, atol=1e-12 * plain.abs().max().item())

@@ -35,8 +35,16 @@ def can_compile(device: torch.device) -> bool:
         return False
 
 
-def compiled(function: Callable[_Args, _Result], wanted: bool = True) -> Callable[_Args, _Result]:
+def compiled(
+    function: Callable[_Args, _Result], wanted: bool = True, side_by_side: bool = False
+) -> Callable[_Args, _Result]:
     """A function of tensors whose shapes stay the same, compiled at its first call, if that is wanted.
+
+    Args:
+        function: takes and gives tensors, or tuples of them.
+        wanted: False gives the function itself.
+        side_by_side: put operations that do not need each other into one kernel, such as those of all weights; pays
+            where there are many small ones.
 
     What the compiler cannot follow is called as it is from then on, with a warning. The function must not draw from a
     `torch.Generator`, nor wait for the device. Tensors that it reaches by attributes may change in place, but must stay
@@ -45,7 +53,8 @@ def compiled(function: Callable[_Args, _Result], wanted: bool = True) -> Callabl
     """
     if not wanted:
         return function
-    quick = torch.compile(function, fullgraph=True, dynamic=False, options=_OPTIONS)
+    options = _OPTIONS | {"combo_kernels": side_by_side}
+    quick = torch.compile(function, fullgraph=True, dynamic=False, options=options)
     refused = False
 
     @functools.wraps(function)

@@ -11,7 +11,7 @@ from torch import Tensor
 from pixelq.device import send, to_device
 from pixelq.errors import PixelqError
 
-__all__ = ["Graph", "GraphsByShape"]
+__all__ = ["Graph", "GraphsByShape", "own_stream"]
 
 Result = TypeVar("Result")
 
@@ -29,6 +29,8 @@ class Graph(Generic[Result]):
         function: the work.
         device: where its tensors live.
         generators: the device's generators that it draws from; their numbers go on from replay to replay.
+        stream: where it is recorded; None: on one of its own. A backward pass remembers the stream of its first run, so
+            functions that do the same one must share theirs.
 
     Source: "CUDA Graphs" in PyTorch's notes on CUDA semantics, whole-network capture.
     """
@@ -38,14 +40,12 @@ class Graph(Generic[Result]):
         function: Callable[[], Result],
         device: torch.device,
         generators: Sequence[torch.Generator] = (),
+        stream: torch.cuda.Stream | None = None,
     ) -> None:
         self._function = function
         self._generators = [generator for generator in generators if generator.device.type == "cuda"]
         self._warm_up_calls_left = _WARM_UP_CALLS
-        # of its own: the backward pass remembers the stream of its first run, which must be the one that is recorded
-        self._stream: torch.cuda.Stream | None = None
-        if device.type == "cuda":
-            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream = stream or own_stream(device)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._result: Result
 
@@ -84,6 +84,11 @@ class Graph(Generic[Result]):
             line = str(error).splitlines()[0]
             raise PixelqError(f"the GPU cannot record this work as a graph ({line}): use --no-cuda-graphs") from error
         return graph
+
+
+def own_stream(device: torch.device) -> torch.cuda.Stream | None:
+    """A stream for recording, on a GPU: the usual one cannot be recorded."""
+    return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
 
 class GraphsByShape(Generic[Result]):

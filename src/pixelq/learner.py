@@ -124,9 +124,9 @@ class Learner:
         self._moves = GraphsByShape(
             lambda *tensors: self.move(batch_of(*tensors)), device, [self.generator], config.cuda_graphs
         )
-        self.compiled_losses = compiled(self.losses, self.compiles_losses)
+        self.compiled_losses = compiled(self.losses, self.compiles_losses, side_by_side=True)
         """`losses`, compiled by itself if it is at all."""
-        self._finish = compiled(self._finish_move, self.compiles)
+        self._finish = compiled(self._finish_move, self.compiles, side_by_side=True)
 
     @property
     def has_gradient_kernel(self) -> bool:
@@ -168,16 +168,21 @@ class Learner:
             return self._updates_by_kernel(self._kernel, self._adam, batch, count)
         errors = []
         for part in _parts(batch, count):
-            self.announce_update()
+            self.announce_updates()
             error = self._moves(*part)
             errors.append(error if count == 1 else error.clone())  # the next one may lie in its place
         return errors[0] if count == 1 else torch.cat(errors)
 
-    def announce_update(self) -> None:
-        """The host's part of an update: count it, and put the step size where the device finds it."""
-        self._optimiser.prepare()
-        self._count += 1
-        self.updates += 1
+    @property
+    def most_at_once(self) -> int:
+        """Updates that can be announced in one go."""
+        return self._optimiser.most_at_once
+
+    def announce_updates(self, count: int = 1) -> None:
+        """The host's part of so many updates: count them, and put step sizes where the device finds them."""
+        self._optimiser.prepare(count)
+        self._count += count
+        self.updates += count
 
     def move(self, batch: Batch | RolloutBatch) -> Tensor:
         """The device's part of an update, announced before; arguments and result are those of `update`.
@@ -192,11 +197,8 @@ class Learner:
         return learned.error
 
     def _updates_by_kernel(self, kernel: QLearningKernel, adam: AdamKernel, batch: Batch, count: int) -> Tensor:
-        steps = []
-        for _ in range(count):
-            self.announce_update()
-            steps.append(self._adam_step())
-        learned = kernel(batch, adam.described(steps))
+        self.announce_updates(count)
+        learned = kernel(batch, adam.described(self._adam_steps()))
         assert learned.norms is not None
         assert isinstance(self._watch, HostWatch)
         ranges = _ranges(learned.q_tm1, batch)
@@ -236,7 +238,7 @@ class Learner:
     def _step(self, gradients: list[Tensor]) -> Tensor:
         """Clip, move, round; returns the norms [P] of the gradients before."""
         gradients = self._in_full(gradients)
-        norms = torch.stack(torch._foreach_norm(gradients))
+        norms = torch.stack(self._norms(gradients))
         self._scale(gradients, clipping_factors(self._config.optimiser, norms))
         self._optimiser.step(gradients)
         self._masters_to_working()
@@ -245,11 +247,20 @@ class Learner:
     def _step_by_kernel(self, adam: AdamKernel, gradients: list[Tensor]) -> Tensor:
         """The same."""
         adam.take(gradients)
-        return adam.step(self._adam_step())
+        (step,) = self._adam_steps()
+        return adam.step(step)
 
-    def _adam_step(self) -> AdamStep:
+    def _adam_steps(self) -> list[AdamStep]:
+        """All steps that were announced."""
         assert isinstance(self._optimiser, ElementwiseAdam)
-        return AdamStep(self._config.optimiser.clip, self._config.optimiser.clip_norm, *BETAS, *self._optimiser.numbers)
+        clip, clip_norm = self._config.optimiser.clip, self._config.optimiser.clip_norm
+        return [AdamStep(clip, clip_norm, *BETAS, *numbers) for numbers in self._optimiser.numbers]
+
+    def _norms(self, gradients: list[Tensor]) -> list[Tensor]:
+        """Each one's Euclidean norm; a compiler takes operations on lists as they are, and fuses nothing into them."""
+        if self.compiles:
+            return [torch.linalg.vector_norm(gradient) for gradient in gradients]
+        return list(torch._foreach_norm(gradients))
 
     def _scale(self, gradients: list[Tensor], factors: Tensor) -> None:
         if self._config.optimiser.clip != "none":

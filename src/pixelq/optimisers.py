@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pixelq.config import OptimiserConfig
+from pixelq.device import send
 from pixelq.schedules import linear
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 BETAS = (0.9, 0.999)  # PyTorch's, Keras' and both papers' own
+_MOST_AT_ONCE = 16  # steps announced in one go
 _CORRECTED_STEPS = 1e6  # steps after which 1 − β₂ᵗ is 1 to the last bit; the next ten million do not change it
 
 
@@ -35,9 +37,11 @@ class Optimiser(Protocol):
 
     learning_rate: float
     """Of the steps to come."""
+    most_at_once: int
+    """Steps that can be announced in one go."""
 
-    def prepare(self) -> None:
-        """Announce a step."""
+    def prepare(self, count: int = 1) -> None:
+        """Announce so many steps."""
 
     def step(self, gradients: Sequence[Tensor]) -> None:
         """Move every parameter by its gradient; the step was announced."""
@@ -55,13 +59,11 @@ class StepSize:
     Args:
         value: the first one.
         device: who reads it.
-        in_memory: a tensor in any case; a number becomes part of what is compiled.
     """
 
-    def __init__(self, value: float, device: torch.device, in_memory: bool = False) -> None:
+    def __init__(self, value: float, device: torch.device) -> None:
         self._last = value
-        in_memory = in_memory or device.type != "cpu"
-        self.value: float | Tensor = torch.full((), value, device=device) if in_memory else value
+        self.value: float | Tensor = value if device.type == "cpu" else torch.full((), value, device=device)
 
     def set(self, value: float) -> None:
         """Change it; waits for nothing, and steps that a GPU has not made yet keep theirs."""
@@ -88,6 +90,8 @@ class Adam:
     "On the variance of the adaptive learning rate and beyond", Algorithm 2.
     """
 
+    most_at_once = 1
+
     def __init__(self, parameters: Sequence[Tensor], config: OptimiserConfig) -> None:
         self._as_keras = config.name == "keras_adam"
         self.learning_rate = config.learning_rate
@@ -107,8 +111,9 @@ class Adam:
         if self._as_keras:
             self._adam.state.update({parameter: _corrected_moments(parameter) for parameter in self._parameters})
 
-    def prepare(self) -> None:
+    def prepare(self, count: int = 1) -> None:
         """Announce a step."""
+        assert count == 1  # the next one's size may be another
         self._steps += 1
         rate = self.learning_rate
         group = self._adam.param_groups[0]
@@ -163,15 +168,18 @@ class ElementwiseAdam:
     Source: as `Adam`.
     """
 
+    most_at_once = _MOST_AT_ONCE
+
     def __init__(self, parameters: Sequence[Tensor], config: OptimiserConfig) -> None:
         self._config = config
         self.learning_rate = config.learning_rate
         self._steps = 0
         self._parameters = list(parameters)
+        self.numbers: list[tuple[float, float, float]] = []
+        """a, b and c of each of the steps that were announced last."""
         device = self._parameters[0].device
-        self._scaled, self._epsilon, self._plain = (StepSize(0.0, device, in_memory=True) for _ in range(3))
-        self.numbers = (0.0, 0.0, 0.0)
-        """a, b and c of the step that was announced."""
+        self._announced = torch.zeros(_MOST_AT_ONCE, 3, device=device)  # the same, where the device finds them
+        self._next = torch.zeros(1, dtype=torch.int64, device=device)
         self._first, self._second = (
             [torch.zeros_like(parameter, requires_grad=False) for parameter in parameters] for _ in range(2)
         )
@@ -181,31 +189,35 @@ class ElementwiseAdam:
         """Both moments, m and v, of every parameter, which stay where they are."""
         return self._first, self._second
 
-    def prepare(self) -> None:
-        """Announce a step."""
-        self._steps += 1
-        correction1, correction2 = _corrections(self._steps)
+    def prepare(self, count: int = 1) -> None:
+        """Announce so many steps."""
+        self.numbers = [self._numbers(self._steps + number) for number in range(1, count + 1)]
+        self._steps += count
+        send(torch.tensor(self.numbers), self._announced[:count])
+        self._next.zero_()
+
+    def _numbers(self, steps: int) -> tuple[float, float, float]:
+        """a, b and c of a step, counted from 1."""
+        correction1, correction2 = _corrections(steps)
         scaled, epsilon, plain = self.learning_rate * correction2**0.5 / correction1, self._config.epsilon, 0.0
         if self._config.name == "adam":
             epsilon *= correction2**0.5
         elif self._config.name == "radam":
             beta2 = BETAS[1]
             longest = 2.0 / (1.0 - beta2) - 1.0
-            length = longest - 2.0 * self._steps * beta2**self._steps / correction2
+            length = longest - 2.0 * steps * beta2**steps / correction2
             if length > 5.0:
                 scaled *= ((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)) ** 0.5
             else:
                 scaled, plain = 0.0, self.learning_rate / correction1
-        self.numbers = scaled, epsilon, plain
-        self._scaled.set(scaled)
-        self._epsilon.set(epsilon)
-        self._plain.set(plain)
+        return scaled, epsilon, plain
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor]) -> None:
         """Move every parameter by its gradient; the step was announced."""
         beta1, beta2 = BETAS
-        scaled, epsilon, plain = self._scaled.value, self._epsilon.value, self._plain.value
+        scaled, epsilon, plain = self._announced.index_select(0, self._next)[0].unbind()
+        self._next.add_(1)
         moments = zip(self._parameters, gradients, self._first, self._second, strict=True)
         for parameter, gradient, first, second in moments:
             first.lerp_(gradient, 1 - beta1)
@@ -255,6 +267,8 @@ class CentredRMSProp:
     Mnih et al. 2015, Extended Data Table 1.
     """
 
+    most_at_once = _MOST_AT_ONCE
+
     def __init__(self, parameters: Sequence[Tensor], config: OptimiserConfig) -> None:
         self._config = config
         self.learning_rate = config.learning_rate
@@ -263,8 +277,8 @@ class CentredRMSProp:
         self._mean = [torch.zeros_like(parameter) for parameter in parameters]
         self._square = [torch.zeros_like(parameter) for parameter in parameters]
 
-    def prepare(self) -> None:
-        """Announce a step."""
+    def prepare(self, count: int = 1) -> None:
+        """Announce so many steps, all of one size."""
         self._rate.set(self.learning_rate)
 
     @torch.no_grad()

@@ -130,7 +130,7 @@ class QNetwork(nn.Module):
 
     def prepare_to_compile(self) -> None:
         """Compute the same sums in the order that suits a GPU's compiler."""
-        self.torso.fold_pixels()
+        self.torso.fold_planes()
         for module in self.head.modules():
             if isinstance(module, LinearHead):
                 module.spread_outputs()

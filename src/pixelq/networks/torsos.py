@@ -27,10 +27,10 @@ class NatureTorso(nn.Module):
         super().__init__()
         first, second, third = channels
         self.layers = nn.Sequential(
-            _PixelConv2d(first),
+            _FoldingConv2d(4, first, 4),
             *plane_norm(norm, first, 20),
             nn.ReLU(),
-            nn.Conv2d(first, second, 4, 2),
+            _FoldingConv2d(first, second, 2),
             *plane_norm(norm, second, 9),
             nn.ReLU(),
             nn.Conv2d(second, third, 3, 1),
@@ -60,36 +60,43 @@ class NatureTorso(nn.Module):
         """Compute in `dtype`; normalisation keeps its statistics in float32."""
         self.to(dtype)
 
-    def fold_pixels(self) -> None:
-        """From now on compute the first convolution as the same sums over folded planes."""
-        first = self.layers[0]
-        assert isinstance(first, _PixelConv2d)
-        first.folded = True
+    def fold_planes(self) -> None:
+        """From now on compute the convolutions with strides as the same sums over folded planes."""
+        for layer in self.layers:
+            if isinstance(layer, _FoldingConv2d):
+                layer.folded = True
 
 
-class _PixelConv2d(nn.Conv2d):
-    """The first convolution, 8×8 by 4 over four planes.
+class _FoldingConv2d(nn.Conv2d):
+    """A convolution whose filters are twice as wide as its stride: 8×8 by 4 over pixels, 4×4 by 2 over 20×20 planes.
 
-    Folded it is one of 2×2 by 1 over 64 planes of 21×21, each 4×4 block of pixels side by side as channels: the same
-    products, summed in another order. A GPU's matrix units take channels by 8 or more; to four of them they add zeros.
+    Folded it is one of 2×2 by 1 over planes that are as many times smaller as the stride says, each block of pixels
+    side by side as channels: the same products, summed in another order. A GPU's matrix units take channels by 8 or
+    more, and add zeros to four of them; and the gradient of planes by 1 takes it a third of the time of that by 2.
+
+    Args:
+        planes: input channels.
+        filters: output channels.
+        stride: of both directions; must divide the planes' sizes.
     """
 
     folded = False
 
-    def __init__(self, filters: int) -> None:
-        super().__init__(4, filters, 8, 4)
+    def __init__(self, planes: int, filters: int, stride: int) -> None:
+        super().__init__(planes, filters, 2 * stride, stride)
 
     def forward(self, planes: Tensor) -> Tensor:
-        """[B, 4, 84, 84] to [B, filters, 20, 20]."""
+        """[B, planes, S·R, S·C] to [B, filters, R − 1, C − 1] for a stride S."""
         if not self.folded:
             return super().forward(planes)
-        return functional.conv2d(_fold(planes), _fold(self.weight), self.bias)
+        block = self.stride[0]
+        return functional.conv2d(_fold(planes, block), _fold(self.weight, block), self.bias)
 
 
-def _fold(planes: Tensor) -> Tensor:
-    """[B, C, H, W] to [B, 16 C, H/4, W/4], channels last: each 4×4 block by its rows, a pixel's planes side by side."""
+def _fold(planes: Tensor, block: int) -> Tensor:
+    """[B, C, H, W] to [B, b·b·C, H/b, W/b], channels last: a b×b block by its rows, a pixel's planes side by side."""
     size, channels, height, width = planes.shape
-    blocks = planes.view(size, channels, height // 4, 4, width // 4, 4)
+    blocks = planes.view(size, channels, height // block, block, width // block, block)
     return blocks.permute(0, 2, 4, 3, 5, 1).flatten(3).permute(0, 3, 1, 2)
 
 
@@ -138,8 +145,8 @@ class ImpalaTorso(nn.Module):
             if isinstance(module, nn.Conv2d):
                 module.to(dtype)
 
-    def fold_pixels(self) -> None:
-        """Nothing: its first convolution overlaps everywhere."""
+    def fold_planes(self) -> None:
+        """Nothing: its convolutions have no strides."""
 
 
 class _ResidualBlock(nn.Module):

@@ -4,48 +4,67 @@ import torch
 from torch import Tensor
 
 from pixelq.compiling import compiled
-from pixelq.graphs import Graph
+from pixelq.graphs import Graph, own_stream
 from pixelq.learner import Learner, Losses
 from pixelq.replay.device_sampler import DeviceDraw, DeviceSampler
 from pixelq.types import Batch
 
 __all__ = ["DeviceUpdates"]
 
+_MOST_IN_A_ROW = 8
+
 
 class DeviceUpdates:
-    """What `replay_loop.learn` does for an update, by a memory that is sampled on the device.
+    """What `replay_loop.learn` does, by a memory that is sampled on the device.
 
-    On a GPU it is recorded once; an update then costs the host one launch.
+    On a GPU updates are recorded, several in a row; these then cost the host one launch.
 
     Args:
         learner: what learns.
         sampler: what it learns from.
         batch_size: transitions an update.
         device: where both live.
+        in_a_row: updates that are usually asked for together.
     """
 
-    def __init__(self, learner: Learner, sampler: DeviceSampler, batch_size: int, device: torch.device) -> None:
+    def __init__(
+        self, learner: Learner, sampler: DeviceSampler, batch_size: int, device: torch.device, in_a_row: int = 1
+    ) -> None:
         self._learner = learner
         self._sampler = sampler
         self._batch_size = batch_size
         self._importance_exponent = torch.zeros((), dtype=torch.float64, device=device)
-        self._graph = Graph(self._once, device, [sampler.generator, learner.generator])
+        self._in_a_row = max(1, min(in_a_row, _MOST_IN_A_ROW, learner.most_at_once))
+        recorded = (device, [sampler.generator, learner.generator], own_stream(device))
+        self._one = Graph(self._once, *recorded)
+        self._row = Graph(self._in_a_row_once, *recorded)
         self._transitions = compiled(self._transitions_at, learner.compiles)
-        self._losses = compiled(self._losses_at, learner.compiles_losses)
+        self._losses = compiled(self._losses_at, learner.compiles_losses, side_by_side=True)
         self._learned = compiled(sampler.learned, learner.compiles)
 
-    def update(self, importance_exponent: float) -> Tensor:
-        """Move the online network by a batch of the memory; waits for nothing.
+    def update(self, importance_exponent: float, count: int = 1) -> Tensor:
+        """Move the online network by batches of the memory, one after the other; waits for nothing.
 
         Args:
             importance_exponent: β, for the weights of prioritised sampling.
+            count: how many batches, at least one.
 
         Returns:
-            The errors [B] of the batch before the move, on the device; to be read before the next update.
+            The errors [B] of the last batch before its move, on the device; to be read before the next update.
         """
         self._importance_exponent.fill_(importance_exponent)
-        self._learner.announce_update()
-        return self._graph()
+        for _ in range(count // self._in_a_row):
+            self._learner.announce_updates(self._in_a_row)
+            errors = self._row()
+        for _ in range(count % self._in_a_row):
+            self._learner.announce_updates()
+            errors = self._one()
+        return errors
+
+    def _in_a_row_once(self) -> Tensor:
+        for _ in range(self._in_a_row):
+            errors = self._once()
+        return errors
 
     def _once(self) -> Tensor:
         shares = self._sampler.shares(self._batch_size)

@@ -123,7 +123,8 @@ def make_parts(config: TrainConfig) -> Parts:
     )
     updates = None
     if sampler is not None:
-        updates = DeviceUpdates(learner, sampler, config.replay.batch_size, device)
+        in_a_row = config.envs // config.replay.train_period
+        updates = DeviceUpdates(learner, sampler, config.replay.batch_size, device, in_a_row)
     return Parts(config, device, envs, tracker, learner, actor, memory, updates)
 
 

@@ -68,9 +68,8 @@ def learn(parts: Parts) -> None:
         parts.learner.learning_rate = learning_rate_at(config.optimiser, step, config.total_steps)
         importance_exponent = importance_exponent_at(config, step)
         updates = updates_due(step, before, config.replay.train_period)
-        if parts.device_updates is not None:  # the same, nothing leaving the device
-            for _ in range(updates):
-                parts.device_updates.update(importance_exponent)
+        if parts.device_updates is not None and updates:  # the same, nothing leaving the device
+            parts.device_updates.update(importance_exponent, updates)
         else:
             for done in range(0, updates, _DRAWN_TOGETHER):
                 count = min(_DRAWN_TOGETHER, updates - done)
