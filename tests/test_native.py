@@ -18,9 +18,11 @@ from pixelq.native.layers import dense_relu, takes_dense, takes_torso, torso
 from pixelq.native.moves import AdamKernel, AdamStep
 from pixelq.optimisers import BETAS, clipping_factors, make_optimiser
 from pixelq.presets import preset
-from pixelq.replay.frames import NO_PLANE
+from pixelq.replay.frames import NO_PLANE, RamFrames
 from pixelq.replay.lz4_frames import Lz4Frames
+from pixelq.replay.ring import Ring
 from pixelq.replay.sumtree import SumTree
+from pixelq.replay.transitions import TransitionReader
 from pixelq.types import Batch
 
 BF16 = torch.bfloat16
@@ -470,7 +472,7 @@ def test_planes_are_the_same_with_and_without_a_kernel():
     rng = np.random.default_rng(1)
     slots = 10_000  # more than two segments
     quick, plain = Lz4Frames(slots), Lz4Frames(slots, kernels=False)
-    assert quick._kernels
+    assert quick._kernel is not None
     nothing = np.full((2, 4), NO_PLANE)
     assert not quick.read(nothing).any()
     at = 0
@@ -487,12 +489,42 @@ def test_planes_are_the_same_with_and_without_a_kernel():
 
 
 @needs_replay_kernels
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_transitions_are_the_same_with_and_without_a_kernel(n_step):
+    rng = np.random.default_rng(2)
+    games, rows = 5, 40
+    ring = Ring(rows, games, RamFrames(rows * games))
+    ring.start(np.zeros((games, 84, 84), np.uint8))
+    quick, plain = (TransitionReader(ring, n_step, 0.99, kernels) for kernels in (True, False))
+    assert quick._kernel is not None
+    assert plain._kernel is None
+    for _ in range(3 * rows):  # around the ring
+        ends, cuts, ignored = (rng.random((3, games)) < 0.15).astype(bool)
+        rewards = rng.normal(size=games).astype(np.float32)
+        ring.append(rng.integers(0, 18, games), rewards, ends, cuts, ignored, np.zeros((games, 84, 84), np.uint8))
+        held = max(0, ring.head - n_step - ring.oldest + 1)
+        at = ring.oldest + rng.integers(0, max(held, 1), 16 if held else 0)
+        envs = rng.integers(0, games, len(at))
+        for mine, theirs in zip(quick(at, envs), plain(at, envs), strict=True):
+            assert mine.dtype == theirs.dtype
+            assert np.array_equal(mine, theirs)
+
+
+@needs_replay_kernels
 def test_a_damaged_block_is_told_of():
     frames = Lz4Frames(8)
     frames.write(0, np.random.default_rng(0).integers(0, 256, (8, 84, 84), np.uint8))
     frames._sizes[3] = 5
     with pytest.raises(RuntimeError, match="damaged"):
         frames.read(np.array([2, 3]))
+
+
+@needs_replay_kernels
+def test_a_plane_that_was_never_written_is_told_of():
+    frames = Lz4Frames(5_000)
+    frames.write(0, np.zeros((8, 84, 84), np.uint8))
+    with pytest.raises(RuntimeError, match="damaged"):
+        frames.read(np.array([4_500]))
 
 
 @needs_replay_kernels
@@ -511,7 +543,7 @@ def test_without_a_compiler_batches_are_the_same(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     try:
         frames, tree = Lz4Frames(8), SumTree(8)
-        assert not frames._kernels
+        assert frames._kernel is None
         assert not tree._kernels
     finally:
         library.replay_kernels.cache_clear()

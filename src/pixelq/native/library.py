@@ -22,11 +22,11 @@ __all__ = ["REPLAY_SOURCES", "TILE_SOURCES", "ask", "call", "has_tiles", "kernel
 _SOURCES = Path(__file__).parent
 _FLAGS = ("-O3", "-march=native", "-std=c11", "-D_GNU_SOURCE", "-fPIC", "-pthread")
 _COMPILE_SECONDS = 300
-_TYPES: dict[str, Any] = {"i": ctypes.c_int, "p": ctypes.c_void_p}
+_TYPES: dict[str, Any] = {"i": ctypes.c_int, "d": ctypes.c_double, "p": ctypes.c_void_p}
 TILE_SOURCES = ("adam.c", "dense.c", "q_learning.c", "team.c", "torso.c")
 REPLAY_SOURCES = ("replay.c", "team.c")
 _HEADERS = ("layers.h", "optimiser.h", "team.h", "tiles.h")
-# the kernels' arguments: integers, pointers
+# the kernels' arguments: integers, numbers, pointers
 _TEAM_FORMS = {"pixelq_threads": "i"}
 _TILE_FORMS = _TEAM_FORMS | {
     "pixelq_begin": "",
@@ -40,7 +40,8 @@ _TILE_FORMS = _TEAM_FORMS | {
     "pixelq_adam": "pp",
 }
 _REPLAY_FORMS = _TEAM_FORMS | {
-    "pixelq_decompress": "pipppip",
+    "pixelq_decompress": "ppipp",
+    "pixelq_transitions": "pidi" + 6 * "p",
     "pixelq_tree_set": "piipp",
     "pixelq_tree_find": "piipp",
 }

@@ -16,6 +16,7 @@ from pixelq.replay.priorities import PRIORITY_BYTES, Priorities
 from pixelq.replay.ring import SCALAR_BYTES, Ring, rows_needed
 from pixelq.replay.samplers import Draw, draw_uniform
 from pixelq.replay.stores import describe_store, make_frames
+from pixelq.replay.transitions import TransitionReader
 from pixelq.types import Batch
 
 __all__ = ["ReplayBuffer"]
@@ -64,7 +65,7 @@ class ReplayBuffer:
             self.sampler = DeviceSampler(self.ring, frames, config, gamma, n_step, device, seed)
         elif config.sampling == "prioritised":
             self._priorities = Priorities(self.ring, n_step, config.priority_exponent, config.priority_epsilon, kernels)
-        self._gamma = gamma
+        self._read = TransitionReader(self.ring, n_step, gamma, kernels)
         self._n_step = n_step
         self._device = device
         self.generator = generator
@@ -121,17 +122,14 @@ class ReplayBuffer:
 
     def batch(self, draw: Draw) -> Batch:
         """What was drawn, on the device; shapes are in `pixelq.types.Batch`."""
-        rows, envs = draw.rows, draw.envs
-        returns, discounts, ends = self._n_step_returns(rows, envs)
-        stacks = self.ring.stacks(np.concatenate([rows, ends]), np.concatenate([envs, envs]))
-        stacks = to_device(stacks, self._device)
-        actions = self.ring.actions[rows % self.ring.rows, envs].astype(np.int64)
+        actions, returns, discounts, slots = self._read(draw.rows, draw.envs)
+        obs_tm1, obs_t = to_device(self.ring.stacks(slots), self._device).chunk(2)
         return Batch(
-            obs_tm1=stacks[: len(rows)],
+            obs_tm1=obs_tm1,
             a_tm1=to_device(actions, self._device),
             r_t=to_device(returns, self._device),
             discount_t=to_device(discounts, self._device),
-            obs_t=stacks[len(rows) :],
+            obs_t=obs_t,
             weight=to_device(draw.weight, self._device),
         )
 
@@ -162,23 +160,3 @@ class ReplayBuffer:
             self.sampler.restore(state)
         elif self._priorities is not None:
             self._priorities.restore(state)
-
-    def _n_step_returns(
-        self, rows: NDArray[np.int64], envs: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-        """Sum up to n rewards, stopping where the episode terminated (discount 0) or was cut off (bootstraps there).
-
-        Source: Sutton & Barto 2018, "Reinforcement Learning", eq. 7.1.
-        """
-        ring = self.ring
-        returns, discounts, ends = np.zeros(len(rows)), np.ones(len(rows)), rows.copy()
-        going = np.ones(len(rows), np.bool_)
-        for step in range(self._n_step):
-            at = (rows + step) % ring.rows
-            going &= ~ring.ignored[at, envs]  # the game was given up without a flag in the row before
-            ended = ring.terminated[at, envs]
-            returns += going * discounts * ring.rewards[at, envs]
-            discounts = np.where(going, discounts * self._gamma * ~ended, discounts)
-            ends += going
-            going &= ~(ended | ring.truncated[at, envs])
-        return returns.astype(np.float32), discounts.astype(np.float32), ends

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixelq.native.replay import address, can_decompress, decompress
+from pixelq.native.replay import DecompressKernel, address, can_decompress
 from pixelq.replay.frames import NO_PLANE, PLANE_BYTES, PLANE_SHAPE
 from pixelq.replay.memory import require_memory
 
@@ -62,9 +62,12 @@ class Lz4Frames:
         self._starts = np.zeros(slots, np.uint32)  # of each block in its segment's arena
         self._sizes = np.zeros(slots, np.uint16)
         self._sealed: list[_Segment | None] = [None] * -(-slots // _SEGMENT)
-        self._kernels = kernels and can_decompress()
         self._arenas = np.zeros(len(self._sealed), np.uint64)  # addresses of the sealed segments' bytes; 0: not there
         self._dictionaries = np.zeros(len(self._sealed), np.uint64)
+        self._kernel: DecompressKernel | None = None
+        if kernels and can_decompress():
+            held = (self._starts, self._sizes, self._arenas, self._dictionaries)
+            self._kernel = DecompressKernel(*held, _SEGMENT)
         # the segment being written, in place of a sealed one whose later slots still hold
         self._open = _Segment(b"")
         self._next: int | None = None  # slot
@@ -109,26 +112,20 @@ class Lz4Frames:
         """The planes of slots [...] as a new tensor [..., 84, 84] on the CPU."""
         flat = slots.reshape(-1)
         planes = np.empty((len(flat), PLANE_BYTES), np.uint8)
-        if self._kernels:
-            self._read_by_kernel(flat, planes)
+        if self._kernel is not None:
+            self._kernel(flat, planes, self._opened, self._open.arena, self._open.dictionary)
         else:
             self._read_by_library(flat, planes)
         return torch.from_numpy(planes.reshape(*slots.shape, *PLANE_SHAPE))
 
-    def _read_by_kernel(self, slots: NDArray[np.int64], planes: NDArray[np.uint8]) -> None:
-        """Fill planes [K, 7056] with those of slots [K], all threads at once."""
+    @property
+    def _opened(self) -> range:
+        """The slots of the segment being written, as far as it goes."""
         following = self._next or 0
-        opened = (slots >= (following - 1) // _SEGMENT * _SEGMENT) & (slots < following) & (slots != NO_PLANE)
-        held = np.frombuffer(self._open.arena, np.uint8)  # it cannot grow, nor move, as long as this is there
-        arenas = np.where(opened, held.ctypes.data, self._arenas[slots // _SEGMENT])
-        dictionaries = np.where(opened, address(self._open.dictionary), self._dictionaries[slots // _SEGMENT])
-        there = slots != NO_PLANE
-        assert arenas[there].all(), "a slot was never written"
-        blocks = np.where(there, arenas + self._starts[slots], 0)
-        decompress(blocks, self._sizes[slots].astype(np.int32), dictionaries, planes)
+        return range((following - 1) // _SEGMENT * _SEGMENT, following)
 
     def _read_by_library(self, flat: NDArray[np.int64], planes: NDArray[np.uint8]) -> None:
-        """The same without a kernel."""
+        """Fill planes [K, 7056] with those of slots [K], without a kernel."""
         target = planes.reshape(-1).data
         starts = self._starts[flat]
         ends = (starts + self._sizes[flat]).tolist()
@@ -147,9 +144,7 @@ class Lz4Frames:
 
     def _segment(self, slot: int) -> _Segment:
         """Where the block of a slot is: the open segment up to where it is written, else a sealed one."""
-        assert self._next is not None
-        first = (self._next - 1) // _SEGMENT * _SEGMENT  # of the open segment
-        if first <= slot < self._next:
+        if slot in self._opened:
             return self._open
         segment = self._sealed[slot // _SEGMENT]
         assert segment is not None, f"slot {slot} was never written"

@@ -104,11 +104,15 @@ class Ring:
         self.ages[at] = ages
         self._frames.write(at * self.num_envs, planes)
 
-    def stacks(self, rows: NDArray[np.int64], envs: NDArray[np.int64]) -> Tensor:
-        """Observations of the given rows and games, [K] each, as [K, 4, 84, 84], zeros before a game's start."""
+    def slots_of_stacks(self, rows: NDArray[np.int64], envs: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Slots [K, 4] of the planes that make up the observations of rows and games [K]; none before a game."""
         back = np.arange(STACK - 1, -1, -1)
-        slots = (rows[:, None] - back) % self.rows * self.num_envs + envs[:, None]  # [K, 4]
+        slots = (rows[:, None] - back) % self.rows * self.num_envs + envs[:, None]
         slots[back > self.ages[rows % self.rows, envs][:, None]] = NO_PLANE  # not what may be another game's
+        return slots
+
+    def stacks(self, slots: NDArray[np.int64]) -> Tensor:
+        """Observations [K, 4, 84, 84] of planes in slots [K, 4], zeros where there is none."""
         return self._frames.read(slots)
 
     def is_transition(self, rows: NDArray[np.int64], envs: NDArray[np.int64], n_step: int) -> NDArray[np.bool_]:

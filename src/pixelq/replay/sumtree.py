@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelq.native.replay import has_trees, tree_find, tree_set
+from pixelq.native.replay import has_replay_kernels, tree_find, tree_set
 
 __all__ = ["SumTree"]
 
@@ -26,7 +26,7 @@ class SumTree:
         self._depth = max(1, (size - 1).bit_length())
         self._first = 1 << self._depth  # node of leaf 0; the root is node 1, the children of n are 2n and 2n + 1
         self._nodes = np.zeros(2 * self._first)
-        self._kernels = kernels and has_trees()
+        self._kernels = kernels and has_replay_kernels()
 
     @property
     def total(self) -> float:
