@@ -52,9 +52,7 @@ static void planes_by_team(void *of) {
 }
 
 // The planes of slots to `to`, one after the other; zeros for a slot below 0.
-long pixelq_decompress(
-    decompressor *decompress, const blocks *from, int count, const int64_t *slots, char *to
-) {
+long pixelq_decompress(decompressor *decompress, const blocks *from, int count, const int64_t *slots, char *to) {
     planes p = {decompress, from, count, slots, to, 0};
     team_run(team_threads / 2, planes_by_team, &p);  // games are playing on the others
     return atomic_load(&p.failed);

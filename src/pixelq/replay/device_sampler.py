@@ -46,7 +46,7 @@ class DeviceSampler:
         device: where all of it lives.
         seed: of the device's own source of chance.
 
-    Source: as `Priorities` and `ReplayBuffer`.
+    Source: as `Priorities` and `TransitionReader`.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class DeviceSampler:
         return torch.where(later >= self._slots, later - self._slots, later)
 
     def _n_step_returns(self, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns [B], discounts [B] and the slots of the observations after n steps [B], as `ReplayBuffer` does."""
+        """Returns [B], discounts [B] and slots of the observations after n steps [B], as `TransitionReader` does."""
         returns = torch.zeros(len(slots), dtype=torch.float64, device=self._device)
         discounts, ends = torch.ones_like(returns), slots
         going = torch.ones(len(slots), dtype=torch.bool, device=self._device)

@@ -68,13 +68,13 @@ def learn(parts: Parts) -> None:
         parts.learner.learning_rate = learning_rate_at(config.optimiser, step, config.total_steps)
         importance_exponent = importance_exponent_at(config, step)
         updates = updates_due(step, before, config.replay.train_period)
-        if parts.device_updates is not None and updates:  # the same, nothing leaving the device
-            parts.device_updates.update(importance_exponent, updates)
-        else:
+        if parts.device_updates is None:
             for done in range(0, updates, _DRAWN_TOGETHER):
                 count = min(_DRAWN_TOGETHER, updates - done)
                 draw = parts.buffer.draw(config.replay.batch_size, importance_exponent, count)
                 parts.buffer.learned(draw, parts.learner.learn(parts.buffer.batch(draw), count))
+        elif updates:  # the same, nothing leaving the device
+            parts.device_updates.update(importance_exponent, updates)
     if crossed(step, before, config.target_period_steps):
         parts.learner.copy_to_target()
 
