@@ -1,51 +1,79 @@
 // Three convolutions with a ReLU after each, forward and back.
 //
-// Arrays are dense and lie in memory as comments say, channels last. Nothing is copied to make a matrix product of a
-// convolution: what a filter sees of one row of pixels is contiguous, so 32 numbers of it are a row of a tile, and what
-// it sees from the next pixel on is a fixed number of bytes away.
+// Arrays are dense and lie in memory as comments say, channels last. Pixels that a filter steps over are folded into one
+// with as many times the channels, after which every convolution has stride 1: what a filter sees of a row of pixels is
+// contiguous, and what it sees from the next pixel on begins one pixel further. So nothing is copied to make a matrix
+// product of a convolution: 32 numbers of each of 16 pixels in a row, from wherever on, are a tile. It runs on over the ends
+// of rows, where a few sums are of no use: an output of [out][out] has places at y · width of the input + x.
 
 #include "layers.h"
 
 enum {
-    BLOCK = 8,              // images worked on at once, so that they stay in a core's cache
-    NEAR = 256,             // pixels whose gradients are packed at once, if an image has no more
-    MOST_PIXELS = 21 * 20,  // of an image that are packed
-    PIECE = 1024,           // gradients that one thread adds up at once
-    SHARES = 4,             // parts of a batch with sums of their own, so that sums do not depend on the number of threads
+    BLOCK = 8,     // images worked on at once, so that they stay in a core's cache
+    NEAR = 192,    // filters times steps of products whose gradients are packed at once
+    PIECE = 1024,  // gradients that one thread adds up at once
+    SHARES = 4,    // parts of a batch with sums of their own, so that sums do not depend on the number of threads
+    IN1 = SIDE / 4,
+    IN2 = OUT1 / 2,
+    IN3 = OUT2,
 };
 
-// Pixels of an image, [4][84][84] bytes to [84][84][4] bfloat16, 0 to 255.
+// Pixels of an image, [4][84][84] bytes to [21][21] of [4][4][4] bfloat16, 0 to 255.
 static void weave_planes(const uint8_t *planes, bf16 *woven) {
     const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
     const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
-    for (int at = 0; at < SIDE * SIDE; at += 16) {
-        __m512i p[4];
-        for (int i = 0; i < 4; i++) {
-            __m128i bytes = _mm_loadu_si128((const __m128i *)(planes + i * SIDE * SIDE + at));
-            p[i] = _mm512_castps_si512(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)));
+    for (int y = 0; y < SIDE; y++)
+        for (int part = 0; part < 6; part++) {
+            int x = part < 5 ? part * 16 : SIDE - 16;
+            __m512i p[4];
+            for (int i = 0; i < 4; i++) {
+                __m128i bytes = _mm_loadu_si128((const __m128i *)(planes + (i * SIDE + y) * SIDE + x));
+                p[i] = _mm512_castps_si512(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)));
+            }
+            __m512i low = _mm512_or_si512(_mm512_srli_epi32(p[0], 16), p[1]);
+            __m512i high = _mm512_or_si512(_mm512_srli_epi32(p[2], 16), p[3]);
+            __m512i left = _mm512_permutex2var_epi32(low, first, high), right = _mm512_permutex2var_epi32(low, second, high);
+            bf16 *to = woven + (y / 4 * IN1 + x / 4) * 64L + y % 4 * 16;
+            _mm256_storeu_si256((__m256i *)to, _mm512_castsi512_si256(left));
+            _mm256_storeu_si256((__m256i *)(to + 64), _mm512_extracti64x4_epi64(left, 1));
+            _mm256_storeu_si256((__m256i *)(to + 128), _mm512_castsi512_si256(right));
+            _mm256_storeu_si256((__m256i *)(to + 192), _mm512_extracti64x4_epi64(right, 1));
         }
-        __m512i low = _mm512_or_si512(_mm512_srli_epi32(p[0], 16), p[1]);
-        __m512i high = _mm512_or_si512(_mm512_srli_epi32(p[2], 16), p[3]);
-        _mm512_storeu_si512(woven + 4 * at, _mm512_permutex2var_epi32(low, first, high));
-        _mm512_storeu_si512(woven + 4 * at + 32, _mm512_permutex2var_epi32(low, second, high));
-    }
 }
 
-// Input [images][in_h][in_w][channels], filters of kernel × kernel, output [images][out × out pixels][filters], whose
-// pixels may lie apart: strides in numbers.
+// Input [images][in_w][in_w][channels], filters of kernel × kernel; a pixel of the input is `fold` × `fold` ones of
+// channels / fold² before folding, and weights are those of before, [filters][fold · kernel][fold · kernel][channels / fold²].
 typedef struct {
-    int in_w, channels, kernel, stride, out, filters;
-    long in_image, out_image, out_row, out_pixel;
+    int in_w, channels, kernel, fold, filters;
+    int positions;  // of the output, [filters] each, of an image
+    long in_image, out_image;
 } convolution;
 
 static int slices(const convolution *c) { return c->kernel * c->channels / DEPTH; }  // of a row that a filter sees
 
-// Weights [filters][kernel][kernel][channels] as B tiles [filters/16][kernel][slices].
+static long weights_of(const convolution *c) { return (long)c->kernel * c->kernel * c->channels; }  // of one filter
+
+// Where in a filter's weights 16 numbers of what it sees, [kernel][kernel][channels], lie.
+static long unfolded(const convolution *c, long number) {
+    int run = c->channels / c->fold;  // numbers of a folded pixel side by side before
+    long tap = number / c->channels, inside = number % c->channels;
+    long y = tap / c->kernel * c->fold + inside / run;
+    return (y * c->kernel + tap % c->kernel) * run + inside % run;
+}
+
+// Weights as B tiles [filters/16][kernel][slices].
 static void pack_filters(const convolution *c, const bf16 *weight, uint32_t *packed) {
-    int depth = c->kernel * c->kernel * c->channels;
+    long all = weights_of(c);
     team_loop *tiles = team_share();
     for (long tile; (tile = team_take(tiles)) < c->filters / TILE;)
-        pack_rows(weight + tile * TILE * depth, TILE, depth, depth, packed + tile * depth / DEPTH * WORDS);
+        for (long at = 0; at < all; at += DEPTH) {
+            const bf16 *low = weight + tile * TILE * all + unfolded(c, at), *high = low - unfolded(c, at) + unfolded(c, at + TILE);
+            __m512i r[16];
+            for (int i = 0; i < 16; i++)
+                r[i] = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(low + i * all))),
+                                          _mm256_loadu_si256((const __m256i *)(high + i * all)), 1);
+            transpose_to(r, packed + (tile * all + at) / DEPTH * WORDS);
+        }
 }
 
 // Weights [outputs][taps][inputs] of a convolution as B tiles of the one that leads back from its outputs to its
@@ -77,159 +105,212 @@ static void all_filters(
 ) {
     for (int tile = 0; tile < c->filters / TILE; tile++) {
         long at = (long)tile * TILE;
-        to[tile] = (filters16){packed + (long)tile * c->kernel * slices(c) * WORDS, out + at, bias ? bias + at : NULL,
-                               active ? active + at : NULL};
+        to[tile] = (filters16){packed + at * weights_of(c) / 2, out + at, bias ? bias + at : NULL, active ? active + at : NULL};
     }
 }
 
-// Convolve images by so many tiles of filters. Forward (bias given): output = max(0, scale · sum + bias). Back: output =
-// sum where `active` > 0, `active` lying as the output does, but for its images.
-static void convolve(
-    const convolution *c, int images, const bf16 *in, int tiles, const filters16 *by, float scale, long active_image,
-    long active_row, long active_pixel
+// Places of an output [out][out] in numbers from the image's first, for rows, columns and odd ones of them so far apart, by
+// position in an input `in_w` wide. A position beyond the end of a row has the place of the next one that is not, which is
+// written later.
+static void find_places(int out, int in_w, int fold, long row, long column, long odd_row, long odd_column, int32_t *places) {
+    long next = 0;
+    for (int at = (out - 1) * in_w + out - 1; at >= 0; at--) {
+        int y = at / in_w, x = at % in_w;
+        if (x < out) next = y / fold * row + y % fold * odd_row + x / fold * column + x % fold * odd_column;
+        places[at] = (int32_t)next;
+    }
+}
+
+// Sums of two times 16 positions by two tiles of filters, [2][2][16][16], and where the positions are: the first one, and
+// numbers from the first image's output to that of the image.
+typedef struct {
+    _Alignas(64) float sums[4 * WORDS];
+    int at[2];
+    long image[2];
+} block;
+
+// What becomes of sums. Forward: output = max(0, scale · sum + bias). Back: output = sum where `active` > 0, which has as
+// many positions, `active_pixel` numbers apart. `places` are those of output and positions.
+typedef struct {
+    const int32_t *places;
+    float scale;
+    long active_pixel;
+    int back;
+} ending;
+
+static inline __attribute__((always_inline)) void finish(const block *b, int i, int j, const filters16 *by, ending e) {
+    const float *sums = b->sums + (2 * i + j) * WORDS;
+    __m512 shift = e.back ? _mm512_setzero_ps() : widen(_mm256_loadu_si256((const __m256i *)by->bias));
+#pragma GCC unroll 16
+    for (int r = 0; r < TILE; r++) {  // no branches: with a wrong guess, products that have begun would begin again
+        __m512 sum = _mm512_loadu_ps(sums + r * TILE);
+        if (e.back) {
+            __m256i on = _mm256_loadu_si256((const __m256i *)(by->active + (b->at[i] + r) * e.active_pixel));
+            sum = _mm512_maskz_mov_ps(_mm256_cmpgt_epi16_mask(on, _mm256_setzero_si256()), sum);
+        } else {
+            sum = _mm512_max_ps(_mm512_fmadd_ps(sum, _mm512_set1_ps(e.scale), shift), _mm512_setzero_ps());
+        }
+        bf16 *to = by->out + b->image[i] + e.places[b->at[i] + r];
+        _mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh(sum));
+    }
+}
+
+// Convolve images by so many tiles of filters. A block's outputs are made from its sums between the products of the next
+// block, for which the processor would otherwise only wait.
+static inline __attribute__((always_inline)) void convolve(
+    const convolution *c, int images, const bf16 *in, int tiles, const filters16 *by, ending e
 ) {
-    int across = (c->out + TILE - 1) / TILE, rows = c->out / across, deep = slices(c);
-    int pieces = images * c->out * across;
-    long in_row = (long)c->in_w * c->channels, a_row = (long)c->stride * c->channels * sizeof(bf16);
-    float sums[4 * WORDS];
-    configure(rows);
+    int each = (c->positions + TILE - 1) / TILE, pieces = images * each, deep = slices(c);
+    long row = (long)c->in_w * c->channels * sizeof(bf16), pixel = c->channels * sizeof(bf16);
+    block blocks[2];
+    configure(TILE);
     for (int tile = 0; tile < tiles; tile += 2) {
-        int many_b = tile + 1 < tiles ? 2 : 1;
+        int many = tile + 1 < tiles ? 2 : 1, every = c->kernel * deep / (2 * many), unfinished = 0;
         const filters16 *two = by + tile;
-        const char *b0 = (const char *)two[0].packed, *b1 = (const char *)two[many_b - 1].packed;
-        for (int piece = 0; piece < pieces; piece += 2) {
-            int many_a = piece + 1 < pieces ? 2 : 1;
-            const bf16 *a[2] = {in, in};
-            long to[2], mask[2];
-            for (int i = 0; i < many_a; i++) {
-                int x = (piece + i) % across * rows, y = (piece + i) / across % c->out, image = (piece + i) / across / c->out;
-                a[i] = in + image * c->in_image + y * c->stride * in_row + (long)x * c->stride * c->channels;
-                to[i] = image * c->out_image + y * c->out_row + x * c->out_pixel;
-                mask[i] = image * active_image + y * active_row + x * active_pixel;
+        for (int first = 0; first < pieces; first += 2) {
+            block *now = blocks + first / 2 % 2, *before = blocks + !(first / 2 % 2);
+            const char *a0, *a1, *b0 = (const char *)two[0].packed, *b1 = (const char *)two[many - 1].packed;
+            for (int i = 0; i < 2; i++) {  // the last one twice, if their number is odd
+                int number = first + i < pieces ? first + i : first, image = number / each, at = number % each * TILE;
+                if (at > c->positions - TILE) at = c->positions - TILE;
+                now->at[i] = at, now->image[i] = image * c->out_image;
+                a0 = a1, a1 = (const char *)(in + image * c->in_image) + at * pixel;
             }
             zero_tiles();
-            for (int ky = 0; ky < c->kernel; ky++) {
-                const char *a0 = (const char *)(a[0] + ky * in_row), *a1 = (const char *)(a[1] + ky * in_row);
-                long b = (long)ky * deep * WORDS * 4;
-                if (many_a == 2 && many_b == 2) multiply(a0, a1, a_row, 64, b0 + b, b1 + b, WORDS * 4, deep, 2, 2);
-                else multiply(a0, a1, a_row, 64, b0 + b, b1 + b, WORDS * 4, deep, many_a, many_b);
-            }
-            store_tiles(sums);
-            for (int i = 0; i < many_a; i++)
-                for (int j = 0; j < many_b; j++) {
-                    const bf16 *bias = two[j].bias;
-                    __m512 shift = _mm512_setzero_ps();
-                    if (bias) shift = widen(_mm256_loadu_si256((const __m256i *)bias));
-                    for (int r = 0; r < rows; r++) {
-                        __m512 sum = _mm512_loadu_ps(sums + (2 * i + j) * WORDS + r * TILE);
-                        if (bias) {
-                            sum = _mm512_max_ps(_mm512_fmadd_ps(sum, _mm512_set1_ps(scale), shift), _mm512_setzero_ps());
-                        } else {
-                            __m256i on = _mm256_loadu_si256((const __m256i *)(two[j].active + mask[i] + r * active_pixel));
-                            sum = _mm512_maskz_mov_ps(_mm256_cmpgt_epi16_mask(on, _mm256_setzero_si256()), sum);
-                        }
-                        _mm256_storeu_si256(
-                            (__m256i *)(two[j].out + to[i] + r * c->out_pixel), (__m256i)_mm512_cvtneps_pbh(sum));
-                    }
+            int next = 0, until = every;
+            for (int ky = 0; ky < c->kernel; ky++, a0 += row, a1 += row)
+                for (int slice = 0; slice < deep; slice++, b0 += WORDS * 4, b1 += WORDS * 4) {
+                    if (many == 2) multiply(a0 + slice * 64, a1 + slice * 64, pixel, 64, b0, b1, 64, 1, 2, 2);
+                    else multiply(a0 + slice * 64, a1 + slice * 64, pixel, 64, b0, b1, 64, 1, 2, 1);
+                    if (--until > 0 || next >= unfinished) continue;
+                    finish(before, next / many, next % many, two + next % many, e);
+                    next++, until = every;
                 }
+            for (; next < unfinished; next++) finish(before, next / many, next % many, two + next % many, e);
+            store_tiles(now->sums);
+            unfinished = 2 * many;
         }
+        const block *last = blocks + (pieces - 1) / 2 % 2;
+        for (int next = 0; next < unfinished; next++) finish(last, next / many, next % many, two + next % many, e);
     }
     _tile_release();
 }
 
-// Gradients of filters: dw [filters][kernel][kernel][channels] and db [filters], set or added to, from the input and
-// the gradient of the output, for so many images. Scratch: (filters + 32) · pixels numbers of bfloat16, pixels rounded
-// up to 32, and one more row of them.
-static void filter_gradients(
-    const convolution *c, int images, const bf16 *in, const bf16 *dy, float *dw, float *db, int add, bf16 *scratch
+static void convolve_forward(
+    const convolution *c, int images, const bf16 *in, int tiles, const filters16 *by, const int32_t *places, float scale
 ) {
-    // of a kernel two strides long, the second half sees in one row of output what the first sees in the next; so that is
-    // packed once for both, with one more row of pixels, where gradients are zero
-    int folds = c->kernel == 2 * c->stride && c->out % 2 == 0 && (c->out + 1) * c->stride <= c->in_w;
-    int deep = slices(c), pixels = 0;
-    long in_row = (long)c->in_w * c->channels, all = (long)c->kernel * c->kernel * c->channels;
-    int32_t in_at[BLOCK * MOST_PIXELS + DEPTH], dy_at[BLOCK * MOST_PIXELS + DEPTH];
-    static const bf16 NONE[DEPTH] = {0};
-    for (int image = 0; image < images; image++)
-        for (int y = 0; y < c->out + folds; y++)
-            for (int x = 0; x < c->out; x++, pixels++) {
-                in_at[pixels] = image * c->in_image + y * c->stride * in_row + x * c->stride * c->channels;
-                dy_at[pixels] = y < c->out ? image * c->out_image + y * c->out_row + x * c->out_pixel : -1;
-            }
-    int steps = (pixels + DEPTH - 1) / DEPTH;
-    for (; pixels < steps * DEPTH; pixels++) in_at[pixels] = 0, dy_at[pixels] = -1;
-    long next_row = folds ? c->out / 2 * 16 : 0, words = (long)steps * WORDS + next_row;
-    uint32_t *a = (uint32_t *)scratch;  // [filters/16][steps] tiles
-    uint32_t *b0 = a + (long)c->filters / TILE * steps * WORDS, *b1 = b0 + words;
-    memset(b0 + words - next_row, 0, next_row * 4);
-    memset(b1 + words - next_row, 0, next_row * 4);
-    for (int tile = 0; tile < c->filters / TILE; tile++) {
-        __m512 bias = _mm512_setzero_ps();
-        for (int step = 0; step < steps; step++) {
-            __m512i r[16];
+    convolve(c, images, in, tiles, by, (ending){places, scale, 0, 0});
+}
+
+static void convolve_back(
+    const convolution *c, const bf16 *in, int tiles, const filters16 *by, const int32_t *places, long active_pixel
+) {
+    convolve(c, 1, in, tiles, by, (ending){places, 1.0f, active_pixel, 1});
+}
+
+static int shift_of(const convolution *c, int tap) { return tap / c->kernel * c->in_w + tap % c->kernel; }  // in pixels
+
+// Steps of products that sum over pixels whose gradients are packed at once, so that they stay in the first cache.
+static int near_steps(const convolution *c) { return c->filters < 64 ? NEAR / c->filters : NEAR / 64; }
+
+static long packed_gradient_numbers(const convolution *c) {
+    long pixels = near_steps(c) * (long)DEPTH;
+    return 2 * c->filters * pixels + DEPTH * (pixels + shift_of(c, c->kernel * c->kernel - 1));
+}
+
+// The gradients dy [pixels][filters] as A tiles [filters/16][steps]; and the same with each one a pixel later, behind them.
+// Their sum is added to db [filters], or put there.
+static void pack_gradients(const convolution *c, int pixels, int steps, const bf16 *dy, float *db, int add, uint32_t *packed) {
+    static const bf16 NONE[TILE] = {0};
+    uint32_t *later = packed + c->filters / TILE * steps * (long)WORDS;
+    for (int tile = 0; tile < c->filters; tile += TILE) {
+        __m512 bias = add ? _mm512_loadu_ps(db + tile) : _mm512_setzero_ps();
+        __m512i r[16];
+        for (int step = 0; step < steps; step++, packed += WORDS, later += WORDS) {
             for (int i = 0; i < 16; i++) {
-                int k = step * DEPTH + 2 * i;
-                r[i] = weave16(dy_at[k] < 0 ? NONE : dy + dy_at[k] + tile * TILE,
-                               dy_at[k + 1] < 0 ? NONE : dy + dy_at[k + 1] + tile * TILE);
+                int at = step * DEPTH + 2 * i;
+                const bf16 *even = dy + (long)at * c->filters + tile;
+                r[i] = weave16(at < pixels ? even : NONE, at + 1 < pixels ? even + c->filters : NONE);
                 bias = _mm512_add_ps(bias, _mm512_castsi512_ps(_mm512_slli_epi32(r[i], 16)));
                 bias = _mm512_add_ps(bias, _mm512_castsi512_ps(_mm512_and_si512(r[i], _mm512_set1_epi32(0xffff0000))));
             }
-            transpose_to(r, a + ((long)tile * steps + step) * WORDS);
+            transpose(r);
+            for (int i = 0; i < 16; i++) {  // a row is 32 pixels of one filter
+                __m512i before = step ? _mm512_loadu_si512(packed - WORDS + i * 16) : _mm512_setzero_si512();
+                __m512i word_before = _mm512_alignr_epi32(r[i], before, 15);
+                _mm512_storeu_si512(packed + i * 16, r[i]);
+                _mm512_storeu_si512(
+                    later + i * 16, _mm512_or_si512(_mm512_slli_epi32(r[i], 16), _mm512_srli_epi32(word_before, 16)));
+            }
         }
-        if (add) bias = _mm512_add_ps(bias, _mm512_loadu_ps(db + tile * TILE));
-        _mm512_storeu_ps(db + tile * TILE, bias);
+        _mm512_storeu_ps(db + tile, bias);
     }
+}
+
+// Gradients of filters: dw [filters][weights] and db [filters], set or added to, from so many pixels of the output's gradient
+// and what is `seen` of the input from there on. The gradient lies as the input does, [in_w][in_w][filters] an image, with
+// zeros beyond the output; so a tap's gradient is a product with the input some pixels later, and the input is packed once
+// for all taps. It is packed in pairs of pixels, so it is the output's gradient that is moved by an odd pixel.
+static void filter_gradients(
+    const convolution *c, int pixels, int seen, const bf16 *in, const bf16 *dy, float *dw, float *db, int add, bf16 *scratch
+) {
+    int steps = (pixels + DEPTH) / DEPTH, taps = c->kernel * c->kernel;  // one pixel more, if it is moved
+    int tiles = c->filters / TILE;
+    long all = weights_of(c), next = (long)steps * WORDS * 4;
+    uint32_t *a = (uint32_t *)scratch, *b0 = a + 2L * tiles * steps * WORDS;
+    long words = (steps * DEPTH + shift_of(c, taps - 1)) / 2 * 16L;  // of half of the channels that a product sees
+    uint32_t *b1 = b0 + words;
+    pack_gradients(c, pixels, steps, dy, db, add, a);
     configure(TILE);
-    for (int seen = 0; seen < (folds ? c->stride : c->kernel) * deep; seen++) {
-        const bf16 *from = in + seen / deep * in_row + seen % deep * DEPTH;
-        for (int k = 0; k < steps * DEPTH; k += 2) weave32(from + in_at[k], from + in_at[k + 1], b0 + k * 8, b1 + k * 8);
+    for (int channel = 0; channel < c->channels; channel += DEPTH) {
+        static const bf16 NONE[DEPTH] = {0};
+        for (int at = 0; at < words / 8; at += 2) {
+            const bf16 *even = in + (long)at * c->channels + channel;
+            weave32(at < seen ? even : NONE, at + 1 < seen ? even + c->channels : NONE, b0 + at * 8, b1 + at * 8);
+        }
         ORDER();
-        for (int half = 0; half <= folds; half++)
-            for (int tile = 0; tile < c->filters / TILE; tile += 2) {
-                int many_a = tile + 1 < c->filters / TILE ? 2 : 1;
-                const char *a0 = (const char *)(a + (long)tile * steps * WORDS), *a1 = a0 + (long)steps * WORDS * 4;
-                const char *from0 = (const char *)(b0 + half * next_row), *from1 = (const char *)(b1 + half * next_row);
-                float *to = dw + tile * TILE * all + (seen + half * c->stride * deep) * DEPTH;
+        for (int number = 0; number < 2 * taps; number++) {  // taps that are an even number of pixels away come first
+            int tap = number % taps, shift = shift_of(c, tap), odd = shift % 2;
+            if (odd != number / taps) continue;
+            const char *from0 = (const char *)(b0 + shift / 2 * 16), *from1 = (const char *)(b1 + shift / 2 * 16);
+            long to0 = unfolded(c, (long)tap * c->channels + channel), to1 = unfolded(c, (long)tap * c->channels + channel + TILE);
+            for (int tile = 0; tile < tiles; tile += 2) {
+                int many = tile + 1 < tiles ? 2 : 1;
+                const char *a0 = (const char *)a + (odd * tiles + tile) * next;
+                float *to = dw + tile * TILE * all, *more = to + TILE * all;
                 zero_tiles();
                 if (add) {
-                    _tile_loadd(0, to, all * 4);
-                    _tile_loadd(1, to + TILE, all * 4);
-                    if (many_a > 1) {
-                        _tile_loadd(2, to + TILE * all, all * 4);
-                        _tile_loadd(3, to + TILE * all + TILE, all * 4);
+                    _tile_loadd(0, to + to0, all * 4);
+                    _tile_loadd(1, to + to1, all * 4);
+                    if (many > 1) {
+                        _tile_loadd(2, more + to0, all * 4);
+                        _tile_loadd(3, more + to1, all * 4);
                     }
                 }
-                if (many_a > 1) multiply(a0, a1, 64, WORDS * 4, from0, from1, WORDS * 4, steps, 2, 2);
-                else multiply(a0, a1, 64, WORDS * 4, from0, from1, WORDS * 4, steps, 1, 2);
-                _tile_stored(0, to, all * 4);
-                _tile_stored(1, to + TILE, all * 4);
-                if (many_a > 1) {
-                    _tile_stored(2, to + TILE * all, all * 4);
-                    _tile_stored(3, to + TILE * all + TILE, all * 4);
+                if (many > 1) multiply(a0, a0 + next, 64, WORDS * 4, from0, from1, WORDS * 4, steps, 2, 2);
+                else multiply(a0, a0, 64, WORDS * 4, from0, from1, WORDS * 4, steps, 1, 2);
+                _tile_stored(0, to + to0, all * 4);
+                _tile_stored(1, to + to1, all * 4);
+                if (many > 1) {
+                    _tile_stored(2, more + to0, all * 4);
+                    _tile_stored(3, more + to1, all * 4);
                 }
             }
+        }
     }
     _tile_release();
 }
 
-// The same of more images, so many at a time that what they are packed into stays in the first cache.
+// The same from so many images, some pixels after the others, no matter where an image ends.
 static void all_filter_gradients(
     const convolution *c, int images, const bf16 *in, const bf16 *dy, float *dw, float *db, int add, bf16 *scratch
 ) {
-    int span = NEAR / (c->out * c->out);
-    if (span < 1) span = 1;
-    for (int first = 0; first < images; first += span) {
-        int part = images - first < span ? images - first : span;
-        filter_gradients(c, part, in + first * c->in_image, dy + first * c->out_image, dw, db, add || first, scratch);
+    int all = images * c->in_w * c->in_w, most = near_steps(c) * DEPTH - 1;
+    for (int first = 0; first < all; first += most) {
+        int part = all - first < most ? all - first : most;
+        const bf16 *from = in + (long)first * c->channels;
+        filter_gradients(c, part, all - first, from, dy + (long)first * c->filters, dw, db, add || first, scratch);
     }
-}
-
-enum { PAD2 = OUT2 + 2, PAD3 = OUT3 + 4 };
-
-static convolution layer(int in_w, int channels, int kernel, int stride, int out, int filters) {
-    convolution c = {in_w, channels, kernel, stride, out, filters, (long)in_w * in_w * channels,
-                     (long)out * out * filters, (long)out * filters, filters};
-    return c;
 }
 
 // The three convolutions, and numbers of their weights.
@@ -238,11 +319,14 @@ typedef struct {
     long n1, n2, n3;
 } torso;
 
+static convolution layer(int in_w, int channels, int kernel, int fold, int out, int filters) {
+    return (convolution){in_w, channels, kernel, fold, filters, (out - 1) * in_w + out, (long)in_w * in_w * channels,
+                         (long)out * out * filters};
+}
+
 static torso torso_of(const sizes *s) {
-    return (torso){
-        layer(SIDE, 4, 8, 4, OUT1, s->f1), layer(OUT1, s->f1, 4, 2, OUT2, s->f2), layer(OUT2, s->f2, 3, 1, OUT3, s->f3),
-        256L * s->f1, 16L * s->f1 * s->f2, 9L * s->f2 * s->f3,
-    };
+    return (torso){layer(IN1, 64, 2, 4, OUT1, s->f1), layer(IN2, 4 * s->f1, 2, 2, OUT2, s->f2),
+                   layer(IN3, s->f2, 3, 1, OUT3, s->f3), 256L * s->f1, 16L * s->f1 * s->f2, 9L * s->f2 * s->f3};
 }
 
 static const int STARTS[4] = {0, 16, 32, SPOTS - 16};  // of 16 spots each, which are all of them
@@ -282,24 +366,36 @@ void torso_pack_by_team(const sizes *s, const weights *w, uint32_t *packed) {
     pack_filters(&t.c3, w->w3, packed + (t.n1 + t.n2) / 2);
 }
 
+// Places of the three outputs, the first of which is folded for the second layer.
+typedef struct {
+    int32_t of1[IN1 * OUT1], of2[IN2 * OUT2], of3[IN3 * OUT3];
+} places;
+
+static void places_forward(const sizes *s, places *p) {
+    find_places(OUT1, IN1, 2, 4L * IN2 * s->f1, 4L * s->f1, 2L * s->f1, s->f1, p->of1);
+    find_places(OUT2, IN2, 1, (long)IN3 * s->f2, s->f2, 0, 0, p->of2);
+    find_places(OUT3, IN3, 1, (long)OUT3 * s->f3, s->f3, 0, 0, p->of3);
+}
+
 // What one or two networks make of woven images, each convolution with a ReLU. The first one is both networks' at once:
 // an image's tiles are loaded for both. `other` has room for what it makes for the second network.
 static void features_of(
-    const sizes *s, int images, const activations *at, int networks, const seen *by, int first, bf16 *other, bf16 *a3
+    const sizes *s, const places *p, int images, const activations *at, int networks, const seen *by, int first, bf16 *other,
+    bf16 *a3
 ) {
     torso t = torso_of(s);
     int tiles1 = s->f1 / TILE;
     filters16 filters[2 * tiles1 + (s->f2 + s->f3) / TILE], *f2 = filters + 2 * tiles1, *f3 = f2 + s->f2 / TILE;
     bf16 *a1[2] = {at->a1, other};
     for (int n = 0; n < networks; n++) all_filters(&t.c1, by[n].packed, a1[n], by[n].w->b1, NULL, filters + n * tiles1);
-    convolve(&t.c1, images, at->woven, networks * tiles1, filters, 1.0f / 255.0f, 0, 0, 0);
+    convolve_forward(&t.c1, images, at->woven, networks * tiles1, filters, p->of1, 1.0f / 255.0f);
     for (int n = 0; n < networks; n++) {
         const uint32_t *p2 = by[n].packed + t.n1 / 2, *p3 = p2 + t.n2 / 2;
         bf16 *features = by[n].features + first * features_size(s);
         all_filters(&t.c2, p2, at->a2, by[n].w->b2, NULL, f2);
         all_filters(&t.c3, p3, a3, by[n].w->b3, NULL, f3);
-        convolve(&t.c2, images, a1[n], s->f2 / TILE, f2, 1.0f, 0, 0, 0);
-        convolve(&t.c3, images, at->a2, s->f3 / TILE, f3, 1.0f, 0, 0, 0);
+        convolve_forward(&t.c2, images, a1[n], s->f2 / TILE, f2, p->of2, 1.0f);
+        convolve_forward(&t.c3, images, at->a2, s->f3 / TILE, f3, p->of3, 1.0f);
         for (int i = 0; i < images; i++) flatten(s->f3, a3 + i * features_size(s), features + i * features_size(s));
     }
 }
@@ -309,6 +405,8 @@ void torso_features_by_team(
     const sizes *s, int batch, const uint8_t *obs, int networks, const seen *by, const activations *kept, void *own
 ) {
     int block = block_of(batch);
+    places p;
+    places_forward(s, &p);
     bf16 *other = (bf16 *)((char *)own + activations_bytes(s, block)), *a3 = other + block * first_size(s);
     team_loop *blocks = team_share();
     for (int first; (first = (int)team_take(blocks) * block) < batch;) {
@@ -316,7 +414,7 @@ void torso_features_by_team(
         activations at = kept ? activations_from(s, kept, first) : activations_in(s, block, own);
         for (int i = 0; i < images; i++) weave_planes(obs + (long)(first + i) * PIXELS, at.woven + (long)i * PIXELS);
         ORDER();
-        features_of(s, images, &at, networks, by, first, other, a3);
+        features_of(s, &p, images, &at, networks, by, first, other, a3);
     }
 }
 
@@ -329,8 +427,8 @@ static void add_up(int count, long size, long distance, const float *shares, flo
     }
 }
 
-// The gradient of an image's features [filters][7][7] where they are above zero, channels last, rows `to_row` apart.
-static void spread_active(int filters, const bf16 *features, const bf16 *dfeatures, bf16 *to, long to_row) {
+// The gradient of an image's features [filters][7][7] where they are above zero, channels last, in an image [9][9].
+static void spread_active(int filters, const bf16 *features, const bf16 *dfeatures, bf16 *to) {
     for (int filter = 0; filter < filters; filter += DEPTH)
         for (int part = 0; part < 4; part++) {
             __m512i r[16];
@@ -347,25 +445,40 @@ static void spread_active(int filters, const bf16 *features, const bf16 *dfeatur
             transpose(r);
             for (int i = 0; i < 16; i++) {
                 int spot = STARTS[part] + i;
-                _mm512_storeu_si512(to + spot / OUT3 * to_row + spot % OUT3 * (long)filters + filter, r[i]);
+                _mm512_storeu_si512(to + (spot / OUT3 * IN3 + spot % OUT3) * (long)filters + filter, r[i]);
             }
         }
 }
 
-// The convolutions that lead back from the gradient of the third layer's output to the second's, and from there to the
-// first's. Gradients of the second and third output have a frame of zeros, which the way back reads.
+// The way back from gradients of a block's outputs, which lie as inputs do: [images][in_w][in_w], zeros beyond an output. So
+// the zeros after a row's end, or an image's, are also those before the next one's beginning, and a convolution goes through
+// all images as if they were one row.
 typedef struct {
-    convolution back3, back2;
-} torso_back;
+    convolution to2, to1;  // from the gradient of the third layer's output to the second's, from there to the first's
+    long frame2, frame3;   // numbers before the second's and the third's, zeros, that are seen from the first position
+    long g1, g2, g3;       // numbers of gradients
+} way_back;
 
-static torso_back torso_back_of(const sizes *s, torso *t) {
-    t->c2.out_row = (long)PAD2 * s->f2, t->c2.out_image = (long)PAD2 * PAD2 * s->f2;
-    t->c3.out_row = (long)PAD3 * s->f3, t->c3.out_image = (long)PAD3 * PAD3 * s->f3;
-    torso_back b = {layer(PAD3, s->f3, 3, 1, OUT2, s->f2), layer(PAD2, s->f2, 2, 1, OUT1 / 2, s->f1)};
-    b.back3.out_image = t->c2.out_image, b.back3.out_row = t->c2.out_row;
-    // every other pixel of the second layer's input, in rows and in columns, is a convolution of 2 × 2 by itself
-    b.back2.out_image = t->c1.out_image, b.back2.out_row = 2L * OUT1 * s->f1, b.back2.out_pixel = 2L * s->f1;
-    return b;
+static way_back way_back_of(const sizes *s, int images) {
+    way_back w = {layer(IN3, s->f3, 3, 1, OUT3, s->f2), layer(IN2, s->f2, 2, 1, OUT2, 4 * s->f1)};
+    w.to2.positions = images * IN3 * IN3, w.to1.positions = images * IN2 * IN2;
+    w.frame3 = (long)shift_of(&w.to2, 8) * s->f3, w.frame2 = (long)shift_of(&w.to1, 3) * s->f2;
+    w.g1 = (long)images * IN1 * IN1 * s->f1, w.g2 = w.to1.positions * (long)s->f2, w.g3 = w.to2.positions * (long)s->f3;
+    return w;
+}
+
+// Places of a block's gradients by position.
+typedef struct {
+    int32_t of2[BLOCK * IN3 * IN3], of1[BLOCK * IN2 * IN2];
+} places_back;
+
+static void places_of_way_back(const sizes *s, places_back *p) {
+    for (int image = 0; image < BLOCK; image++) {
+        for (int at = 0; at < IN3 * IN3; at++)
+            p->of2[image * IN3 * IN3 + at] = (image * IN2 * IN2 + at / IN3 * IN2 + at % IN3) * s->f2;
+        for (int at = 0; at < IN2 * IN2; at++)  // the first of four, with more rows and columns between
+            p->of1[image * IN2 * IN2 + at] = (image * IN1 * IN1 + at / IN2 * 2 * IN1 + at % IN2 * 2) * s->f1;
+    }
 }
 
 static long share_size_of(int batch) { return (batch + SHARES - 1) / SHARES; }
@@ -376,11 +489,10 @@ static long share_numbers(const sizes *s) {
     return t.n1 + t.n2 + t.n3 + s->f1 + s->f2 + s->f3;
 }
 
-// Gradients of a block's outputs, framed.
-static long framed_numbers(const sizes *s) {
-    torso t = torso_of(s);
-    torso_back_of(s, &t);
-    return (BLOCK * (t.c1.out_image + t.c2.out_image + t.c3.out_image) + 31) / 32 * 32;
+// Gradients of a block's outputs, with their frames.
+static long block_numbers(const sizes *s) {
+    way_back w = way_back_of(s, BLOCK);
+    return (w.g1 + w.frame2 + w.g2 + w.frame3 + w.g3 + 31) / 32 * 32;
 }
 
 long torso_packed_back_bytes(const sizes *s) {
@@ -391,12 +503,11 @@ long torso_packed_back_bytes(const sizes *s) {
 long torso_shares_bytes(const sizes *s) { return lines(SHARES * share_numbers(s) * sizeof(float)); }
 
 long torso_own_back_bytes(const sizes *s) {
-    long widest = (long)(s->f1 + DEPTH) * (BLOCK * MOST_PIXELS + OUT1 + DEPTH);
-    long second = (long)(s->f2 + DEPTH) * (BLOCK * OUT2 * OUT2 + DEPTH);
-    long third = (long)(s->f3 + DEPTH) * (BLOCK * SPOTS + DEPTH);
+    torso t = torso_of(s);
+    long widest = packed_gradient_numbers(&t.c1), second = packed_gradient_numbers(&t.c2), third = packed_gradient_numbers(&t.c3);
     if (second > widest) widest = second;
     if (third > widest) widest = third;
-    return lines((framed_numbers(s) + widest) * sizeof(bf16));
+    return lines((block_numbers(s) + widest) * sizeof(bf16));
 }
 
 void torso_pack_back_by_team(const sizes *s, const weights *w, uint32_t *packed) {
@@ -416,12 +527,14 @@ void torso_shares_by_team(
     float *shares, void *own
 ) {
     torso t = torso_of(s);
-    torso_back b = torso_back_of(s, &t);
-    int share_size = (int)share_size_of(batch);
-    bf16 *g1 = own, *g2 = g1 + BLOCK * t.c1.out_image, *g3 = g2 + BLOCK * t.c2.out_image, *scratch = g1 + framed_numbers(s);
-    memset(own, 0, framed_numbers(s) * sizeof(bf16));
-    const uint32_t *p2 = packed + t.n3 / 2;
-    filters16 back[(s->f1 > s->f2 ? s->f1 : s->f2) / TILE];
+    way_back w = way_back_of(s, BLOCK);
+    places_back places;
+    places_of_way_back(s, &places);
+    int share_size = (int)share_size_of(batch), tiles1 = s->f1 / TILE;
+    bf16 *frame3 = own, *g3 = frame3 + w.frame3, *frame2 = g3 + w.g3, *g2 = frame2 + w.frame2, *g1 = g2 + w.g2;
+    bf16 *scratch = frame3 + block_numbers(s);
+    memset(own, 0, block_numbers(s) * sizeof(bf16));
+    filters16 back2[s->f2 / TILE], back1[4 * tiles1];
     team_loop *parts = team_share();
     for (int start; (start = (int)team_take(parts) * share_size) < batch;) {
         float *d1 = shares + start / share_size * share_numbers(s), *d2 = d1 + t.n1, *d3 = d2 + t.n2, *e1 = d3 + t.n3,
@@ -432,19 +545,20 @@ void torso_shares_by_team(
             activations at = activations_from(s, all, first);
             for (int i = 0; i < images; i++) {
                 long from = (first + i) * features_size(s);
-                bf16 *inside = g3 + i * t.c3.out_image + 2 * t.c3.out_row + 2L * s->f3;
-                spread_active(s->f3, features + from, dfeatures + from, inside, t.c3.out_row);
+                spread_active(s->f3, features + from, dfeatures + from, g3 + (long)i * IN3 * IN3 * s->f3);
             }
             ORDER();
-            all_filters(&b.back3, packed, g2 + t.c2.out_row + s->f2, NULL, at.a2, back);
-            convolve(&b.back3, images, g3, s->f2 / TILE, back, 1.0f, t.c3.in_image, (long)OUT2 * s->f2, s->f2);
-            for (int p = 0; p < 4; p++) {
-                long corner = (p / 2 * OUT1 + p % 2) * (long)s->f1;
-                all_filters(&b.back2, p2 + p * t.n2 / 8, g1 + corner, NULL, at.a1 + corner, back);
-                convolve(&b.back2, images, g2, s->f1 / TILE, back, 1.0f, t.c2.in_image, 2L * OUT1 * s->f1, 2L * s->f1);
+            w = way_back_of(s, images);
+            all_filters(&w.to2, packed, g2, NULL, at.a2, back2);
+            convolve_back(&w.to2, frame3, s->f2 / TILE, back2, places.of2, s->f2);
+            all_filters(&w.to1, packed + t.n3 / 2, g1, NULL, at.a1, back1);
+            for (int tile = 0; tile < 4 * tiles1; tile++) {  // a quarter for every other row and column
+                int quarter = tile / tiles1;
+                back1[tile].out = g1 + (quarter / 2 * IN1 + quarter % 2) * (long)s->f1 + tile % tiles1 * TILE;
             }
-            all_filter_gradients(&t.c3, images, at.a2, g3 + 2 * t.c3.out_row + 2L * s->f3, d3, e3, add, scratch);
-            all_filter_gradients(&t.c2, images, at.a1, g2 + t.c2.out_row + s->f2, d2, e2, add, scratch);
+            convolve_back(&w.to1, frame2, 4 * tiles1, back1, places.of1, 4L * s->f1);
+            all_filter_gradients(&t.c3, images, at.a2, g3, d3, e3, add, scratch);
+            all_filter_gradients(&t.c2, images, at.a1, g2, d2, e2, add, scratch);
             all_filter_gradients(&t.c1, images, at.woven, g1, d1, e1, add, scratch);
         }
     }
