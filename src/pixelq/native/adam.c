@@ -75,8 +75,8 @@ static void clipping_factors(const step *s, const float *parts, float *norms, fl
 // as long; so here these are zero.
 void adam_by_team(const step *s, const float *parts, float *norms) {
     long pieces = pieces_of(s);
-    float factors[s->count], mine[s->count];  // everyone works them out, so that nobody waits
-    clipping_factors(s, parts, mine, factors);
+    float factors[s->count], mine[s->count];
+    int known = 0;
     unsigned mode = _mm_getcsr();
     _mm_setcsr(mode | FLUSH);
     __m512 beta2 = _mm512_set1_ps((float)s->beta2), rest1 = _mm512_set1_ps((float)(1 - s->beta1)),
@@ -86,6 +86,8 @@ void adam_by_team(const step *s, const float *parts, float *norms) {
     for (long piece; (piece = team_take(loop)) < pieces;) {
         long at, end;
         const parameter *p = piece_at(s->parameters, piece, &at, &end);
+        if (!known) clipping_factors(s, parts, mine, factors), known = 1;  // everyone by himself, so that nobody waits
+        if (piece == 0) memcpy(norms, mine, s->count * sizeof(float));
         __m512 scale = _mm512_set1_ps(factors[p - s->parameters]);
         for (; at < end; at += 16) {
             __mmask16 lanes = lanes_from(at, end);
@@ -102,7 +104,6 @@ void adam_by_team(const step *s, const float *parts, float *norms) {
         }
     }
     _mm_setcsr(mode);
-    if (team_member() == 0) memcpy(norms, mine, s->count * sizeof(float));
 }
 
 typedef struct {

@@ -246,7 +246,8 @@ static void update_by_team(const updates *u, int number) {
     team_wait();
     errors_by_team(l, t, x, q, error);
     team_wait();
-    if (team_member() == 0) outputs_back(l, t, x, q, u->means + number, u->means + u->count + number);
+    team_loop *once = team_share();
+    if (team_take(once) == 0) outputs_back(l, t, x, q, u->means + number, u->means + u->count + number);
     dense_slopes_by_team(size, s->units, x->hidden, x->dhidden, x->slopes, g->b4);
     team_wait();
     dense_gradients_by_team(size, depth, s->units, x->columns, x->slopes, w->w4, x->dfeatures, g->w4, own);

@@ -7,14 +7,18 @@
 enum {
     SPINS = 1000,  // looks at what is waited for before falling asleep, some 50 µs: as long as it takes to wake up
     LOOPS = 32,
-    MOST = 256,  // threads
+    MOST = 256,             // threads
+    STAGE = 1 << 16,        // more than there can be threads
+    CLOSED = STAGE - 1,     // instead of members
+    NO_MORE_TURNS = 1 << 20,
 };
 
+// What lies between two waits is a stage.
 typedef struct {
     int members;
-    _Alignas(64) atomic_int arrived;  // at the next wait
-    _Alignas(64) atomic_int waits;    // that are over
+    _Alignas(64) atomic_long stage;  // its number, from 0, times STAGE; plus members that are in it, or CLOSED
     team_loop loops[LOOPS];
+    team_loop over;  // stands for those of stages that are over
 } team;
 
 static struct {
@@ -22,19 +26,22 @@ static struct {
     pthread_mutex_t lock;  // of those who fall asleep
     pthread_cond_t changed;
     atomic_int sleepers;
-    int threads;  // that were started
-    int calls_before[MOST];
+    int threads;         // that were started
+    int numbers[MOST];   // 0, 1, …
     void (*work)(void *);
     void *of;
+    long first_stage;  // of this call
     team team;
-    _Alignas(64) atomic_int calls;
-    _Alignas(64) atomic_int finished;  // threads with the last call
-    _Alignas(64) atomic_int done;      // calls that all have finished
+    _Alignas(64) atomic_long calls;
+    _Alignas(64) atomic_long entered;  // twice how often threads have; plus 1 while they may
+    _Alignas(64) atomic_long left;     // how often threads have
 } pool = {.used = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
 
 static _Thread_local struct {
     team *team;
     int member, loop;
+    long stage;
+    enum { OUTSIDE, INSIDE, TOO_LATE } where;  // of that stage
 } my;
 
 _Thread_local int team_threads = 1;
@@ -52,42 +59,77 @@ static inline void rest(void) {
 #endif
 }
 
-static void wait_while(atomic_int *number, int is) {
+static void wait_until(atomic_long *number, long least) {
     for (int spin = 0; spin < SPINS; spin++, rest())
-        if (atomic_load_explicit(number, memory_order_acquire) != is) return;
+        if (atomic_load_explicit(number, memory_order_acquire) >= least) return;
     pthread_mutex_lock(&pool.lock);
-    atomic_fetch_add(&pool.sleepers, 1);  // before the last look, as `increase` looks after it has increased
-    while (atomic_load(number) == is) pthread_cond_wait(&pool.changed, &pool.lock);
+    atomic_fetch_add(&pool.sleepers, 1);  // before the last look, as `wake` looks after the number has changed
+    while (atomic_load(number) < least) pthread_cond_wait(&pool.changed, &pool.lock);
     atomic_fetch_sub(&pool.sleepers, 1);
     pthread_mutex_unlock(&pool.lock);
 }
 
-static void increase(atomic_int *number) {
-    atomic_fetch_add(number, 1);
+static void wake(void) {
     if (!atomic_load(&pool.sleepers)) return;
     pthread_mutex_lock(&pool.lock);
     pthread_cond_broadcast(&pool.changed);
     pthread_mutex_unlock(&pool.lock);
 }
 
-// Before anybody goes on: nobody has arrived at the next wait, nor taken part in a loop.
-static void reset(team *t, int loops) {
-    atomic_store_explicit(&t->arrived, 0, memory_order_relaxed);
-    for (int loop = 0; loop < loops; loop++) atomic_store_explicit(&t->loops[loop].taken, 0, memory_order_relaxed);
+static void reset_loops(team *t) {
+    for (int loop = 0; loop < LOOPS; loop++) atomic_store_explicit(&t->loops[loop].taken, 0, memory_order_relaxed);
 }
 
-static void work_as(team *t, int member, void (*work)(void *), void *of) {
-    my.team = t, my.member = member, my.loop = 0;
+// Be one of the stage's members, unless it is over.
+static void enter_stage(void) {
+    atomic_long *stage = &my.team->stage;
+    long now = atomic_load(stage);
+    my.where = TOO_LATE;
+    while (now / STAGE == my.stage && now % STAGE != CLOSED)
+        if (atomic_compare_exchange_weak(stage, &now, now + 1)) {
+            my.where = INSIDE;
+            return;
+        }
+}
+
+// Come to the stage's end, where all turns have been taken. Whoever leaves it empty opens the next one: then they are done.
+static void leave_stage(void) {
+    team *t = my.team;
+    if (my.where == OUTSIDE) enter_stage();
+    if (my.where == INSIDE && atomic_fetch_sub(&t->stage, 1) % STAGE == 1) {
+        long empty = my.stage * STAGE;
+        if (atomic_compare_exchange_strong(&t->stage, &empty, empty + CLOSED)) {
+            reset_loops(t);
+            atomic_store(&t->stage, (my.stage + 1) * STAGE);
+            wake();
+        }
+    }
+    my.loop = 0, my.where = OUTSIDE, my.stage++;
+}
+
+static void work_as(team *t, int member, long stage, void (*work)(void *), void *of) {
+    my.team = t, my.member = member, my.loop = 0, my.stage = stage, my.where = OUTSIDE;
     work(of);
+    leave_stage();
+    if (member == 0) wait_until(&t->stage, my.stage * STAGE);
     my.team = NULL;
 }
 
-static void *live(void *calls_before) {
-    int member = (int)((int *)calls_before - pool.calls_before) + 1, calls = *(int *)calls_before;
-    for (;; calls++) {
-        wait_while(&pool.calls, calls);
-        if (member < pool.team.members) work_as(&pool.team, member, pool.work, pool.of);
-        if (atomic_fetch_add(&pool.finished, 1) + 1 == pool.threads) increase(&pool.done);
+static int enter_call(void) {
+    long now = atomic_load(&pool.entered);
+    while (now % 2)
+        if (atomic_compare_exchange_weak(&pool.entered, &now, now + 2)) return 1;
+    return 0;
+}
+
+static void *live(void *number) {
+    int member = *(int *)number + 1;
+    for (long calls = 0;; wait_until(&pool.calls, calls + 1)) {
+        calls = atomic_load(&pool.calls);
+        if (!enter_call()) continue;
+        if (member < pool.team.members) work_as(&pool.team, member, pool.first_stage, pool.work, pool.of);
+        atomic_fetch_add(&pool.left, 1);
+        wake();
     }
     return NULL;
 }
@@ -98,6 +140,10 @@ static void forget(void) {
     pthread_mutex_init(&pool.lock, NULL);
     pthread_cond_init(&pool.changed, NULL);
     atomic_store(&pool.sleepers, 0);
+    atomic_store(&pool.entered, 0);
+    atomic_store(&pool.left, 0);
+    atomic_store(&pool.team.stage, 0);
+    reset_loops(&pool.team);
     pool.threads = 0;
 }
 
@@ -109,8 +155,8 @@ static void start(int threads) {
     pthread_sigmask(SIG_SETMASK, &all, &before);  // signals are for Python's threads
     for (; pool.threads < threads && pool.threads < MOST; pool.threads++) {
         pthread_t thread;
-        pool.calls_before[pool.threads] = atomic_load(&pool.calls);
-        if (pthread_create(&thread, NULL, live, pool.calls_before + pool.threads)) break;
+        pool.numbers[pool.threads] = pool.threads;
+        if (pthread_create(&thread, NULL, live, pool.numbers + pool.threads)) break;
         pthread_detach(thread);
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -118,39 +164,37 @@ static void start(int threads) {
 
 void team_run(int threads, void (*work)(void *), void *of) {
     if (threads < 2 || my.team || pthread_mutex_trylock(&pool.used)) {
-        team alone, *outer = my.team;
-        int member = my.member, loop = my.loop;
+        team alone;
         alone.members = 1;
-        atomic_init(&alone.waits, 0);
-        reset(&alone, LOOPS);
-        work_as(&alone, 0, work, of);
-        my.team = outer, my.member = member, my.loop = loop;
+        atomic_init(&alone.stage, 0);
+        reset_loops(&alone);
+        __typeof__(my) outer = my;
+        work_as(&alone, 0, 0, work, of);
+        my = outer;
         return;
     }
     start(threads - 1);
     pool.team.members = threads - 1 < pool.threads ? threads : pool.threads + 1;
-    reset(&pool.team, LOOPS);
-    pool.work = work, pool.of = of;
-    atomic_store(&pool.finished, 0);
-    int done = atomic_load(&pool.done);
-    increase(&pool.calls);
-    work_as(&pool.team, 0, work, of);
-    if (pool.threads) wait_while(&pool.done, done);
+    pool.work = work, pool.of = of, pool.first_stage = atomic_load(&pool.team.stage) / STAGE;
+    atomic_fetch_add(&pool.entered, 1);
+    atomic_fetch_add(&pool.calls, 1);
+    wake();
+    work_as(&pool.team, 0, pool.first_stage, work, of);
+    long entered = atomic_fetch_sub(&pool.entered, 1) / 2;
+    wait_until(&pool.left, entered);
     pthread_mutex_unlock(&pool.used);
 }
 
 int team_member(void) { return my.member; }
 
-team_loop *team_share(void) { return my.team->loops + my.loop++; }
+team_loop *team_share(void) {
+    if (my.where == OUTSIDE) enter_stage();
+    if (my.where == INSIDE) return my.team->loops + my.loop++;
+    atomic_store_explicit(&my.team->over.taken, NO_MORE_TURNS, memory_order_relaxed);
+    return &my.team->over;
+}
 
 void team_wait(void) {
-    team *t = my.team;
-    int waits = atomic_load(&t->waits);
-    if (atomic_fetch_add(&t->arrived, 1) + 1 < t->members) {
-        wait_while(&t->waits, waits);
-    } else {
-        reset(t, my.loop);
-        increase(&t->waits);
-    }
-    my.loop = 0;
+    leave_stage();
+    wait_until(&my.team->stage, my.stage * STAGE);
 }

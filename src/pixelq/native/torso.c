@@ -346,10 +346,26 @@ static void flatten(int filters, const bf16 *output, bf16 *features) {
         }
 }
 
-long torso_packed_bytes(const sizes *s) {
+// Places of the three outputs, the first of which is folded for the second layer.
+typedef struct {
+    int32_t of1[IN1 * OUT1], of2[IN2 * OUT2], of3[IN3 * OUT3];
+} places;
+
+static void places_forward(const sizes *s, places *p) {
+    find_places(OUT1, IN1, 2, 4L * IN2 * s->f1, 4L * s->f1, 2L * s->f1, s->f1, p->of1);
+    find_places(OUT2, IN2, 1, (long)IN3 * s->f2, s->f2, 0, 0, p->of2);
+    find_places(OUT3, IN3, 1, (long)OUT3 * s->f3, s->f3, 0, 0, p->of3);
+}
+
+static long packed_bytes(const sizes *s) {
     torso t = torso_of(s);
     return lines((t.n1 + t.n2 + t.n3) * sizeof(bf16));
 }
+
+long torso_packed_bytes(const sizes *s) { return packed_bytes(s) + lines(sizeof(places)); }
+
+// Of filters that were packed.
+static places *places_behind(const sizes *s, const uint32_t *packed) { return (places *)((char *)packed + packed_bytes(s)); }
 
 // Images that a thread works on at once: fewer of a small batch, so that there is work for more threads.
 static int block_of(int batch) { return batch >= 16 ? BLOCK / 2 : 2; }
@@ -364,26 +380,17 @@ void torso_pack_by_team(const sizes *s, const weights *w, uint32_t *packed) {
     pack_filters(&t.c1, w->w1, packed);
     pack_filters(&t.c2, w->w2, packed + t.n1 / 2);
     pack_filters(&t.c3, w->w3, packed + (t.n1 + t.n2) / 2);
-}
-
-// Places of the three outputs, the first of which is folded for the second layer.
-typedef struct {
-    int32_t of1[IN1 * OUT1], of2[IN2 * OUT2], of3[IN3 * OUT3];
-} places;
-
-static void places_forward(const sizes *s, places *p) {
-    find_places(OUT1, IN1, 2, 4L * IN2 * s->f1, 4L * s->f1, 2L * s->f1, s->f1, p->of1);
-    find_places(OUT2, IN2, 1, (long)IN3 * s->f2, s->f2, 0, 0, p->of2);
-    find_places(OUT3, IN3, 1, (long)OUT3 * s->f3, s->f3, 0, 0, p->of3);
+    team_loop *once = team_share();
+    if (team_take(once) == 0) places_forward(s, places_behind(s, packed));
 }
 
 // What one or two networks make of woven images, each convolution with a ReLU. The first one is both networks' at once:
 // an image's tiles are loaded for both. `other` has room for what it makes for the second network.
 static void features_of(
-    const sizes *s, const places *p, int images, const activations *at, int networks, const seen *by, int first, bf16 *other,
-    bf16 *a3
+    const sizes *s, int images, const activations *at, int networks, const seen *by, int first, bf16 *other, bf16 *a3
 ) {
     torso t = torso_of(s);
+    const places *p = places_behind(s, by->packed);
     int tiles1 = s->f1 / TILE;
     filters16 filters[2 * tiles1 + (s->f2 + s->f3) / TILE], *f2 = filters + 2 * tiles1, *f3 = f2 + s->f2 / TILE;
     bf16 *a1[2] = {at->a1, other};
@@ -405,8 +412,6 @@ void torso_features_by_team(
     const sizes *s, int batch, const uint8_t *obs, int networks, const seen *by, const activations *kept, void *own
 ) {
     int block = block_of(batch);
-    places p;
-    places_forward(s, &p);
     bf16 *other = (bf16 *)((char *)own + activations_bytes(s, block)), *a3 = other + block * first_size(s);
     team_loop *blocks = team_share();
     for (int first; (first = (int)team_take(blocks) * block) < batch;) {
@@ -414,7 +419,7 @@ void torso_features_by_team(
         activations at = kept ? activations_from(s, kept, first) : activations_in(s, block, own);
         for (int i = 0; i < images; i++) weave_planes(obs + (long)(first + i) * PIXELS, at.woven + (long)i * PIXELS);
         ORDER();
-        features_of(s, &p, images, &at, networks, by, first, other, a3);
+        features_of(s, images, &at, networks, by, first, other, a3);
     }
 }
 
@@ -529,14 +534,18 @@ void torso_shares_by_team(
     torso t = torso_of(s);
     way_back w = way_back_of(s, BLOCK);
     places_back places;
-    places_of_way_back(s, &places);
     int share_size = (int)share_size_of(batch), tiles1 = s->f1 / TILE;
     bf16 *frame3 = own, *g3 = frame3 + w.frame3, *frame2 = g3 + w.g3, *g2 = frame2 + w.frame2, *g1 = g2 + w.g2;
     bf16 *scratch = frame3 + block_numbers(s);
-    memset(own, 0, block_numbers(s) * sizeof(bf16));
     filters16 back2[s->f2 / TILE], back1[4 * tiles1];
+    int ready = 0;
     team_loop *parts = team_share();
     for (int start; (start = (int)team_take(parts) * share_size) < batch;) {
+        if (!ready) {
+            places_of_way_back(s, &places);
+            memset(own, 0, block_numbers(s) * sizeof(bf16));
+            ready = 1;
+        }
         float *d1 = shares + start / share_size * share_numbers(s), *d2 = d1 + t.n1, *d3 = d2 + t.n2, *e1 = d3 + t.n3,
               *e2 = e1 + s->f1, *e3 = e2 + s->f2;
         int end = start + share_size < batch ? start + share_size : batch;
