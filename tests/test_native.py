@@ -11,13 +11,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from pixelq.algos import dqn
-from pixelq.config import OptimiserConfig
+from pixelq.config import OptimiserConfig, ReplayConfig
 from pixelq.learner import Learner
 from pixelq.native import library
 from pixelq.native.layers import dense_relu, takes_dense, takes_torso, torso
 from pixelq.native.moves import AdamKernel, AdamStep
+from pixelq.native.replay import UnreadBatch
 from pixelq.optimisers import BETAS, clipping_factors, make_optimiser
 from pixelq.presets import preset
+from pixelq.replay import ReplayBuffer
 from pixelq.replay.frames import NO_PLANE, RamFrames
 from pixelq.replay.lz4_frames import Lz4Frames
 from pixelq.replay.ring import Ring
@@ -508,6 +510,52 @@ def test_transitions_are_the_same_with_and_without_a_kernel(n_step):
         for mine, theirs in zip(quick(at, envs), plain(at, envs), strict=True):
             assert mine.dtype == theirs.dtype
             assert np.array_equal(mine, theirs)
+
+
+def memory_of_noise(store):
+    buffer = ReplayBuffer(
+        ReplayConfig(capacity=400, store=store), 4, 0.99, 3, torch.device("cpu"), np.random.default_rng(0)
+    )
+    rng = np.random.default_rng(3)
+    buffer.ring.start(rng.integers(0, 256, (4, 84, 84), np.uint8))
+    for _ in range(60):
+        ends, cuts, ignored = (rng.random((3, 4)) < 0.1).astype(bool)
+        planes = rng.integers(0, 256, (4, 84, 84), np.uint8)
+        buffer.append(rng.integers(0, 4, 4), rng.normal(size=4).astype(np.float32), ends, cuts, ignored, planes)
+    return buffer
+
+
+@needs_kernels
+@pytest.mark.parametrize("store", ["lz4", "ram"])
+@pytest.mark.parametrize("name", ["fast", "keras-example"])
+def test_updates_are_the_same_if_planes_are_read_on_the_way(name, store):
+    buffer = memory_of_noise(store)
+    unread, read = learners(name)[0], learners(name)[0]
+    assert unread.reads_planes
+    for count in (1, 2, 3):
+        draw = buffer.draw(16, 0.5, count)
+        batch = buffer.unread_batch(draw)
+        assert isinstance(batch, UnreadBatch) == (store == "lz4")
+        assert torch.equal(unread.learn(batch, count), read.learn(buffer.batch(draw), count))
+    assert unread.fetch_metrics() == read.fetch_metrics()
+    assert all(torch.equal(tensor, read.weights()[key]) for key, tensor in unread.weights().items())
+
+
+@needs_kernels
+def test_a_damaged_block_is_told_of_by_an_update():
+    buffer = memory_of_noise("lz4")
+    buffer.ring._frames._sizes[:] = 5
+    with pytest.raises(RuntimeError, match="damaged"):
+        learners("fast")[0].learn(buffer.unread_batch(buffer.draw(16, 0.5)), 1)
+
+
+@needs_replay_kernels
+def test_what_is_not_read_keeps_the_memory_from_growing():
+    buffer = memory_of_noise("lz4")
+    batch = buffer.unread_batch(buffer.draw(16, 0.5))
+    with pytest.raises(BufferError):
+        buffer.restart(np.zeros((4, 84, 84), np.uint8))
+    assert isinstance(batch, UnreadBatch)
 
 
 @needs_replay_kernels

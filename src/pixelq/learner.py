@@ -16,6 +16,7 @@ from pixelq.graphs import GraphsByShape
 from pixelq.native.library import kernels
 from pixelq.native.moves import AdamKernel, AdamStep
 from pixelq.native.q_learning import QLearningKernel
+from pixelq.native.replay import UnreadBatch
 from pixelq.networks import QNetwork
 from pixelq.optimisers import BETAS, ElementwiseAdam, clipping_factors, make_optimiser, scale
 from pixelq.types import Batch, RolloutBatch
@@ -153,7 +154,12 @@ class Learner:
         """
         return self.learn(batch, 1)
 
-    def learn(self, batch: Batch | RolloutBatch, count: int) -> Tensor:
+    @property
+    def reads_planes(self) -> bool:
+        """Whether `learn` is quicker with batches whose planes are not read yet; others it cannot do with."""
+        return self._kernel is not None and self._adam is not None
+
+    def learn(self, batch: Batch | UnreadBatch | RolloutBatch, count: int) -> Tensor:
         """So many updates, each by its part of a batch, all parts being of one size; quicker than one by one.
 
         Args:
@@ -164,8 +170,9 @@ class Learner:
             The errors [count · B] of the parts, as `update`.
         """
         if self._kernel is not None and self._adam is not None:
-            assert isinstance(batch, Batch)
+            assert not isinstance(batch, RolloutBatch)
             return self._updates_by_kernel(self._kernel, self._adam, batch, count)
+        assert not isinstance(batch, UnreadBatch)
         errors = []
         for part in _parts(batch, count):
             self.announce_updates()
@@ -196,7 +203,9 @@ class Learner:
         self._conclude(Losses(learned.loss[0], learned.error, _ranges(learned.q_tm1, batch)), self._kernel.gradients)
         return learned.error
 
-    def _updates_by_kernel(self, kernel: QLearningKernel, adam: AdamKernel, batch: Batch, count: int) -> Tensor:
+    def _updates_by_kernel(
+        self, kernel: QLearningKernel, adam: AdamKernel, batch: Batch | UnreadBatch, count: int
+    ) -> Tensor:
         self.announce_updates(count)
         learned = kernel(batch, adam.described(self._adam_steps()))
         assert learned.norms is not None
@@ -363,7 +372,7 @@ def _buffers(network: QNetwork) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in network.state_dict().items() if name not in parameters}
 
 
-def _ranges(q_tm1: Tensor, batch: Batch | RolloutBatch) -> dict[str, Tensor]:
+def _ranges(q_tm1: Tensor, batch: Batch | UnreadBatch | RolloutBatch) -> dict[str, Tensor]:
     """The figures that explain an update, by name.
 
     Whole tensors: their edges are found in the second half, or a compiler would do all of the sampling over again in

@@ -45,6 +45,22 @@ static inline activations activations_from(const sizes *s, const activations *al
     return (activations){all->woven + (long)image * PIXELS, all->a1 + image * first_size(s), all->a2 + image * second_size(s)};
 }
 
+// Where images [4][84][84] of bytes come from: the bytes of all of them, or planes that are read when they are wanted.
+typedef struct {
+    const uint8_t *bytes;  // or NULL
+    int (*read)(const void *store, int64_t slot, char *plane);  // whether it could
+    const void *store;
+    const int64_t *slots;  // of planes, four an image
+    atomic_int *failed;
+} images;
+
+// The same from some image on.
+static inline images images_from(images all, long image) {
+    if (all.bytes) all.bytes += image * PIXELS;
+    else all.slots += image * 4;
+    return all;
+}
+
 // Convolutions.
 typedef struct {
     const weights *w;
@@ -57,7 +73,7 @@ long torso_own_bytes(const sizes *s, int batch);
 void torso_pack_by_team(const sizes *s, const weights *w, uint32_t *packed);
 // By one network or two.
 void torso_features_by_team(
-    const sizes *s, int batch, const uint8_t *obs, int networks, const seen *by, const activations *kept, void *own);
+    const sizes *s, int batch, const images *obs, int networks, const seen *by, const activations *kept, void *own);
 
 long torso_packed_back_bytes(const sizes *s);
 long torso_shares_bytes(const sizes *s);

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from pixelq.cache import cache_folder
 
-__all__ = ["REPLAY_SOURCES", "TILE_SOURCES", "ask", "call", "has_tiles", "kernels", "replay_kernels"]
+__all__ = ["REPLAY_SOURCES", "TILE_SOURCES", "address_of", "ask", "call", "has_tiles", "kernels", "replay_kernels"]
 
 _SOURCES = Path(__file__).parent
 _FLAGS = ("-O3", "-march=native", "-std=c11", "-D_GNU_SOURCE", "-fPIC", "-pthread")
 _COMPILE_SECONDS = 300
-_TYPES: dict[str, Any] = {"i": ctypes.c_int, "d": ctypes.c_double, "p": ctypes.c_void_p}
+_TYPES: dict[str, Any] = {"i": ctypes.c_int, "l": ctypes.c_long, "d": ctypes.c_double, "p": ctypes.c_void_p}
 TILE_SOURCES = ("adam.c", "dense.c", "q_learning.c", "team.c", "torso.c")
 REPLAY_SOURCES = ("replay.c", "team.c")
 _HEADERS = ("layers.h", "optimiser.h", "team.h", "tiles.h")
@@ -40,7 +40,8 @@ _TILE_FORMS = _TEAM_FORMS | {
     "pixelq_adam": "pp",
 }
 _REPLAY_FORMS = _TEAM_FORMS | {
-    "pixelq_decompress": "ppipp",
+    "pixelq_read_plane": "plp",
+    "pixelq_read_planes": "pipp",
     "pixelq_transitions": "pidi" + 6 * "p",
     "pixelq_tree_set": "piipp",
     "pixelq_tree_find": "piipp",
@@ -87,6 +88,15 @@ def ask(name: str, *arguments: Any) -> int:
     library.pixelq_threads(torch.get_num_threads())
     answer: int = getattr(library, name)(*(v.data_ptr() if isinstance(v, Tensor) else v for v in arguments))
     return answer
+
+
+def address_of(name: str) -> int:
+    """Where a kernel for the replay memory lies, for kernels that call it."""
+    library = replay_kernels()
+    assert library is not None
+    address = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+    assert address is not None
+    return address
 
 
 def _loaded(sources: tuple[str, ...], forms: Mapping[str, str]) -> ctypes.CDLL | None:

@@ -19,10 +19,10 @@ typedef struct {
 } learner;
 
 typedef struct {
-    const uint8_t *obs;  // [size][4][84][84]
+    images obs;
     const int64_t *action;
     const float *reward, *discount;
-    const uint8_t *next_obs;
+    images next_obs;
     const float *weight;
     int size, weight_step;  // numbers from one transition's weight to the next one's: 0 if there is one for all
 } transitions;
@@ -44,7 +44,7 @@ typedef struct {
     const sizes *s;
     const weights *w;
     int batch;
-    const uint8_t *obs;
+    images obs;
     uint32_t *filters, *rows;
     bf16 *features;
     float *hidden;
@@ -58,7 +58,7 @@ static void values_by_team(void *of) {
     torso_pack_by_team(a->s, a->w, a->filters);
     team_wait();
     seen by = {a->w, a->filters, a->features};
-    torso_features_by_team(a->s, a->batch, a->obs, 1, &by, NULL, a->own + team_member() * a->own_bytes);
+    torso_features_by_team(a->s, a->batch, &a->obs, 1, &by, NULL, a->own + team_member() * a->own_bytes);
     team_wait();
     dense_pack_by_team(a->batch, depth, a->features, a->rows);
     team_wait();
@@ -73,7 +73,7 @@ static void *take(char *memory, long *used, long bytes) {
 
 // Values [batch][actions] of observations [batch][4][84][84].
 long pixelq_q_values(const sizes *s, const weights *w, int batch, const uint8_t *obs, float *q) {
-    acting a = {.s = s, .w = w, .batch = batch, .obs = obs, .own_bytes = torso_own_bytes(s, batch)};
+    acting a = {.s = s, .w = w, .batch = batch, .obs = {.bytes = obs}, .own_bytes = torso_own_bytes(s, batch)};
     int depth = (int)features_size(s);
     char *memory = NULL;
     for (int laid_out = 0; laid_out < 2; laid_out++) {
@@ -214,6 +214,7 @@ typedef struct {
     int count;
     scratch x;
     float *q, *error, *means, *norms;
+    atomic_int *failed;
 } updates;
 
 static void update_by_team(const updates *u, int number) {
@@ -221,8 +222,9 @@ static void update_by_team(const updates *u, int number) {
     const scratch *x = &u->x;
     transitions of_this = *u->t, *t = &of_this;
     long before = (long)number * t->size;
-    t->obs += before * PIXELS, t->next_obs += before * PIXELS, t->weight += before * t->weight_step;
-    t->action += before, t->reward += before, t->discount += before;
+    t->obs = images_from(t->obs, before), t->next_obs = images_from(t->next_obs, before);
+    t->obs.failed = t->next_obs.failed = u->failed;
+    t->weight += before * t->weight_step, t->action += before, t->reward += before, t->discount += before;
     float *q = u->q + before * l->of.actions, *error = u->error + before;
     const sizes *s = &l->of;
     const weights *w = &l->online, *g = &l->gradients;
@@ -234,8 +236,8 @@ static void update_by_team(const updates *u, int number) {
     team_wait();
     seen next[2] = {{&l->target, x->target_filters, x->next_features}, {w, x->filters, x->chosen_features}};
     seen now = {w, x->filters, x->features};
-    torso_features_by_team(s, size, t->next_obs, l->doubled ? 2 : 1, next, NULL, own);
-    torso_features_by_team(s, size, t->obs, 1, &now, &x->kept, own);
+    torso_features_by_team(s, size, &t->next_obs, l->doubled ? 2 : 1, next, NULL, own);
+    torso_features_by_team(s, size, &t->obs, 1, &now, &x->kept, own);
     team_wait();
     dense_pack_by_team(size, depth, x->next_features, x->target_rows);
     dense_pack_by_team(online, depth, x->chosen_features, x->rows);
@@ -270,13 +272,14 @@ static void updates_by_team(void *of) {
 
 // So many updates, each of as many transitions as `t` says: to the online network's values q [transitions][actions], the
 // errors [transitions], the means of losses and values [2][count] and the gradients of all weights; and if `steps` [count]
-// are given, the steps down these gradients, and their norms [count][weights].
+// are given, the steps down these gradients, and their norms [count][weights]. 1 if planes could not be read.
 long pixelq_q_learning(
     const learner *l, const transitions *t, int count, const step *steps, float *q, float *error, float *means, float *norms,
     void *memory
 ) {
-    updates u = {.l = l, .t = t, .steps = steps, .count = count, .q = q, .error = error, .means = means, .norms = norms};
+    atomic_int failed = 0;
+    updates u = {.failed = &failed, .l = l, .t = t, .steps = steps, .count = count, .q = q, .error = error, .means = means, .norms = norms};
     lay_out(l, t->size, steps, memory, &u.x);
     team_run(team_threads, updates_by_team, &u);
-    return 0;
+    return atomic_load(&failed);
 }

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pixelq.native.library import ask, call
+from pixelq.native.replay import UnreadBatch, UnreadPlanes
 from pixelq.types import Batch
 
 __all__ = ["Learned", "QLearningKernel", "q_values"]
@@ -53,13 +54,24 @@ def _pointers(weights: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
     return _Pointers(*(weight.data_ptr() for weight in weights))
 
 
+class _Images(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ("bytes", "read", "store", "slots", "failed"))
+
+
 class _Transitions(ctypes.Structure):
-    # first the tensors of a `Batch` in their order
+    # first the fields of a `Batch` in their order
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in Batch._fields),
+        *((name, _Images if name.startswith("obs") else ctypes.c_void_p) for name in Batch._fields),
         ("size", ctypes.c_int),
         ("weight_step", ctypes.c_int),
     )
+
+
+def _place(field: Tensor | UnreadPlanes) -> Any:
+    """Where a kernel finds a field of a batch, observations as `_Images`."""
+    if isinstance(field, UnreadPlanes):
+        return _Images(None, *field.where)
+    return _Images(field.data_ptr()) if field.dtype == torch.uint8 else field.data_ptr()
 
 
 class Learned(NamedTuple):
@@ -113,7 +125,7 @@ class QLearningKernel:
         )
         self._scratch = torch.empty(0, dtype=torch.uint8)
 
-    def __call__(self, batch: Batch, steps: "ctypes.Array[Any] | None" = None) -> Learned:
+    def __call__(self, batch: Batch | UnreadBatch, steps: "ctypes.Array[Any] | None" = None) -> Learned:
         """Differentiate the mean loss of a batch, so that `gradients` are its own.
 
         Args:
@@ -123,9 +135,8 @@ class QLearningKernel:
         """
         count, size = 1 if steps is None else len(steps), len(batch.a_tm1)
         assert size % count == 0
-        tensors = [tensor.contiguous() for tensor in batch]
-        pointers = (tensor.data_ptr() for tensor in tensors)
-        transitions = _Transitions(*pointers, size // count, batch.weight.dim() > 0)
+        fields = [field if isinstance(field, UnreadPlanes) else field.contiguous() for field in batch]
+        transitions = _Transitions(*(_place(field) for field in fields), size // count, batch.weight.dim() > 0)
         means, q_tm1, error = torch.empty(2, count), torch.empty(size, self._actions), torch.empty(size)
         norms = None if steps is None else torch.empty(count, len(self.gradients))
         learner, batches = ctypes.byref(self._learner), ctypes.byref(transitions)

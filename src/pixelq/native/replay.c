@@ -17,10 +17,10 @@ typedef struct {
     long open_from, open_to;                          // slots of the segment being written, in place of another one
     const char *open_arena, *open_dictionary;
     int bytes;                                        // of a plane, and of a dictionary
+    decompressor *decompress;
 } blocks;
 
 typedef struct {
-    decompressor *decompress;
     const blocks *from;
     int count;
     const int64_t *slots;
@@ -30,8 +30,9 @@ typedef struct {
 
 enum { TOGETHER = 8 };  // planes that a thread takes at once
 
-static int decompressed(const planes *p, int64_t slot, char *to) {
-    const blocks *b = p->from;
+// The plane of a slot, zeros if it is below 0; 0 if it is damaged, or was never written.
+int pixelq_read_plane(const void *from, int64_t slot, char *to) {
+    const blocks *b = from;
     if (slot < 0) {
         memset(to, 0, b->bytes);
         return 1;
@@ -40,7 +41,7 @@ static int decompressed(const planes *p, int64_t slot, char *to) {
     const char *arena = is_open ? b->open_arena : b->arenas[slot / b->slots];
     const char *dictionary = is_open ? b->open_dictionary : b->dictionaries[slot / b->slots];
     return arena
-        && p->decompress(arena + b->starts[slot], to, b->sizes[slot], b->bytes, dictionary, b->bytes) == b->bytes;
+        && b->decompress(arena + b->starts[slot], to, b->sizes[slot], b->bytes, dictionary, b->bytes) == b->bytes;
 }
 
 static void planes_by_team(void *of) {
@@ -48,12 +49,12 @@ static void planes_by_team(void *of) {
     team_loop *loop = team_share();
     for (long first; (first = team_take(loop) * TOGETHER) < p->count;)
         for (long i = first; i < first + TOGETHER && i < p->count; i++)
-            if (!decompressed(p, p->slots[i], p->to + i * p->from->bytes)) atomic_store(&p->failed, 1);
+            if (!pixelq_read_plane(p->from, p->slots[i], p->to + i * p->from->bytes)) atomic_store(&p->failed, 1);
 }
 
-// The planes of slots to `to`, one after the other; zeros for a slot below 0.
-long pixelq_decompress(decompressor *decompress, const blocks *from, int count, const int64_t *slots, char *to) {
-    planes p = {decompress, from, count, slots, to, 0};
+// The planes of slots to `to`, one after the other.
+long pixelq_read_planes(const blocks *from, int count, const int64_t *slots, char *to) {
+    planes p = {from, count, slots, to, 0};
     team_run(team_threads / 2, planes_by_team, &p);  // games are playing on the others
     return atomic_load(&p.failed);
 }

@@ -3,16 +3,20 @@
 import ctypes
 import functools
 import mmap
+from typing import NamedTuple
 
 import lz4.block._block as lz4_block
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from pixelq.native.library import call, replay_kernels
+from pixelq.native.library import address_of, call, replay_kernels
 
 __all__ = [
     "DecompressKernel",
     "TransitionsKernel",
+    "UnreadBatch",
+    "UnreadPlanes",
     "address",
     "can_decompress",
     "has_replay_kernels",
@@ -42,11 +46,64 @@ class _Blocks(ctypes.Structure):
         *((name, ctypes.c_long) for name in ("slots", "open_from", "open_to")),
         *((name, ctypes.c_void_p) for name in ("open_arena", "open_dictionary")),
         ("bytes", ctypes.c_int),
+        ("decompress", ctypes.c_void_p),
     )
 
 
+class UnreadPlanes:
+    """Planes that kernels read when they want them; as long as it is there, nothing can be added to the store.
+
+    Args:
+        slots: [..., 4] of planes; one below 0 stands for a plane of zeros.
+        blocks: where they are.
+        kept: what must not move meanwhile.
+    """
+
+    def __init__(self, slots: NDArray[np.int64], blocks: _Blocks, kept: object) -> None:
+        assert slots.dtype == np.int64
+        assert slots.flags.c_contiguous
+        self.slots = slots
+        self._blocks = blocks
+        self._kept = kept
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def halves(self) -> "tuple[UnreadPlanes, UnreadPlanes]":
+        """The first half and the second."""
+        first, second = np.split(self.slots, 2)
+        return UnreadPlanes(first, self._blocks, self._kept), UnreadPlanes(second, self._blocks, self._kept)
+
+    @property
+    def where(self) -> tuple[int, int, int]:
+        """Addresses of the function that reads a plane, of what it reads from, and of the slots."""
+        return address_of("pixelq_read_plane"), ctypes.addressof(self._blocks), self.slots.ctypes.data
+
+    def read(self, planes: NDArray[np.uint8]) -> None:
+        """Fill planes [K, bytes] with all of them, on half of the threads.
+
+        Raises:
+            RuntimeError: a block is damaged, or was never written.
+        """
+        assert planes.flags.c_contiguous
+        assert len(planes) == self.slots.size
+        blocks = ctypes.byref(self._blocks)
+        call("pixelq_read_planes", blocks, len(planes), self.slots.ctypes.data, planes.ctypes.data)
+
+
+class UnreadBatch(NamedTuple):
+    """A `Batch` the planes of whose observations are not read yet."""
+
+    obs_tm1: UnreadPlanes
+    a_tm1: Tensor
+    r_t: Tensor
+    discount_t: Tensor
+    obs_t: UnreadPlanes
+    weight: Tensor
+
+
 class DecompressKernel:
-    """Undoes `lz4.block.compress` of many planes, each with a dictionary of a plane's size, on half of the threads.
+    """Undoes `lz4.block.compress` of planes, each with a dictionary of a plane's size.
 
     Args:
         starts: [slots] uint32, where each slot's block begins in its segment's arena.
@@ -54,6 +111,7 @@ class DecompressKernel:
         arenas: [segments] uint64 addresses of the segments' blocks; 0: there are none.
         dictionaries: [segments] uint64 addresses of the segments' dictionaries.
         segment: slots of a segment.
+        plane_bytes: of a plane.
 
     The arrays must stay where they are; they may change.
     """
@@ -65,41 +123,28 @@ class DecompressKernel:
         arenas: NDArray[np.uint64],
         dictionaries: NDArray[np.uint64],
         segment: int,
+        plane_bytes: int,
     ) -> None:
         self._kept = (starts, sizes, arenas, dictionaries)  # alive, as their addresses are
         assert [array.dtype.itemsize for array in self._kept] == [4, 2, 8, 8]
-        self._blocks = _Blocks(*(array.ctypes.data for array in self._kept), segment)
+        self._places = (*(array.ctypes.data for array in self._kept), segment)
+        self._plane_bytes = plane_bytes
 
     def __call__(
-        self,
-        slots: NDArray[np.int64],
-        planes: NDArray[np.uint8],
-        opened: range,
-        arena: bytearray | mmap.mmap,
-        dictionary: bytes,
-    ) -> None:
-        """Read planes.
+        self, slots: NDArray[np.int64], opened: range, arena: bytearray | mmap.mmap, dictionary: bytes
+    ) -> UnreadPlanes:
+        """Planes by their slots.
 
         Args:
-            slots: [K]; one below 0 stands for a plane of zeros.
-            planes: [K, bytes] is filled.
+            slots: of any shape.
             opened: slots of the segment being written, for which the next two stand.
             arena: its blocks.
             dictionary: its dictionary.
-
-        Raises:
-            RuntimeError: a block is damaged, or was never written.
         """
-        assert slots.dtype == np.int64
-        assert slots.flags.c_contiguous
-        assert planes.flags.c_contiguous
-        blocks = self._blocks
         held = np.frombuffer(arena, np.uint8)  # it cannot grow, nor move, as long as this is there
-        blocks.open_from, blocks.open_to = opened.start, opened.stop
-        blocks.open_arena, blocks.open_dictionary = held.ctypes.data, address(dictionary)
-        blocks.bytes = planes.shape[1]
-        where = ctypes.byref(blocks), len(planes), slots.ctypes.data, planes.ctypes.data
-        call("pixelq_decompress", _decompressor(), *where)
+        opened_at = opened.start, opened.stop, held.ctypes.data, address(dictionary)
+        blocks = _Blocks(*self._places, *opened_at, self._plane_bytes, _decompressor())
+        return UnreadPlanes(slots, blocks, (held, dictionary, self._kept))
 
 
 class _Ring(ctypes.Structure):

@@ -372,7 +372,7 @@ static int block_of(int batch) { return batch >= 16 ? BLOCK / 2 : 2; }
 
 long torso_own_bytes(const sizes *s, int batch) {
     int block = block_of(batch);
-    return activations_bytes(s, block) + lines(block * (first_size(s) + features_size(s)) * sizeof(bf16));
+    return activations_bytes(s, block) + lines(block * (first_size(s) + features_size(s)) * sizeof(bf16)) + PIXELS;
 }
 
 void torso_pack_by_team(const sizes *s, const weights *w, uint32_t *packed) {
@@ -407,19 +407,29 @@ static void features_of(
     }
 }
 
-// What each of the networks makes of images [batch][4][84][84]; what it makes on the way is kept, if `kept` is given.
+// An image's planes [4][84][84], in `room` if they had to be read, where they stay in the nearest cache.
+static const uint8_t *planes_of(const images *from, long image, uint8_t *room) {
+    if (from->bytes) return from->bytes + image * PIXELS;
+    for (int plane = 0; plane < 4; plane++)
+        if (!from->read(from->store, from->slots[4 * image + plane], (char *)room + plane * SIDE * SIDE))
+            atomic_store(from->failed, 1);
+    return room;
+}
+
+// What each of the networks makes of images; what it makes on the way is kept, if `kept` is given.
 void torso_features_by_team(
-    const sizes *s, int batch, const uint8_t *obs, int networks, const seen *by, const activations *kept, void *own
+    const sizes *s, int batch, const images *obs, int networks, const seen *by, const activations *kept, void *own
 ) {
     int block = block_of(batch);
     bf16 *other = (bf16 *)((char *)own + activations_bytes(s, block)), *a3 = other + block * first_size(s);
+    uint8_t *room = (uint8_t *)own + torso_own_bytes(s, batch) - PIXELS;
     team_loop *blocks = team_share();
     for (int first; (first = (int)team_take(blocks) * block) < batch;) {
-        int images = batch - first < block ? batch - first : block;
+        int count = batch - first < block ? batch - first : block;
         activations at = kept ? activations_from(s, kept, first) : activations_in(s, block, own);
-        for (int i = 0; i < images; i++) weave_planes(obs + (long)(first + i) * PIXELS, at.woven + (long)i * PIXELS);
+        for (int i = 0; i < count; i++) weave_planes(planes_of(obs, first + i, room), at.woven + (long)i * PIXELS);
         ORDER();
-        features_of(s, images, &at, networks, by, first, other, a3);
+        features_of(s, count, &at, networks, by, first, other, a3);
     }
 }
 
@@ -594,7 +604,7 @@ typedef struct {
     sizes s;
     weights w;
     int batch;
-    const uint8_t *obs;
+    images obs;
     const activations *kept;  // for the way back, or NULL
     bf16 *features;
     uint32_t *packed;
@@ -608,7 +618,7 @@ static void forward_by_team(void *of) {
     torso_pack_by_team(&f->s, &f->w, f->packed);
     team_wait();
     seen by = {&f->w, f->packed, f->features};
-    torso_features_by_team(&f->s, f->batch, f->obs, 1, &by, f->kept, own);
+    torso_features_by_team(&f->s, f->batch, &f->obs, 1, &by, f->kept, own);
 }
 
 // Three convolutions, a ReLU after each, of obs [batch][4][84][84]; `woven`, `a1` and `a2` are kept for the way back, or
@@ -618,7 +628,7 @@ long pixelq_torso_forward(
     bf16 *woven, bf16 *a1, bf16 *a2, bf16 *features
 ) {
     activations kept = {woven, a1, a2};
-    forward f = {.s = {f1, f2, f3, 0, 0}, .w = {w1, b1, w2, b2, w3, b3}, .batch = batch, .obs = obs,
+    forward f = {.s = {f1, f2, f3, 0, 0}, .w = {w1, b1, w2, b2, w3, b3}, .batch = batch, .obs = {.bytes = obs},
                  .kept = woven ? &kept : NULL, .features = features};
     f.own_bytes = torso_own_bytes(&f.s, batch);
     char *scratch = aligned_alloc(64, torso_packed_bytes(&f.s) + team_threads * f.own_bytes);

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pixelq.config import ReplayConfig
 from pixelq.device import to_device
+from pixelq.native.replay import UnreadBatch
 from pixelq.replay.device_sampler import DeviceSampler
 from pixelq.replay.frames import DeviceFrames
 from pixelq.replay.priorities import PRIORITY_BYTES, Priorities
@@ -132,6 +133,16 @@ class ReplayBuffer:
             obs_t=obs_t,
             weight=to_device(draw.weight, self._device),
         )
+
+    def unread_batch(self, draw: Draw) -> Batch | UnreadBatch:
+        """As `batch`, for kernels that read planes by themselves; they must be done before the next `append`."""
+        actions, returns, discounts, slots = self._read(draw.rows, draw.envs)
+        planes = self.ring.unread_stacks(slots)
+        if planes is None:
+            return self.batch(draw)
+        obs_tm1, obs_t = planes.halves()
+        a_tm1, r_t, discount_t, weight = map(torch.from_numpy, (actions, returns, discounts, draw.weight))
+        return UnreadBatch(obs_tm1, a_tm1, r_t, discount_t, obs_t, weight)
 
     def learned(self, draw: Draw, errors: Tensor) -> None:
         """Tell the memory how wrong the network was about a batch; waits for nothing on the device.

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pixelq.device import send, to_device
+from pixelq.native.replay import UnreadPlanes
 from pixelq.replay.memory import require_memory
 
 __all__ = ["NO_PLANE", "PLANE_BYTES", "PLANE_SHAPE", "DeviceFrames", "FrameStore", "RamFrames"]
@@ -28,6 +29,9 @@ class FrameStore(Protocol):
 
     def read(self, slots: NDArray[np.int64]) -> Tensor:
         """The planes of slots [...], each written before or `NO_PLANE`, as a new tensor [..., 84, 84] uint8."""
+
+    def unread(self, slots: NDArray[np.int64]) -> UnreadPlanes | None:
+        """The same planes for kernels that read them by themselves; None if it has nothing for them."""
 
 
 class RamFrames:
@@ -52,6 +56,10 @@ class RamFrames:
     def read(self, slots: NDArray[np.int64]) -> Tensor:
         """The planes of slots [...] as a new tensor [..., 84, 84] on the CPU."""
         return torch.from_numpy(self._planes[slots])
+
+    def unread(self, slots: NDArray[np.int64]) -> UnreadPlanes | None:
+        """None: they are ready to be read."""
+        return None
 
 
 class DeviceFrames:
@@ -80,6 +88,10 @@ class DeviceFrames:
     def read(self, slots: NDArray[np.int64]) -> Tensor:
         """The planes of slots [...] as a new tensor [..., 84, 84] on the device; waits for nothing there."""
         return self.gather(to_device(np.where(slots == NO_PLANE, self.no_plane, slots), self._planes.device))
+
+    def unread(self, slots: NDArray[np.int64]) -> UnreadPlanes | None:
+        """None: they are there already."""
+        return None
 
     def gather(self, slots: Tensor) -> Tensor:
         """The same for slots [...] int64 on the device, `no_plane` among them."""

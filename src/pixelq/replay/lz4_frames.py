@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixelq.native.replay import DecompressKernel, address, can_decompress
+from pixelq.native.replay import DecompressKernel, UnreadPlanes, address, can_decompress
 from pixelq.replay.frames import NO_PLANE, PLANE_BYTES, PLANE_SHAPE
 from pixelq.replay.memory import require_memory
 
@@ -67,7 +67,7 @@ class Lz4Frames:
         self._kernel: DecompressKernel | None = None
         if kernels and can_decompress():
             held = (self._starts, self._sizes, self._arenas, self._dictionaries)
-            self._kernel = DecompressKernel(*held, _SEGMENT)
+            self._kernel = DecompressKernel(*held, _SEGMENT, PLANE_BYTES)
         # the segment being written, in place of a sealed one whose later slots still hold
         self._open = _Segment(b"")
         self._next: int | None = None  # slot
@@ -112,11 +112,18 @@ class Lz4Frames:
         """The planes of slots [...] as a new tensor [..., 84, 84] on the CPU."""
         flat = slots.reshape(-1)
         planes = np.empty((len(flat), PLANE_BYTES), np.uint8)
-        if self._kernel is not None:
-            self._kernel(flat, planes, self._opened, self._open.arena, self._open.dictionary)
+        unread = self.unread(flat)
+        if unread is not None:
+            unread.read(planes)
         else:
             self._read_by_library(flat, planes)
         return torch.from_numpy(planes.reshape(*slots.shape, *PLANE_SHAPE))
+
+    def unread(self, slots: NDArray[np.int64]) -> UnreadPlanes | None:
+        """The same planes for kernels that read them by themselves; None if there are none."""
+        if self._kernel is None:
+            return None
+        return self._kernel(slots, self._opened, self._open.arena, self._open.dictionary)
 
     @property
     def _opened(self) -> range:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pixelq.native.replay import UnreadPlanes
 from pixelq.replay.frames import NO_PLANE, PLANE_SHAPE, FrameStore
 
 __all__ = ["SCALAR_BYTES", "STACK", "Ring", "Rows", "rows_needed"]
@@ -114,6 +115,10 @@ class Ring:
     def stacks(self, slots: NDArray[np.int64]) -> Tensor:
         """Observations [K, 4, 84, 84] of planes in slots [K, 4], zeros where there is none."""
         return self._frames.read(slots)
+
+    def unread_stacks(self, slots: NDArray[np.int64]) -> UnreadPlanes | None:
+        """The same for kernels that read planes by themselves; None if the store has nothing for them."""
+        return self._frames.unread(slots)
 
     def is_transition(self, rows: NDArray[np.int64], envs: NDArray[np.int64], n_step: int) -> NDArray[np.bool_]:
         """Which of the slots [K] can be sampled: whole stack held, n steps known, action not ignored."""

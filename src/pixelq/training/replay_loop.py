@@ -72,7 +72,9 @@ def learn(parts: Parts) -> None:
             for done in range(0, updates, _DRAWN_TOGETHER):
                 count = min(_DRAWN_TOGETHER, updates - done)
                 draw = parts.buffer.draw(config.replay.batch_size, importance_exponent, count)
-                parts.buffer.learned(draw, parts.learner.learn(parts.buffer.batch(draw), count))
+                batch = parts.buffer.unread_batch(draw) if parts.learner.reads_planes else parts.buffer.batch(draw)
+                parts.buffer.learned(draw, parts.learner.learn(batch, count))
+                del batch  # what is not read keeps the memory from growing
         elif updates:  # the same, nothing leaving the device
             parts.device_updates.update(importance_exponent, updates)
     if crossed(step, before, config.target_period_steps):
