@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,6 +50,14 @@ class Parts:
     seconds: float = 0.0
     """Time spent training, over all processes of the run."""
     solved: bool = False
+    put_off: Callable[[], None] | None = None
+    """Stores the last step in the replay memory; None: it is there."""
+
+    def catch_up(self) -> None:
+        """Store the last step in the replay memory, if that was put off until the games play again."""
+        if self.put_off is not None:
+            self.put_off()
+            self.put_off = None
 
     @property
     def finished(self) -> bool:

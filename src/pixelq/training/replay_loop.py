@@ -1,5 +1,7 @@
 """The loop of the algorithms that learn from a replay memory. It reads from top to bottom."""
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,19 +36,23 @@ def replay_loop(parts: Parts, session: Session) -> None:
         actions = parts.actor.act(parts.obs, epsilon, parts.life_lost)
         parts.envs.send(actions)
 
-        # meanwhile, learn as much as the steps done so far demand
+        # meanwhile, remember the step before, and learn as much as the steps done so far demand
+        parts.catch_up()
         learn(parts)
 
-        # see what happened, count it, remember it
+        # see what happened, count it
         result = parts.envs.recv()
         life_lost, finished = parts.tracker.update(result)
-        remember(parts, actions, result, life_lost)
+        parts.put_off = partial(remember, parts, actions, result, life_lost)
+        if parts.device_updates is not None:
+            parts.catch_up()  # the actor will look at what the memory holds
         parts.obs = result.obs
         parts.life_lost = life_lost & ~result.terminated & ~result.truncated
         parts.step += config.envs
 
         # once in a while: log, record, save
         session.after_steps(config.envs, finished)
+    parts.catch_up()
 
 
 def updates_due(step: int, before: int, train_period: int) -> int:

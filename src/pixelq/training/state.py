@@ -54,7 +54,7 @@ def replay_chunks(ring: Ring, on_disk: list[tuple[int, int]]) -> list[tuple[int,
 def save_parts(
     store: CheckpointStore, parts: Parts, chunks: list[tuple[int, int]], metrics_offset: int
 ) -> list[tuple[int, int]]:
-    """Write a checkpoint; changes nothing in the run.
+    """Write a checkpoint; changes nothing in the run, but that its memory catches up.
 
     Args:
         store: where to.
@@ -68,6 +68,7 @@ def save_parts(
     Raises:
         PixelqError: the disk is full or not writable; earlier checkpoints stay as they are.
     """
+    parts.catch_up()
     replay = parts.memory if isinstance(parts.memory, ReplayBuffer) else None
     chunks = [] if replay is None else replay_chunks(replay.ring, chunks)
     state = {
