@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -176,6 +177,35 @@ def test_kernels_can_be_called_from_many_threads_at_once():
 
     with ThreadPoolExecutor(6) as pool:
         assert all(pool.map(ask, range(6)))
+
+
+@needs_kernels
+@pytest.mark.parametrize("busy", [0, 6])
+def test_updates_do_not_depend_on_who_comes_late(busy):
+    """More threads than processors, and others that want them: members of the team miss whole stages of an update."""
+    learned, threads = [], torch.get_num_threads()
+    done = threading.Event()
+
+    def want_processors():
+        while not done.is_set():
+            torch.ones(200_000).sum()  # gives Python's lock away
+
+    others = [threading.Thread(target=want_processors) for _ in range(busy)]
+    for other in others:
+        other.start()
+    try:
+        for count in (1, 2, 5, 16):
+            torch.set_num_threads(count)
+            learner = learners("fast")[0]
+            errors = [learner.learn(transitions(32, seed), 2) for seed in range(25)]
+            learned.append([*errors, *learner.weights().values()])
+    finally:
+        done.set()
+        for other in others:
+            other.join()
+        torch.set_num_threads(threads)
+    for other in learned[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(learned[0], other, strict=True))
 
 
 @needs_replay_kernels
