@@ -278,7 +278,8 @@ long pixelq_q_learning(
     void *memory
 ) {
     atomic_int failed = 0;
-    updates u = {.failed = &failed, .l = l, .t = t, .steps = steps, .count = count, .q = q, .error = error, .means = means, .norms = norms};
+    updates u = {.l = l, .t = t, .steps = steps, .count = count, .q = q, .error = error, .means = means, .norms = norms,
+                 .failed = &failed};
     lay_out(l, t->size, steps, memory, &u.x);
     team_run(team_threads, updates_by_team, &u);
     return atomic_load(&failed);

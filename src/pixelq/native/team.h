@@ -2,7 +2,7 @@
 //
 // As OpenMP, but for two things. They give their processors away as soon as there is nothing to do: OpenMP's go on looking
 // for work for milliseconds, on processors that games are waiting for. And nobody waits for a thread that has no processor,
-// unless it was in the middle of a turn: whoever is there does the work, and who comes late goes on from where the others are.
+// unless it is in the middle of a turn: those who are there do the work, and who comes late goes on from where they are.
 
 #pragma once
 

@@ -41,8 +41,9 @@ static void weave_planes(const uint8_t *planes, bf16 *woven) {
         }
 }
 
-// Input [images][in_w][in_w][channels], filters of kernel × kernel; a pixel of the input is `fold` × `fold` ones of
-// channels / fold² before folding, and weights are those of before, [filters][fold · kernel][fold · kernel][channels / fold²].
+// Input [images][in_w][in_w][channels], filters of kernel × kernel. A pixel of the input is `fold` × `fold` ones of
+// channels / fold² before folding, when the weights were [filters][fold · kernel][fold · kernel][channels / fold²]; so
+// they lie.
 typedef struct {
     int in_w, channels, kernel, fold, filters;
     int positions;  // of the output, [filters] each, of an image
@@ -67,7 +68,7 @@ static void pack_filters(const convolution *c, const bf16 *weight, uint32_t *pac
     team_loop *tiles = team_share();
     for (long tile; (tile = team_take(tiles)) < c->filters / TILE;)
         for (long at = 0; at < all; at += DEPTH) {
-            const bf16 *low = weight + tile * TILE * all + unfolded(c, at), *high = low - unfolded(c, at) + unfolded(c, at + TILE);
+            const bf16 *these = weight + tile * TILE * all, *low = these + unfolded(c, at), *high = these + unfolded(c, at + TILE);
             __m512i r[16];
             for (int i = 0; i < 16; i++)
                 r[i] = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(low + i * all))),
@@ -105,7 +106,8 @@ static void all_filters(
 ) {
     for (int tile = 0; tile < c->filters / TILE; tile++) {
         long at = (long)tile * TILE;
-        to[tile] = (filters16){packed + at * weights_of(c) / 2, out + at, bias ? bias + at : NULL, active ? active + at : NULL};
+        to[tile] = (filters16){packed + at * weights_of(c) / 2, out + at, bias ? bias + at : NULL,
+                               active ? active + at : NULL};
     }
 }
 
@@ -220,7 +222,9 @@ static long packed_gradient_numbers(const convolution *c) {
 
 // The gradients dy [pixels][filters] as A tiles [filters/16][steps]; and the same with each one a pixel later, behind them.
 // Their sum is added to db [filters], or put there.
-static void pack_gradients(const convolution *c, int pixels, int steps, const bf16 *dy, float *db, int add, uint32_t *packed) {
+static void pack_gradients(
+    const convolution *c, int pixels, int steps, const bf16 *dy, float *db, int add, uint32_t *packed
+) {
     static const bf16 NONE[TILE] = {0};
     uint32_t *later = packed + c->filters / TILE * steps * (long)WORDS;
     for (int tile = 0; tile < c->filters; tile += TILE) {
@@ -248,11 +252,12 @@ static void pack_gradients(const convolution *c, int pixels, int steps, const bf
 }
 
 // Gradients of filters: dw [filters][weights] and db [filters], set or added to, from so many pixels of the output's gradient
-// and what is `seen` of the input from there on. The gradient lies as the input does, [in_w][in_w][filters] an image, with
-// zeros beyond the output; so a tap's gradient is a product with the input some pixels later, and the input is packed once
-// for all taps. It is packed in pairs of pixels, so it is the output's gradient that is moved by an odd pixel.
+// and those of the input from there on, of which so many are `left`. The gradient lies as the input does, an image being
+// [in_w][in_w][filters], with zeros beyond the output; so a tap's gradient is a product with the input some pixels later,
+// and the input is packed once for all taps. It is packed in pairs of pixels, so it is the output's gradient that is moved
+// by an odd pixel.
 static void filter_gradients(
-    const convolution *c, int pixels, int seen, const bf16 *in, const bf16 *dy, float *dw, float *db, int add, bf16 *scratch
+    const convolution *c, int pixels, int left, const bf16 *in, const bf16 *dy, float *dw, float *db, int add, bf16 *scratch
 ) {
     int steps = (pixels + DEPTH) / DEPTH, taps = c->kernel * c->kernel;  // one pixel more, if it is moved
     int tiles = c->filters / TILE;
@@ -266,14 +271,14 @@ static void filter_gradients(
         static const bf16 NONE[DEPTH] = {0};
         for (int at = 0; at < words / 8; at += 2) {
             const bf16 *even = in + (long)at * c->channels + channel;
-            weave32(at < seen ? even : NONE, at + 1 < seen ? even + c->channels : NONE, b0 + at * 8, b1 + at * 8);
+            weave32(at < left ? even : NONE, at + 1 < left ? even + c->channels : NONE, b0 + at * 8, b1 + at * 8);
         }
         ORDER();
         for (int number = 0; number < 2 * taps; number++) {  // taps that are an even number of pixels away come first
             int tap = number % taps, shift = shift_of(c, tap), odd = shift % 2;
             if (odd != number / taps) continue;
             const char *from0 = (const char *)(b0 + shift / 2 * 16), *from1 = (const char *)(b1 + shift / 2 * 16);
-            long to0 = unfolded(c, (long)tap * c->channels + channel), to1 = unfolded(c, (long)tap * c->channels + channel + TILE);
+            long number_at = (long)tap * c->channels + channel, to0 = unfolded(c, number_at), to1 = unfolded(c, number_at + TILE);
             for (int tile = 0; tile < tiles; tile += 2) {
                 int many = tile + 1 < tiles ? 2 : 1;
                 const char *a0 = (const char *)a + (odd * tiles + tile) * next;
@@ -475,7 +480,7 @@ typedef struct {
 } way_back;
 
 static way_back way_back_of(const sizes *s, int images) {
-    way_back w = {layer(IN3, s->f3, 3, 1, OUT3, s->f2), layer(IN2, s->f2, 2, 1, OUT2, 4 * s->f1)};
+    way_back w = {.to2 = layer(IN3, s->f3, 3, 1, OUT3, s->f2), .to1 = layer(IN2, s->f2, 2, 1, OUT2, 4 * s->f1)};
     w.to2.positions = images * IN3 * IN3, w.to1.positions = images * IN2 * IN2;
     w.frame3 = (long)shift_of(&w.to2, 8) * s->f3, w.frame2 = (long)shift_of(&w.to1, 3) * s->f2;
     w.g1 = (long)images * IN1 * IN1 * s->f1, w.g2 = w.to1.positions * (long)s->f2, w.g3 = w.to2.positions * (long)s->f3;
@@ -519,7 +524,8 @@ long torso_shares_bytes(const sizes *s) { return lines(SHARES * share_numbers(s)
 
 long torso_own_back_bytes(const sizes *s) {
     torso t = torso_of(s);
-    long widest = packed_gradient_numbers(&t.c1), second = packed_gradient_numbers(&t.c2), third = packed_gradient_numbers(&t.c3);
+    long widest = packed_gradient_numbers(&t.c1), second = packed_gradient_numbers(&t.c2);
+    long third = packed_gradient_numbers(&t.c3);
     if (second > widest) widest = second;
     if (third > widest) widest = third;
     return lines((block_numbers(s) + widest) * sizeof(bf16));
@@ -550,13 +556,14 @@ void torso_shares_by_team(
     filters16 back2[s->f2 / TILE], back1[4 * tiles1];
     int ready = 0;
     team_loop *parts = team_share();
-    for (int start; (start = (int)team_take(parts) * share_size) < batch;) {
+    for (long turn; (turn = team_take(parts)) * share_size < batch;) {
+        int start = (int)turn * share_size;
         if (!ready) {
             places_of_way_back(s, &places);
             memset(own, 0, block_numbers(s) * sizeof(bf16));
             ready = 1;
         }
-        float *d1 = shares + start / share_size * share_numbers(s), *d2 = d1 + t.n1, *d3 = d2 + t.n2, *e1 = d3 + t.n3,
+        float *d1 = shares + turn * share_numbers(s), *d2 = d1 + t.n1, *d3 = d2 + t.n2, *e1 = d3 + t.n3,
               *e2 = e1 + s->f1, *e3 = e2 + s->f2;
         int end = start + share_size < batch ? start + share_size : batch;
         for (int first = start; first < end; first += BLOCK) {
