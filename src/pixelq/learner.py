@@ -156,7 +156,7 @@ class Learner:
 
     @property
     def reads_planes(self) -> bool:
-        """Whether `learn` is quicker with batches whose planes are not read yet; others it cannot do with."""
+        """Whether `learn` takes batches whose planes are not read yet, which is quicker."""
         return self._kernel is not None and self._adam is not None
 
     def learn(self, batch: Batch | UnreadBatch | RolloutBatch, count: int) -> Tensor:
