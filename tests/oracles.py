@@ -11,11 +11,13 @@ class Adam:
     def __init__(self, learning_rate, epsilon):
         self.learning_rate, self.epsilon = learning_rate, epsilon
         self.t, self.m, self.v = 0, {}, {}
+        self.weight_decay = 0.0
 
     def step(self, parameters, gradients):
         """New parameters, by name, float64."""
         self.t += 1
-        return {name: p - self.move(name, gradients[name].astype(np.float64)) for name, p in parameters.items()}
+        kept = 1 - self.learning_rate * self.weight_decay
+        return {name: kept * p - self.move(name, gradients[name].astype(np.float64)) for name, p in parameters.items()}
 
     def move(self, name, g):
         m, v = self.moments(name, g)
@@ -58,10 +60,12 @@ class CentredRMSProp:
     def __init__(self, learning_rate, epsilon, decay):
         self.learning_rate, self.epsilon, self.decay = learning_rate, epsilon, decay
         self.mean, self.square = {}, {}
+        self.weight_decay = 0.0
 
     def step(self, parameters, gradients):
         """New parameters, by name, float64."""
-        return {name: p - self.move(name, gradients[name].astype(np.float64)) for name, p in parameters.items()}
+        kept = 1 - self.learning_rate * self.weight_decay
+        return {name: kept * p - self.move(name, gradients[name].astype(np.float64)) for name, p in parameters.items()}
 
     def move(self, name, g):
         rho = self.decay
@@ -71,10 +75,14 @@ class CentredRMSProp:
 
 
 def make_optimiser(config):
-    """The oracle of an `OptimiserConfig`."""
+    """The oracle of an `OptimiserConfig`; weight decay as Loshchilov & Hutter 2019, Algorithm 2."""
     if config.name == "centred_rmsprop":
-        return CentredRMSProp(config.learning_rate, config.epsilon, config.decay)
-    return {"adam": Adam, "keras_adam": KerasAdam, "radam": RAdam}[config.name](config.learning_rate, config.epsilon)
+        optimiser = CentredRMSProp(config.learning_rate, config.epsilon, config.decay)
+    else:
+        adams = {"adam": Adam, "keras_adam": KerasAdam, "radam": RAdam}
+        optimiser = adams[config.name](config.learning_rate, config.epsilon)
+    optimiser.weight_decay = config.weight_decay
+    return optimiser
 
 
 def clip_by_norm(gradient, norm):

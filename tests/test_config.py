@@ -196,6 +196,7 @@ BOUNDS = {
     "optimiser.learning_rate": POSITIVE,
     "optimiser.learning_rate_end": ([None, 0, 1.0], [-TINY], "at least 0"),
     "optimiser.epsilon": POSITIVE,
+    "optimiser.weight_decay": between(0, 1_000),
     "optimiser.decay": ([0, BELOW_1], [-TINY, 1], "at least 0 and below 1"),
     "optimiser.clip_norm": POSITIVE,
     "replay.capacity": at_least(1),
@@ -294,6 +295,10 @@ def changed(changes):
         (
             {"exploration.start": 0.1, "exploration.end": 0.2},
             "--exploration.end is 0.2: must not be above --exploration.start (0.1)",
+        ),
+        (
+            {"optimiser.learning_rate": 0.01, "optimiser.weight_decay": 100.0},
+            "--optimiser.weight-decay is 100.0: must be below 1 / --optimiser.learning-rate (100)",
         ),
         (
             {"replay.capacity": 31, "replay.learn_start": 1},

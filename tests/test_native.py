@@ -229,9 +229,10 @@ def test_a_forked_process_has_a_team_of_its_own():
     ("clip", "clip_norm"),
     [("none", 1.0), ("per_variable", 5.0), ("global", 5.0), ("per_variable", 1e6), ("global", 1e6)],
 )
+@pytest.mark.parametrize("weight_decay", [0.0, 3.0])
 @pytest.mark.parametrize("name", ["adam", "keras_adam", "radam"])
-def test_steps_are_those_of_the_formula(name, clip, clip_norm):
-    config = OptimiserConfig(name=name, learning_rate=1e-2, epsilon=1e-5)
+def test_steps_are_those_of_the_formula(name, clip, clip_norm, weight_decay):
+    config = OptimiserConfig(name=name, learning_rate=1e-2, epsilon=1e-5, weight_decay=weight_decay)
     generator = torch.Generator().manual_seed(3)
     shapes = ((5, 3, 4, 4), (7,), (1,), (300, 401))  # none a multiple of what the processor takes at once
     start = [torch.randn(shape, generator=generator) for shape in shapes]
@@ -271,7 +272,7 @@ def test_a_gradient_without_end_stays_one():
     ):
         weight.fill_(1.0)
         kernel.take([torch.full((40,), gradient)])
-        norms = kernel.step(AdamStep(clip, 10.0, *BETAS, 0.1, 1e-8, 0.0))
+        norms = kernel.step(AdamStep(clip, 10.0, *BETAS, 0.1, 1e-8, 0.0, 1.0))
         assert norms.isnan().all() if gradient != torch.inf else norms.isinf().all()
         assert weight.isnan().all()
 

@@ -1,5 +1,7 @@
 """Optimisers and clipping against loops in float64, and their state through a file."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import safetensors.torch
@@ -76,6 +78,55 @@ def test_optimisers_equal_their_source(kind, scale):
         expected = oracle.step(expected, gradients)
         if count in (1, 2, 10, 50):
             assert relative_error(start, as_float64(parameters), expected) < 1e-4, count
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_decay_apart_from_their_gradients(kind):
+    config = dataclasses.replace(KINDS[kind][0], weight_decay=5.0)
+    parameters = make_parameters()
+    optimiser = make_optimiser(config, list(parameters.values()), KINDS[kind][1])
+    oracle, plain = oracles.make_optimiser(config), oracles.make_optimiser(KINDS[kind][0])
+    rng = np.random.default_rng(8)
+    start = expected = undecayed = as_float64(parameters)
+    for count in range(1, 21):
+        optimiser.learning_rate = oracle.learning_rate = plain.learning_rate = 1e-2 / count**0.5
+        gradients = random_gradients(rng, 0.1)
+        step(optimiser, parameters, gradients)
+        expected, undecayed = oracle.step(expected, gradients), plain.step(undecayed, gradients)
+        assert relative_error(start, as_float64(parameters), expected) < 1e-4, count
+    assert relative_error(start, as_float64(parameters), undecayed) > 0.3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weight_decay_by_hand(kind):
+    # step size 0.01, λ 10: without gradients a weight keeps nine tenths at each step, ten steps announced or one
+    parameter = torch.tensor([1.0, -2.0])
+    config = dataclasses.replace(KINDS[kind][0], weight_decay=10.0)
+    optimiser = make_optimiser(config, [parameter], KINDS[kind][1])
+    for kept in (0.9, 0.81, 0.729):
+        step(optimiser, {"p": parameter}, {"p": np.zeros(2)})
+        assert parameter.tolist() == pytest.approx([kept, -2 * kept], rel=1e-6)
+    optimiser.learning_rate = 0.05
+    step(optimiser, {"p": parameter}, {"p": np.zeros(2)})
+    assert parameter.tolist() == pytest.approx([0.3645, -0.729], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_weights_decay_alike_where_the_share_is_a_tensor(name):
+    """As a GPU reads it."""
+    config = dataclasses.replace(CONFIGS[name], weight_decay=5.0)
+    rng = np.random.default_rng(6)
+    plain, tensors = make_parameters(), make_parameters()
+    optimiser, twin = (make_optimiser(config, list(p.values())) for p in (plain, tensors))
+    twin._weight_decay._kept.value = torch.tensor(0.95)
+    for count in range(1, 6):
+        gradients = random_gradients(rng, 0.1)
+        optimiser.learning_rate = twin.learning_rate = 1e-2 / count
+        step(optimiser, plain, gradients)
+        step(twin, tensors, gradients)
+    assert isinstance(twin._weight_decay._kept.value, torch.Tensor)
+    for key, tensor in plain.items():
+        torch.testing.assert_close(tensors[key], tensor, rtol=1e-5, atol=1e-6)
 
 
 def test_the_place_of_epsilon_shows():

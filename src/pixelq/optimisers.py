@@ -17,7 +17,9 @@ __all__ = [
     "ElementwiseAdam",
     "Optimiser",
     "StepSize",
+    "WeightDecay",
     "clipping_factors",
+    "kept_share",
     "learning_rate_at",
     "make_optimiser",
     "scale",
@@ -76,6 +78,33 @@ class StepSize:
             self.value = value
 
 
+class WeightDecay:
+    """Weights shrink before a step, whatever their gradients: θ ← (1 − lr · λ) θ, the step size lr being that step's.
+
+    Args:
+        parameters: what to shrink.
+        config: λ and the first step size.
+
+    Source: Loshchilov & Hutter 2019, "Decoupled weight decay regularization", Algorithm 2 (AdamW), without its
+    schedule multiplier, as PyTorch and Keras have it.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], config: OptimiserConfig) -> None:
+        self._parameters = list(parameters)
+        self._config = config
+        self._kept = StepSize(kept_share(config, config.learning_rate), self._parameters[0].device)
+
+    def prepare(self, learning_rate: float) -> None:
+        """Announce a step of that size."""
+        self._kept.set(kept_share(self._config, learning_rate))
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Shrink; does nothing where λ is 0."""
+        if self._config.weight_decay:
+            torch._foreach_mul_(self._parameters, self._kept.value)
+
+
 class Adam:
     """Adam, Adam as Keras has it, and rectified Adam, by PyTorch's kernels.
 
@@ -99,6 +128,7 @@ class Adam:
         self._parameters = list(parameters)
         self._rate = StepSize(config.learning_rate, self._parameters[0].device)
         on_gpu = self._parameters[0].is_cuda  # there counts stay on the device, and no update waits for them
+        self._weight_decay = WeightDecay(self._parameters, config)
         self._adam: torch.optim.Optimizer
         if config.name == "radam":
             self._adam = torch.optim.RAdam(
@@ -122,11 +152,13 @@ class Adam:
             rate *= correction2**0.5 / correction1
         self._rate.set(rate)
         group["lr"] = self._rate.value
+        self._weight_decay.prepare(self.learning_rate)
 
     def step(self, gradients: Sequence[Tensor]) -> None:
         """Move every parameter by its gradient; the step was announced."""
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
+        self._weight_decay.apply()
         self._adam.step()
 
     def state(self) -> dict[str, Tensor]:
@@ -157,9 +189,9 @@ class Adam:
 class ElementwiseAdam:
     """The optimisers of `Adam` as one formula of plain operations, which a compiler fuses into one pass; same state.
 
-    m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;  θ ← θ − m · (a / (√v + b) + c)
+    m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;  θ ← dθ − m · (a / (√v + b) + c)
 
-    What differs between the three, and from step to step, are the numbers a, b and c.
+    What differs between the three, and from step to step, are the numbers a, b, c and d, d as `WeightDecay` has it.
 
     Args:
         parameters: what to move.
@@ -175,10 +207,10 @@ class ElementwiseAdam:
         self.learning_rate = config.learning_rate
         self._steps = 0
         self._parameters = list(parameters)
-        self.numbers: list[tuple[float, float, float]] = []
-        """a, b and c of each of the steps that were announced last."""
+        self.numbers: list[tuple[float, float, float, float]] = []
+        """a, b, c and d of each of the steps that were announced last."""
         device = self._parameters[0].device
-        self._announced = torch.zeros(_MOST_AT_ONCE, 3, device=device)  # the same, where the device finds them
+        self._announced = torch.zeros(_MOST_AT_ONCE, 4, device=device)  # the same, where the device finds them
         self._next = torch.zeros(1, dtype=torch.int64, device=device)
         self._first, self._second = (
             [torch.zeros_like(parameter, requires_grad=False) for parameter in parameters] for _ in range(2)
@@ -196,8 +228,8 @@ class ElementwiseAdam:
         send(torch.tensor(self.numbers), self._announced[:count])
         self._next.zero_()
 
-    def _numbers(self, steps: int) -> tuple[float, float, float]:
-        """a, b and c of a step, counted from 1."""
+    def _numbers(self, steps: int) -> tuple[float, float, float, float]:
+        """a, b, c and d of a step, counted from 1."""
         correction1, correction2 = _corrections(steps)
         scaled, epsilon, plain = self.learning_rate * correction2**0.5 / correction1, self._config.epsilon, 0.0
         if self._config.name == "adam":
@@ -210,19 +242,19 @@ class ElementwiseAdam:
                 scaled *= ((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)) ** 0.5
             else:
                 scaled, plain = 0.0, self.learning_rate / correction1
-        return scaled, epsilon, plain
+        return scaled, epsilon, plain, kept_share(self._config, self.learning_rate)
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor]) -> None:
         """Move every parameter by its gradient; the step was announced."""
         beta1, beta2 = BETAS
-        scaled, epsilon, plain = self._announced.index_select(0, self._next)[0].unbind()
+        scaled, epsilon, plain, kept = self._announced.index_select(0, self._next)[0].unbind()
         self._next.add_(1)
         moments = zip(self._parameters, gradients, self._first, self._second, strict=True)
         for parameter, gradient, first, second in moments:
             first.lerp_(gradient, 1 - beta1)
             second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-            parameter.sub_(first * (scaled / (second.sqrt() + epsilon) + plain))
+            parameter.mul_(kept).sub_(first * (scaled / (second.sqrt() + epsilon) + plain))
 
     def state(self) -> dict[str, Tensor]:
         """Both moments of every parameter and the count of steps."""
@@ -276,14 +308,17 @@ class CentredRMSProp:
         self._rate = StepSize(config.learning_rate, self._parameters[0].device)
         self._mean = [torch.zeros_like(parameter) for parameter in parameters]
         self._square = [torch.zeros_like(parameter) for parameter in parameters]
+        self._weight_decay = WeightDecay(self._parameters, config)
 
     def prepare(self, count: int = 1) -> None:
         """Announce so many steps, all of one size."""
         self._rate.set(self.learning_rate)
+        self._weight_decay.prepare(self.learning_rate)
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor]) -> None:
         """Move every parameter by its gradient; the step was announced."""
+        self._weight_decay.apply()
         decay = self._config.decay
         gradients = list(gradients)
         torch._foreach_lerp_(self._mean, gradients, 1 - decay)
@@ -344,6 +379,11 @@ def scale(gradients: Sequence[Tensor], factors: Tensor) -> None:
     """Multiply each gradient by its factor of [P], in place."""
     for gradient, factor in zip(gradients, factors.unbind(), strict=True):
         gradient.mul_(factor)
+
+
+def kept_share(config: OptimiserConfig, learning_rate: float) -> float:
+    """What weights are multiplied by before a step of that size, 1 − lr · λ."""
+    return 1.0 - learning_rate * config.weight_decay
 
 
 def learning_rate_at(config: OptimiserConfig, step: int, total_steps: int) -> float:

@@ -92,6 +92,8 @@ class OptimiserConfig:
     """Step size at the run's last step, linear in between; None: the same throughout."""
     epsilon: float = 1e-8
     """The optimiser's ε."""
+    weight_decay: float = 0.0
+    """λ: before a step all weights and biases are multiplied by 1 − step size · λ, apart from gradients and moments."""
     decay: float = 0.95
     """Decay of both moving averages of the centred RMSProp."""
     clip: Literal["none", "per_variable", "global"] = "none"

@@ -91,6 +91,7 @@ _BOUNDS = (
     _above("optimiser.learning_rate", 0),
     _Bound("optimiser.learning_rate_end", lambda value: value is None or value >= 0, "at least 0"),
     _above("optimiser.epsilon", 0),
+    _between("optimiser.weight_decay", 0, 1_000),
     _Bound("optimiser.decay", lambda value: 0 <= value < 1, "at least 0 and below 1"),
     _above("optimiser.clip_norm", 0),
     _at_least("replay.capacity", 1),
@@ -126,6 +127,11 @@ def validate(config: TrainConfig) -> None:
         raise ConfigError(
             f"--exploration.end is {config.exploration.end}: "
             f"must not be above --exploration.start ({config.exploration.start})"
+        )
+    if config.optimiser.weight_decay * config.optimiser.learning_rate >= 1:
+        raise ConfigError(
+            f"--optimiser.weight-decay is {config.optimiser.weight_decay}: must be below 1 / --optimiser.learning-rate "
+            f"({1 / config.optimiser.learning_rate:g})"
         )
     _check_network(config)
     _check_algo(config)

@@ -81,7 +81,8 @@ void adam_by_team(const step *s, const float *parts, float *norms) {
     _mm_setcsr(mode | FLUSH);
     __m512 beta2 = _mm512_set1_ps((float)s->beta2), rest1 = _mm512_set1_ps((float)(1 - s->beta1)),
            rest2 = _mm512_set1_ps((float)(1 - s->beta2)), scaled = _mm512_set1_ps((float)s->scaled),
-           epsilon = _mm512_set1_ps((float)s->epsilon), plain = _mm512_set1_ps((float)s->plain);
+           epsilon = _mm512_set1_ps((float)s->epsilon), plain = _mm512_set1_ps((float)s->plain),
+           kept = _mm512_set1_ps((float)s->kept);
     team_loop *loop = team_share();
     for (long piece; (piece = team_take(loop)) < pieces;) {
         long at, end;
@@ -96,7 +97,8 @@ void adam_by_team(const step *s, const float *parts, float *norms) {
             m = _mm512_fmadd_ps(rest1, _mm512_sub_ps(g, m), m);
             v = _mm512_fmadd_ps(rest2, _mm512_mul_ps(g, g), _mm512_mul_ps(beta2, v));
             __m512 rate = _mm512_add_ps(_mm512_div_ps(scaled, _mm512_add_ps(_mm512_sqrt_ps(v), epsilon)), plain);
-            __m512 w = _mm512_fnmadd_ps(m, rate, _mm512_maskz_loadu_ps(lanes, p->master + at));
+            __m512 w = _mm512_mul_ps(kept, _mm512_maskz_loadu_ps(lanes, p->master + at));
+            w = _mm512_fnmadd_ps(m, rate, w);
             _mm512_mask_storeu_ps(p->first + at, lanes, m);
             _mm512_mask_storeu_ps(p->second + at, lanes, v);
             _mm512_mask_storeu_ps(p->master + at, lanes, w);

@@ -30,14 +30,14 @@ class _Step(ctypes.Structure):
         ("parameters", ctypes.c_void_p),
         ("count", ctypes.c_int),
         ("clip", ctypes.c_int),
-        *((name, ctypes.c_double) for name in ("clip_norm", "beta1", "beta2", "scaled", "epsilon", "plain")),
+        *((name, ctypes.c_double) for name in ("clip_norm", "beta1", "beta2", "scaled", "epsilon", "plain", "kept")),
     )
 
 
 class AdamStep(NamedTuple):
     """What a step is to do.
 
-    g ← clipped g;  m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;  θ ← θ − m · (scaled / (√v + epsilon) + plain)
+    g ← clipped g;  m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;  θ ← kept · θ − m · (scaled / (√v + epsilon) + plain)
     """
 
     clip: Literal["none", "per_variable", "global"]
@@ -49,6 +49,7 @@ class AdamStep(NamedTuple):
     scaled: float
     epsilon: float
     plain: float
+    kept: float
 
 
 class AdamKernel:

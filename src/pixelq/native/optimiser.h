@@ -12,11 +12,11 @@ typedef struct {
     bf16 *working;  // or NULL: the master is what the network works with
 } parameter;
 
-// g = clipped gradient; m ← β₁m + (1−β₁)g; v ← β₂v + (1−β₂)g²; θ ← θ − m · (scaled / (√v + epsilon) + plain)
+// g = clipped gradient; m ← β₁m + (1−β₁)g; v ← β₂v + (1−β₂)g²; θ ← kept · θ − m · (scaled / (√v + epsilon) + plain)
 typedef struct {
     const parameter *parameters;
     int count, clip;  // clip: 0 none, 1 each gradient by its norm, 2 all by their joint norm
-    double clip_norm, beta1, beta2, scaled, epsilon, plain;
+    double clip_norm, beta1, beta2, scaled, epsilon, plain, kept;
 } step;
 
 long norms_bytes(const step *s);
