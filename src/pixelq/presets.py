@@ -161,9 +161,15 @@ _FAST = TrainConfig(
     network=NetworkConfig(channels=(16, 32, 32), hidden=256),
     algo=DQNConfig(n_step=3, double=True),
     optimiser=OptimiserConfig(
-        name="adam", learning_rate=3e-4, learning_rate_end=3e-5, epsilon=1e-6, clip="global", clip_norm=10.0
+        name="adam",
+        learning_rate=4.5e-4,
+        learning_rate_end=4.5e-5,
+        epsilon=1e-6,
+        weight_decay=0.05,
+        clip="global",
+        clip_norm=10.0,
     ),
-    replay=dataclasses.replace(_PRIORITISED, learn_start=10_000, priority_exponent=0.5),
+    replay=dataclasses.replace(_PRIORITISED, batch_size=64, train_period=8, learn_start=10_000, priority_exponent=0.5),
     exploration=ExplorationConfig(end=0.01, decay_steps=100_000, decay_from_step=10_000, random_steps=10_000),
 )
 
