@@ -19,7 +19,6 @@ __all__ = [
     "StepSize",
     "WeightDecay",
     "clipping_factors",
-    "kept_share",
     "learning_rate_at",
     "make_optimiser",
     "scale",
@@ -92,11 +91,11 @@ class WeightDecay:
     def __init__(self, parameters: Sequence[Tensor], config: OptimiserConfig) -> None:
         self._parameters = list(parameters)
         self._config = config
-        self._kept = StepSize(kept_share(config, config.learning_rate), self._parameters[0].device)
+        self._kept = StepSize(_kept_share(config, config.learning_rate), self._parameters[0].device)
 
     def prepare(self, learning_rate: float) -> None:
         """Announce a step of that size."""
-        self._kept.set(kept_share(self._config, learning_rate))
+        self._kept.set(_kept_share(self._config, learning_rate))
 
     @torch.no_grad()
     def apply(self) -> None:
@@ -242,7 +241,7 @@ class ElementwiseAdam:
                 scaled *= ((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)) ** 0.5
             else:
                 scaled, plain = 0.0, self.learning_rate / correction1
-        return scaled, epsilon, plain, kept_share(self._config, self.learning_rate)
+        return scaled, epsilon, plain, _kept_share(self._config, self.learning_rate)
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor]) -> None:
@@ -381,7 +380,7 @@ def scale(gradients: Sequence[Tensor], factors: Tensor) -> None:
         gradient.mul_(factor)
 
 
-def kept_share(config: OptimiserConfig, learning_rate: float) -> float:
+def _kept_share(config: OptimiserConfig, learning_rate: float) -> float:
     """What weights are multiplied by before a step of that size, 1 − lr · λ."""
     return 1.0 - learning_rate * config.weight_decay
 
