@@ -2,8 +2,10 @@
 
 import dataclasses
 import os
+import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from torch.nn import functional
 
 from pixelq.algos import dqn
 from pixelq.config import OptimiserConfig, ReplayConfig
+from pixelq.errors import PixelqError
 from pixelq.learner import Learner
 from pixelq.native import library
 from pixelq.native.layers import dense_relu, takes_dense, takes_torso, torso
@@ -29,10 +32,22 @@ from pixelq.replay.transitions import TransitionReader
 from pixelq.types import Batch
 
 BF16 = torch.bfloat16
-needs_kernels = pytest.mark.skipif(library.kernels() is None, reason="needs a processor with AMX and a C compiler")
+needs_kernels = pytest.mark.usefixtures("instructions")
 needs_replay_kernels = pytest.mark.skipif(library.replay_kernels() is None, reason="needs a C compiler")
 FILTERS = [(32, 64, 64), (16, 32, 32), (48, 96, 64)]
 BATCHES = [1, 5, 8, 32, 37, 70]  # alone, odd, of a block, usual, of uneven shares, of several blocks a share
+
+
+@pytest.fixture(params=["AMX", "AVX512-BF16"])
+def instructions(request, monkeypatch):
+    """Kernels for these, whatever else the processor could."""
+    monkeypatch.setenv("PIXELQ_INSTRUCTIONS", request.param)
+    library._tile_kernels.cache_clear()
+    if library.instructions() is None:
+        pytest.skip(f"needs a processor with {request.param} and a C compiler")
+    assert library.instructions() == request.param
+    yield
+    library._tile_kernels.cache_clear()
 
 
 def difference(got: Tensor, wanted: Tensor) -> float:
@@ -353,9 +368,9 @@ def test_sizes_that_fit():
 @pytest.fixture
 def unloaded():
     """The library as a new process finds it, and again after the test."""
-    library.kernels.cache_clear()
+    library._tile_kernels.cache_clear()
     yield
-    library.kernels.cache_clear()
+    library._tile_kernels.cache_clear()
 
 
 @pytest.mark.parametrize("compiler", ["/nowhere/cc", "false"])
@@ -366,11 +381,50 @@ def test_without_a_compiler_there_are_no_kernels(compiler, tmp_path, monkeypatch
     assert not list(tmp_path.rglob("*.so"))
 
 
-def test_without_amx_nothing_is_compiled(tmp_path, monkeypatch, unloaded):
+@pytest.mark.parametrize(
+    ("flags", "usable"),
+    [
+        ("amx_bf16 amx_tile avx512_bf16 avx512bw avx512dq avx512f avx512vl sse2", ["AMX", "AVX512-BF16"]),
+        ("avx512_bf16 avx512bw avx512dq avx512f avx512vl sse2", ["AVX512-BF16"]),
+        ("avx512bw avx512dq avx512f avx512vl sse2", []),
+        ("avx2 sse2", []),
+        ("", []),
+    ],
+)
+def test_what_the_processor_has_and_the_environment_allows(flags, usable, monkeypatch):
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr(library, "_cpu_flags", lambda: flags)
+    monkeypatch.delenv("PIXELQ_INSTRUCTIONS", raising=False)
+    assert library.usable_instructions() == usable
+    for name in ("AMX", "AVX512-BF16", "none"):
+        monkeypatch.setenv("PIXELQ_INSTRUCTIONS", name)
+        assert library.usable_instructions() == [one for one in usable if one == name]
+    monkeypatch.setenv("PIXELQ_INSTRUCTIONS", "avx")
+    with pytest.raises(PixelqError, match="PIXELQ_INSTRUCTIONS is avx: must be one of AMX, AVX512-BF16, none"):
+        library.usable_instructions()
+
+
+def test_where_no_instructions_are_usable_nothing_is_compiled(tmp_path, monkeypatch, unloaded):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(library, "has_tiles", lambda: False)
+    monkeypatch.setenv("PIXELQ_INSTRUCTIONS", "none")
     assert library.kernels() is None
+    assert library.instructions() is None
     assert not list(tmp_path.iterdir())
+
+
+@needs_kernels
+def test_a_compiler_that_knows_fewer_instructions_makes_kernels_for_these(tmp_path, monkeypatch, unloaded):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("PIXELQ_INSTRUCTIONS")
+    compile_it = library._run
+
+    def refuse_amx(command):
+        if "-DWITH_AMX" in command:
+            raise subprocess.CalledProcessError(1, command)
+        compile_it(command)
+
+    monkeypatch.setattr(library, "_run", refuse_amx)
+    assert library.instructions() == "AVX512-BF16"
 
 
 @needs_kernels
@@ -378,7 +432,7 @@ def test_kernels_are_compiled_once(tmp_path, monkeypatch, unloaded):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert library.kernels() is not None
     (built,) = (path for path in tmp_path.rglob("*") if path.is_file())
-    library.kernels.cache_clear()
+    library._tile_kernels.cache_clear()
     monkeypatch.setattr(library, "_run", pytest.fail)
     assert library.kernels() is not None
     assert built.suffix == ".so"
@@ -387,7 +441,7 @@ def test_kernels_are_compiled_once(tmp_path, monkeypatch, unloaded):
 @needs_kernels
 def test_a_library_that_is_damaged_is_no_library(tmp_path, monkeypatch, unloaded):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    library._built(library.TILE_SOURCES).write_bytes(b"no library")
+    monkeypatch.setattr(library, "_run", lambda command: Path(command[-1]).write_bytes(b"no library"))
     assert library.kernels() is None
 
 

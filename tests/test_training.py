@@ -401,10 +401,10 @@ def test_numbers_that_are_not_normal_are_zero_while_a_run_trains_and_only_then()
     ],
 )
 def test_who_lacks_a_compiler_for_kernels_is_told(monkeypatch, tiles, library, settings, told):
-    monkeypatch.setattr("pixelq.training.run.has_tiles", lambda: tiles)
+    monkeypatch.setattr("pixelq.training.run.usable_instructions", lambda: ["AMX"] if tiles else [])
     monkeypatch.setattr("pixelq.learner.kernels", lambda: library)
     config = dataclasses.replace(preset("keras-example"), **({"device": "cpu", "precision": "bfloat16"} | settings))
     learner = Learner(config, 4, torch.device(config.device), torch.Generator().manual_seed(0))
     notes = kernel_notes(learner)
     assert len(notes) == told
-    assert all("C compiler" in note for note in notes)
+    assert all("has AMX" in note and "C compiler" in note for note in notes)

@@ -91,7 +91,7 @@ class Learner:
         if config.precision == "bfloat16":
             self.online.lower_precision(torch.bfloat16)
         self.suits_kernels = config.compile and device.type == "cpu" and self.online.suits_kernels
-        """Whether kernels for a processor with AMX could make updates."""
+        """Whether kernels for products of bfloat16 could make updates."""
         self.uses_kernels = self.suits_kernels and kernels() is not None
         """Whether they do."""
         if self.uses_kernels:

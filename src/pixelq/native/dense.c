@@ -2,19 +2,13 @@
 
 #include "layers.h"
 
-#include <sys/syscall.h>
-#include <unistd.h>
-
 enum {
     PAIR = 2 * TILE,
     TOGETHER = 7,  // pairs of columns that a thread takes at once
 };
 
 // Asks the system for the use of tiles; 0 if it grants it.
-long pixelq_begin(void) {
-    enum { REQUEST = 0x1023, TILE_DATA = 18 };
-    return (int)syscall(SYS_arch_prctl, REQUEST, TILE_DATA);
-}
+long pixelq_begin(void) { return ask_for_tiles(); }
 
 static int tiles_of(int batch) { return (batch + TILE - 1) / TILE; }
 
@@ -36,17 +30,18 @@ void dense_hidden_by_team(
 ) {
     int steps = depth / DEPTH, tiles = tiles_of(batch);
     float sums[4 * WORDS];
-    configure(TILE);
+    accumulators acc;
+    begin_tiles(&acc);
     team_loop *pairs = team_share();
     for (int unit; (unit = (int)team_take(pairs) * PAIR) < units;)
         for (int tile = 0; tile < tiles; tile += 2) {
             int many_b = tile + 1 < tiles ? 2 : 1;
             const char *a0 = (const char *)(w + (long)unit * depth), *a1 = a0 + (long)TILE * depth * sizeof(bf16);
             const char *b0 = (const char *)(packed + (long)tile * steps * WORDS), *b1 = b0 + (long)steps * WORDS * 4;
-            zero_tiles();
-            if (many_b == 2) multiply(a0, a1, depth * sizeof(bf16), 64, b0, b1, WORDS * 4, steps, 2, 2);
-            else multiply(a0, a1, depth * sizeof(bf16), 64, b0, b1, WORDS * 4, steps, 2, 1);
-            store_tiles(sums);
+            zero_tiles(&acc);
+            if (many_b == 2) multiply(&acc, a0, a1, depth * sizeof(bf16), 64, b0, b1, WORDS * 4, steps, 2, 2);
+            else multiply(&acc, a0, a1, depth * sizeof(bf16), 64, b0, b1, WORDS * 4, steps, 2, 1);
+            store_sums(&acc, sums);
             for (int i = 0; i < 2; i++) {
                 __m512 shift = widen(_mm256_loadu_si256((const __m256i *)(bias + unit + i * TILE)));
                 for (int j = 0; j < many_b; j++) {
@@ -59,7 +54,7 @@ void dense_hidden_by_team(
                 }
             }
         }
-    _tile_release();
+    end_tiles(&acc);
 }
 
 // Pairs of columns of x [batch][depth] from `at` on, rows beyond the batch zero, as B tiles [2][over_batch].
@@ -135,7 +130,8 @@ void dense_gradients_by_team(
     const uint32_t *turned = (const uint32_t *)(slopes + (long)over_batch * DEPTH * units);
     uint32_t *w0 = own, *w1 = w0 + over_units * WORDS;
     float sums[4 * WORDS];
-    configure(TILE);
+    accumulators acc;
+    begin_tiles(&acc);
     // along the rows of dw, which are pages apart
     team_loop *rows = team_share(), *columns = team_share();
     for (int unit; (unit = (int)team_take(rows) * PAIR) < units;)
@@ -143,9 +139,9 @@ void dense_gradients_by_team(
             const char *a0 = (const char *)(turned + (long)unit / TILE * over_batch * WORDS);
             const char *b0 = (const char *)(packed + at / PAIR * 2L * over_batch * WORDS);
             long next = (long)over_batch * WORDS * 4;
-            zero_tiles();
-            multiply(a0, a0 + next, 64, WORDS * 4, b0, b0 + next, WORDS * 4, over_batch, 2, 2);
-            store_tiles(sums);
+            zero_tiles(&acc);
+            multiply(&acc, a0, a0 + next, 64, WORDS * 4, b0, b0 + next, WORDS * 4, over_batch, 2, 2);
+            store_sums(&acc, sums);
             store_rows(sums, PAIR, depth, dw + (long)unit * depth + at);
         }
     for (int first; (first = (int)team_take(columns) * TOGETHER * PAIR) < depth;)
@@ -159,13 +155,13 @@ void dense_gradients_by_team(
             ORDER();
             for (int b = 0; b < batch; b += PAIR) {
                 const char *a0 = (const char *)(slopes + (long)b * units), *a1 = a0 + (long)TILE * units * sizeof(bf16);
-                zero_tiles();
-                multiply(a0, a1, units * sizeof(bf16), 64, (char *)w0, (char *)w1, WORDS * 4, over_units, 2, 2);
-                store_tiles(sums);
+                zero_tiles(&acc);
+                multiply(&acc, a0, a1, units * sizeof(bf16), 64, (char *)w0, (char *)w1, WORDS * 4, over_units, 2, 2);
+                store_sums(&acc, sums);
                 store_rows(sums, batch - b < PAIR ? batch - b : PAIR, depth, dx + (long)b * depth + at);
             }
         }
-    _tile_release();
+    end_tiles(&acc);
 }
 
 typedef struct {

@@ -16,16 +16,32 @@ import torch
 from torch import Tensor
 
 from pixelq.cache import cache_folder
+from pixelq.errors import PixelqError
 
-__all__ = ["REPLAY_SOURCES", "TILE_SOURCES", "address_of", "ask", "call", "has_tiles", "kernels", "replay_kernels"]
+__all__ = [
+    "address_of",
+    "ask",
+    "call",
+    "instructions",
+    "kernels",
+    "replay_kernels",
+    "usable_instructions",
+]
 
 _SOURCES = Path(__file__).parent
 _FLAGS = ("-O3", "-march=native", "-std=c11", "-D_GNU_SOURCE", "-fPIC", "-pthread")
 _COMPILE_SECONDS = 300
 _TYPES: dict[str, Any] = {"i": ctypes.c_int, "l": ctypes.c_long, "d": ctypes.c_double, "p": ctypes.c_void_p}
-TILE_SOURCES = ("adam.c", "dense.c", "q_learning.c", "team.c", "torso.c")
-REPLAY_SOURCES = ("replay.c", "team.c")
-_HEADERS = ("layers.h", "optimiser.h", "team.h", "tiles.h")
+_TILE_SOURCES = ("adam.c", "dense.c", "q_learning.c", "team.c", "torso.c")
+_REPLAY_SOURCES = ("replay.c", "team.c")
+_HEADERS = ("layers.h", "optimiser.h", "team.h", "tiles.h", "tiles_amx.h", "tiles_avx512.h")
+_AVX512_BF16 = {"avx512_bf16", "avx512bw", "avx512dq", "avx512f", "avx512vl"}
+# instructions for products of bfloat16, the quickest first: what the processor must have, what the compiler is told
+_INSTRUCTIONS: dict[str, tuple[set[str], tuple[str, ...]]] = {
+    "AMX": ({"amx_bf16", "amx_tile"} | _AVX512_BF16, ("-DWITH_AMX",)),
+    "AVX512-BF16": (_AVX512_BF16, ()),
+}
+_WANTED = "PIXELQ_INSTRUCTIONS"
 # the kernels' arguments: integers, numbers, pointers
 _TEAM_FORMS = {"pixelq_threads": "i"}
 _TILE_FORMS = _TEAM_FORMS | {
@@ -49,26 +65,49 @@ _REPLAY_FORMS = _TEAM_FORMS | {
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
-@functools.cache
-def has_tiles() -> bool:
-    """Whether the processor has AMX for bfloat16, and the system is one that is known to let programs use it."""
-    flags = _cpu_flags() if sys.platform == "linux" else ""
-    return {"amx_bf16", "amx_tile", "avx512_bf16", "avx512bw", "avx512vl"} <= set(flags.split())
+def usable_instructions() -> list[str]:
+    """Those that this processor has and kernels for updates can use, the quickest first.
+
+    The environment's PIXELQ_INSTRUCTIONS allows only one of them, or none: `AMX`, `AVX512-BF16`, `none`.
+
+    Raises:
+        PixelqError: it names another.
+    """
+    flags = set((_cpu_flags() if sys.platform == "linux" else "").split())
+    usable = [name for name, (needed, _) in _INSTRUCTIONS.items() if needed <= flags]
+    wanted = os.environ.get(_WANTED)
+    if not wanted:
+        return usable
+    known = (*_INSTRUCTIONS, "none")
+    if wanted not in known:
+        raise PixelqError(f"{_WANTED} is {wanted}: must be one of {', '.join(known)}")
+    return [name for name in usable if name == wanted]
 
 
-@functools.cache
 def kernels() -> ctypes.CDLL | None:
-    """The library for updates; None where the processor has no AMX or there is no C compiler."""
-    if not has_tiles():
-        return None
-    library = _loaded(TILE_SOURCES, _TILE_FORMS)
-    return library if library is not None and library.pixelq_begin() == 0 else None
+    """The library for updates; None where the processor has no such instructions or there is no C compiler."""
+    return _tile_kernels()[1]
+
+
+def instructions() -> str | None:
+    """Those of `usable_instructions` that the library for updates uses."""
+    return _tile_kernels()[0]
+
+
+@functools.cache
+def _tile_kernels() -> tuple[str | None, ctypes.CDLL | None]:
+    """`instructions` and `kernels`."""
+    for name in usable_instructions():
+        library = _loaded(_TILE_SOURCES, _TILE_FORMS, _INSTRUCTIONS[name][1])
+        if library is not None and library.pixelq_begin() == 0:
+            return name, library
+    return None, None
 
 
 @functools.cache
 def replay_kernels() -> ctypes.CDLL | None:
     """The library for the replay memory; None where there is no C compiler."""
-    return _loaded(REPLAY_SOURCES, _REPLAY_FORMS)
+    return _loaded(_REPLAY_SOURCES, _REPLAY_FORMS)
 
 
 def call(name: str, *arguments: Any) -> None:
@@ -99,9 +138,9 @@ def address_of(name: str) -> int:
     return address
 
 
-def _loaded(sources: tuple[str, ...], forms: Mapping[str, str]) -> ctypes.CDLL | None:
+def _loaded(sources: tuple[str, ...], forms: Mapping[str, str], flags: tuple[str, ...] = ()) -> ctypes.CDLL | None:
     try:
-        library = ctypes.CDLL(str(_built(sources)))
+        library = ctypes.CDLL(str(_built(sources, flags)))
     except (OSError, RuntimeError, subprocess.SubprocessError):  # no compiler, or an old one; no cache or home
         return None
     for name, form in forms.items():
@@ -110,13 +149,14 @@ def _loaded(sources: tuple[str, ...], forms: Mapping[str, str]) -> ctypes.CDLL |
     return library
 
 
-def _built(sources: tuple[str, ...]) -> Path:
+def _built(sources: tuple[str, ...], flags: tuple[str, ...] = ()) -> Path:
     """Path of the library of these sources, this compiler and this processor, compiled if it is not there."""
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if not compiler:
         raise OSError("no C compiler")
     texts = [(_SOURCES / name).read_text() for name in (*sources, *_HEADERS)]
-    parts = (compiler, *_FLAGS, _cpu_flags(), *texts)
+    flags = (*_FLAGS, *flags)
+    parts = (compiler, *flags, _cpu_flags(), *texts)
     path = cache_folder() / "kernels" / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}.so"
     if path.exists():
         return path
@@ -124,7 +164,7 @@ def _built(sources: tuple[str, ...]) -> Path:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         objects = [str(Path(folder, name).with_suffix(".o")) for name in sources]
         for name, made in zip(sources, objects, strict=True):
-            _run([compiler, *_FLAGS, "-c", str(_SOURCES / name), "-o", made])
+            _run([compiler, *flags, "-c", str(_SOURCES / name), "-o", made])
         library = Path(folder, path.name)
         _run([compiler, "-shared", "-pthread", *objects, "-o", str(library)])
         library.replace(path)  # whole at once, for other processes that start just now

@@ -1,9 +1,8 @@
-// Tiles of AMX, and how rows of numbers are put into them.
+// Tiles, as AMX has them, and how rows of numbers are put into them.
 //
-// Numbers of bfloat16 are uint16_t. A tile is 16 rows of 64 bytes; a product takes A [rows, 32] and B [32, 16], the
-// latter with its rows woven in pairs, and adds to C [rows, 16] in float32.
-//
-// Source: Intel Architecture Instruction Set Extensions Programming Reference, chapter 3, "Intel AMX instruction set".
+// Numbers of bfloat16 are uint16_t. A tile is 16 rows of 64 bytes; a product takes A [16, 32] and B [32, 16], the
+// latter with its rows woven in pairs, and adds to C [16, 16] in float32. There are four accumulators, two by two: C[i][j]
+// is number 2 i + j.
 
 #pragma once
 
@@ -24,59 +23,15 @@ static inline long lines(long bytes) { return (bytes + 63) / 64 * 64; }  // of t
 
 #define ORDER() __asm__ volatile("" ::: "memory")  // what was written is in memory before tiles are loaded
 
-typedef struct {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-} tile_config;
-
-// Accumulators 0 to 3 and A in 4 and 5 have so many rows, B in 6 and 7 all 16.
-static inline void configure(int rows) {
-    tile_config config;
-    memset(&config, 0, sizeof config);
-    config.palette = 1;
-    for (int tile = 0; tile < 8; tile++) {
-        config.row_bytes[tile] = 64;
-        config.rows[tile] = tile < 6 ? rows : TILE;
-    }
-    ORDER();
-    _tile_loadconfig(&config);
-}
-
-static inline void zero_tiles(void) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-}
-
-// C[i][j] += Σ A[i] B[j] over so many steps in depth, for i < many_a, j < many_b; C[i][j] is tile 2 i + j.
-static inline __attribute__((always_inline)) void multiply(
-    const char *a0, const char *a1, long a_row, long a_step,
-    const char *b0, const char *b1, long b_step, int steps, int many_a, int many_b
-) {
-    for (int step = 0; step < steps; step++) {
-        _tile_loadd(4, a0 + step * a_step, a_row);
-        _tile_loadd(6, b0 + step * b_step, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        if (many_b > 1) {
-            _tile_loadd(7, b1 + step * b_step, 64);
-            _tile_dpbf16ps(1, 4, 7);
-        }
-        if (many_a > 1) {
-            _tile_loadd(5, a1 + step * a_step, a_row);
-            _tile_dpbf16ps(2, 5, 6);
-            if (many_b > 1) _tile_dpbf16ps(3, 5, 7);
-        }
-    }
-}
+#ifdef WITH_AMX
+#include "tiles_amx.h"
+#else
+#include "tiles_avx512.h"
+#endif
 
 // The four accumulators, [4][16][16].
-static inline void store_tiles(float *to) {
-    _tile_stored(0, to, 64);
-    _tile_stored(1, to + WORDS, 64);
-    _tile_stored(2, to + 2 * WORDS, 64);
-    _tile_stored(3, to + 3 * WORDS, 64);
+static inline void store_sums(const accumulators *acc, float *to) {
+    store_tiles(acc, to, to + WORDS, to + 2 * WORDS, to + 3 * WORDS, 64, 2);
 }
 
 // 16 rows of 16 words become columns.

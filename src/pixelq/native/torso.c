@@ -165,7 +165,8 @@ static inline __attribute__((always_inline)) void convolve(
     int each = (c->positions + TILE - 1) / TILE, pieces = images * each, deep = slices(c);
     long row = (long)c->in_w * c->channels * sizeof(bf16), pixel = c->channels * sizeof(bf16);
     block blocks[2];
-    configure(TILE);
+    accumulators acc;
+    begin_tiles(&acc);
     for (int tile = 0; tile < tiles; tile += 2) {
         int many = tile + 1 < tiles ? 2 : 1, every = c->kernel * deep / (2 * many), unfinished = 0;
         const filters16 *two = by + tile;
@@ -178,24 +179,24 @@ static inline __attribute__((always_inline)) void convolve(
                 now->at[i] = at, now->image[i] = image * c->out_image;
                 a0 = a1, a1 = (const char *)(in + image * c->in_image) + at * pixel;
             }
-            zero_tiles();
+            zero_tiles(&acc);
             int next = 0, until = every;
             for (int ky = 0; ky < c->kernel; ky++, a0 += row, a1 += row)
                 for (int slice = 0; slice < deep; slice++, b0 += WORDS * 4, b1 += WORDS * 4) {
-                    if (many == 2) multiply(a0 + slice * 64, a1 + slice * 64, pixel, 64, b0, b1, 64, 1, 2, 2);
-                    else multiply(a0 + slice * 64, a1 + slice * 64, pixel, 64, b0, b1, 64, 1, 2, 1);
+                    if (many == 2) multiply(&acc, a0 + slice * 64, a1 + slice * 64, pixel, 64, b0, b1, 64, 1, 2, 2);
+                    else multiply(&acc, a0 + slice * 64, a1 + slice * 64, pixel, 64, b0, b1, 64, 1, 2, 1);
                     if (--until > 0 || next >= unfinished) continue;
                     finish(before, next / many, next % many, two + next % many, e);
                     next++, until = every;
                 }
             for (; next < unfinished; next++) finish(before, next / many, next % many, two + next % many, e);
-            store_tiles(now->sums);
+            store_sums(&acc, now->sums);
             unfinished = 2 * many;
         }
         const block *last = blocks + (pieces - 1) / 2 % 2;
         for (int next = 0; next < unfinished; next++) finish(last, next / many, next % many, two + next % many, e);
     }
-    _tile_release();
+    end_tiles(&acc);
 }
 
 static void convolve_forward(
@@ -266,7 +267,8 @@ static void filter_gradients(
     long words = (steps * DEPTH + shift_of(c, taps - 1)) / 2 * 16L;  // of half of the channels that a product sees
     uint32_t *b1 = b0 + words;
     pack_gradients(c, pixels, steps, dy, db, add, a);
-    configure(TILE);
+    accumulators acc;
+    begin_tiles(&acc);
     for (int channel = 0; channel < c->channels; channel += DEPTH) {
         static const bf16 NONE[DEPTH] = {0};
         for (int at = 0; at < words / 8; at += 2) {
@@ -283,27 +285,15 @@ static void filter_gradients(
                 int many = tile + 1 < tiles ? 2 : 1;
                 const char *a0 = (const char *)a + (odd * tiles + tile) * next;
                 float *to = dw + tile * TILE * all, *more = to + TILE * all;
-                zero_tiles();
-                if (add) {
-                    _tile_loadd(0, to + to0, all * 4);
-                    _tile_loadd(1, to + to1, all * 4);
-                    if (many > 1) {
-                        _tile_loadd(2, more + to0, all * 4);
-                        _tile_loadd(3, more + to1, all * 4);
-                    }
-                }
-                if (many > 1) multiply(a0, a0 + next, 64, WORDS * 4, from0, from1, WORDS * 4, steps, 2, 2);
-                else multiply(a0, a0, 64, WORDS * 4, from0, from1, WORDS * 4, steps, 1, 2);
-                _tile_stored(0, to + to0, all * 4);
-                _tile_stored(1, to + to1, all * 4);
-                if (many > 1) {
-                    _tile_stored(2, more + to0, all * 4);
-                    _tile_stored(3, more + to1, all * 4);
-                }
+                zero_tiles(&acc);
+                if (add) load_tiles(&acc, to + to0, to + to1, more + to0, more + to1, all * 4, many);
+                if (many > 1) multiply(&acc, a0, a0 + next, 64, WORDS * 4, from0, from1, WORDS * 4, steps, 2, 2);
+                else multiply(&acc, a0, a0, 64, WORDS * 4, from0, from1, WORDS * 4, steps, 1, 2);
+                store_tiles(&acc, to + to0, to + to1, more + to0, more + to1, all * 4, many);
             }
         }
     }
-    _tile_release();
+    end_tiles(&acc);
 }
 
 // The same from so many images, some pixels after the others, no matter where an image ends.

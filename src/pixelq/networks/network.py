@@ -102,7 +102,7 @@ class QNetwork(nn.Module):
 
     @property
     def suits_kernels(self) -> bool:
-        """Whether kernels for a processor with AMX can do any of it; in bfloat16 only."""
+        """Whether kernels for products of bfloat16 can do any of it."""
         parts = (module for module in self.modules() if isinstance(module, NatureTorso | LinearHead))
         return self.compute_dtype == torch.bfloat16 and any(part.suits_kernels for part in parts)
 

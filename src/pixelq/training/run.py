@@ -11,7 +11,7 @@ from pixelq.config import StopOn, TrainConfig, from_json, to_json
 from pixelq.device import tiny_as_zero
 from pixelq.envs.episodes import EpisodeTracker
 from pixelq.learner import Learner
-from pixelq.native.library import has_tiles
+from pixelq.native.library import instructions, usable_instructions
 from pixelq.run.checkpoint import Checkpoint, CheckpointStore
 from pixelq.run.metrics import MetricsLog
 from pixelq.run.provenance import add_resume, provenance
@@ -200,7 +200,9 @@ def _go_on(run: RunDir, parts: Parts, saver: Saver, show: Progress) -> RunResult
     videos = Videos(run.videos, config.video_every_episodes, config.video_min_seconds, config.keep_videos, show.note)
     session = Session(parts, saver, videos, show)
     with session.signals(), closing(videos):
-        way = ", compiled updates" if parts.learner.compiles else ", AMX kernels" if parts.learner.uses_kernels else ""
+        way = ", compiled updates" if parts.learner.compiles else ""
+        if parts.learner.uses_kernels:
+            way = f", {instructions()} kernels"
         show.note(
             f"{config.preset} on {config.game}: {config.envs} games, {config.device}, {config.precision}{way}, "
             f"{config.threads} threads, seed {config.seed}; run directory {run.path}"
@@ -245,10 +247,13 @@ def gpu_notes(config: TrainConfig, compiles: bool) -> list[str]:
 
 def kernel_notes(learner: Learner) -> list[str]:
     """What a person whose processor could do more should know, in lines."""
-    if learner.uses_kernels or not learner.suits_kernels or not has_tiles():
+    if learner.uses_kernels or not learner.suits_kernels:
+        return []
+    usable = usable_instructions()
+    if not usable:
         return []
     return [
-        "updates take three times as long as they could: this processor has AMX, and pixelq kernels for it, which need "
+        f"updates take longer than they could: this processor has {usable[0]}, and pixelq kernels for it, which need "
         "a C compiler (cc, or the one that CC names) and a cache directory that can be written"
     ]
 

@@ -1,0 +1,96 @@
+// Products of tiles by AVX512-BF16, for processors without AMX.
+//
+// Accumulators are in the nearest cache; a product loads eight rows of two of them into registers, or 16 rows of one, and
+// stores them after its last step. Each number of A is one more register, or comes right from memory, for all columns.
+//
+// Source: Intel Architecture Instruction Set Extensions Programming Reference, chapter 2, "VDPBF16PS".
+
+#pragma once
+
+typedef struct {
+    _Alignas(64) float c[4][WORDS];
+} accumulators;
+
+static inline int ask_for_tiles(void) { return 0; }
+
+static inline void begin_tiles(accumulators *acc) { (void)acc; }
+
+static inline void end_tiles(accumulators *acc) { (void)acc; }
+
+static inline void zero_tiles(accumulators *acc) { memset(acc, 0, sizeof *acc); }
+
+static inline __attribute__((always_inline)) __m512 pairs(__m512 sum, const char *a, __m512i b) {
+    int32_t pair;
+    memcpy(&pair, a, sizeof pair);
+    return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_set1_epi32(pair), (__m512bh)b);
+}
+
+// Eight rows of A, by both B.
+static inline __attribute__((always_inline)) void multiply_8_by_2(
+    float *c0, float *c1, const char *a, long a_row, long a_step, const char *b0, const char *b1, long b_step, int steps
+) {
+    __m512 s0[8], s1[8];
+#pragma GCC unroll 8
+    for (int r = 0; r < 8; r++) s0[r] = _mm512_load_ps(c0 + r * TILE), s1[r] = _mm512_load_ps(c1 + r * TILE);
+    for (int step = 0; step < steps; step++, a += a_step, b0 += b_step, b1 += b_step)
+        for (int k = 0; k < TILE; k++) {
+            __m512i x = _mm512_loadu_si512(b0 + k * 64), y = _mm512_loadu_si512(b1 + k * 64);
+#pragma GCC unroll 8
+            for (int r = 0; r < 8; r++) {
+                s0[r] = pairs(s0[r], a + r * a_row + k * 4, x);
+                s1[r] = pairs(s1[r], a + r * a_row + k * 4, y);
+            }
+        }
+#pragma GCC unroll 8
+    for (int r = 0; r < 8; r++) _mm512_store_ps(c0 + r * TILE, s0[r]), _mm512_store_ps(c1 + r * TILE, s1[r]);
+}
+
+// All rows of A, by one B.
+static inline __attribute__((always_inline)) void multiply_16_by_1(
+    float *c, const char *a, long a_row, long a_step, const char *b, long b_step, int steps
+) {
+    __m512 s[16];
+#pragma GCC unroll 16
+    for (int r = 0; r < 16; r++) s[r] = _mm512_load_ps(c + r * TILE);
+    for (int step = 0; step < steps; step++, a += a_step, b += b_step)
+        for (int k = 0; k < TILE; k++) {
+            __m512i x = _mm512_loadu_si512(b + k * 64);
+#pragma GCC unroll 16
+            for (int r = 0; r < 16; r++) s[r] = pairs(s[r], a + r * a_row + k * 4, x);
+        }
+#pragma GCC unroll 16
+    for (int r = 0; r < 16; r++) _mm512_store_ps(c + r * TILE, s[r]);
+}
+
+// C[i][j] += Σ A[i] B[j] over so many steps in depth, for i < many_a, j < many_b.
+static inline __attribute__((always_inline)) void multiply(
+    accumulators *acc, const char *a0, const char *a1, long a_row, long a_step,
+    const char *b0, const char *b1, long b_step, int steps, int many_a, int many_b
+) {
+    for (int i = 0; i < many_a; i++) {
+        const char *a = i ? a1 : a0;
+        float *c0 = acc->c[2 * i], *c1 = acc->c[2 * i + 1];
+        if (many_b == 1) multiply_16_by_1(c0, a, a_row, a_step, b0, b_step, steps);
+        else
+            for (int half = 0; half < 2; half++)
+                multiply_8_by_2(c0 + half * WORDS / 2, c1 + half * WORDS / 2, a + 8 * half * a_row, a_row, a_step,
+                                b0, b1, b_step, steps);
+    }
+}
+
+// C[i][j] from or to where it lies, rows so many bytes apart, for i < many_a and both j.
+static inline void load_tiles(
+    accumulators *acc, const float *c00, const float *c01, const float *c10, const float *c11, long row, int many_a
+) {
+    const float *from[4] = {c00, c01, c10, c11};
+    for (int tile = 0; tile < 2 * many_a; tile++)
+        for (int r = 0; r < TILE; r++)
+            _mm512_store_ps(acc->c[tile] + r * TILE, _mm512_loadu_ps((const char *)from[tile] + r * row));
+}
+
+static inline void store_tiles(const accumulators *acc, float *c00, float *c01, float *c10, float *c11, long row, int many_a) {
+    float *to[4] = {c00, c01, c10, c11};
+    for (int tile = 0; tile < 2 * many_a; tile++)
+        for (int r = 0; r < TILE; r++)
+            _mm512_storeu_ps((char *)to[tile] + r * row, _mm512_load_ps(acc->c[tile] + r * TILE));
+}
