@@ -24,7 +24,7 @@ from pixelq.cli.main import main
 from pixelq.config import EnvConfig, ExplorationConfig, validate
 from pixelq.errors import PixelqError
 from pixelq.learner import Learner
-from pixelq.native.library import kernels
+from pixelq.native.library import instructions, kernels
 from pixelq.presets import PRESETS, preset
 from pixelq.training.parts import resolve
 from runs import quick, tiny
@@ -60,6 +60,7 @@ def test_learner_ends_with_one_line_of_json(capsys):
     (result,) = results(lines)
     assert list(result) == list(LearnerMeasurement._fields)
     assert (result["preset"], result["batch_size"], result["threads"]) == ("nature-dqn", 32, 1)
+    assert result["instructions"] is None or result["instructions"] in lines[1]
 
 
 @pytest.mark.slow
@@ -168,6 +169,7 @@ def test_the_parts_of_an_update_add_up():
 def test_an_update_in_one_kernel_has_no_parts():
     measured = learner._measure(resolve(dataclasses.replace(preset("fast"), device="cpu")), 0.0)
     assert measured.update_ms > 0
+    assert measured.instructions == instructions()
     assert (measured.forward_ms, measured.backward_ms, measured.optimiser_ms) == (None, None, None)
     assert measured.flops_per_second == pytest.approx(1e3 * measured.flops_per_update / measured.update_ms)
 
@@ -183,7 +185,7 @@ def test_no_loss_of_another_stream_lives_while_a_gpu_may_record_an_update():
     def whole():
         alive.append(losses[-1]() is not None)
 
-    learner._round(Update(1, forward, whole, whole, 0), torch.device("cpu"))
+    learner._round(Update(1, forward, whole, whole, 0, None), torch.device("cpu"))
     assert alive == [False]
 
 

@@ -13,7 +13,7 @@ from pixelq.config import TrainConfig
 from pixelq.device import generator_on, restore_generator_on
 from pixelq.divergence import HostWatch, all_finite, watch_on
 from pixelq.graphs import GraphsByShape
-from pixelq.native.library import kernels
+from pixelq.native.library import instructions, kernels
 from pixelq.native.moves import AdamKernel, AdamStep
 from pixelq.native.q_learning import QLearningKernel
 from pixelq.native.replay import UnreadBatch
@@ -133,6 +133,11 @@ class Learner:
     def has_gradient_kernel(self) -> bool:
         """Whether a kernel makes loss and gradients at once, so that an update has no passes to be told apart."""
         return self._kernel is not None
+
+    @property
+    def instructions(self) -> str | None:
+        """Which of a processor's kernels are made of, that make updates; None: they are the libraries' own."""
+        return instructions() if self.uses_kernels else None
 
     @property
     def learning_rate(self) -> float:

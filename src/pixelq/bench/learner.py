@@ -38,6 +38,7 @@ class LearnerMeasurement(NamedTuple):
     flops_per_second_possible: float  # of a large matrix product in that precision on those threads
     bytes_per_update: int  # weights, gradients, moments and the batch, as often as they are read or written
     peak_resident_bytes: int | None
+    instructions: str | None  # of kernels of our own; None: the libraries' kernels
 
 
 def bench_learner(config: TrainConfig, seconds: float) -> LearnerMeasurement:
@@ -77,6 +78,7 @@ def _measure(config: TrainConfig, seconds: float) -> LearnerMeasurement:
         flops_per_second_possible=matmul_flops_per_second(device, getattr(torch, config.precision)),
         bytes_per_update=update.bytes,
         peak_resident_bytes=peak,
+        instructions=update.instructions,
     )
 
 

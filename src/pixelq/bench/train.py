@@ -16,6 +16,7 @@ from pixelq.bench.roofline import matmul_flops_per_second
 from pixelq.bench.workload import Cost, workload_of
 from pixelq.config import FRAME_SKIP, TrainConfig
 from pixelq.errors import PixelqError
+from pixelq.learner import Learner
 from pixelq.training.run import train
 
 __all__ = ["TrainMeasurement", "bench_train"]
@@ -42,6 +43,7 @@ class TrainMeasurement(NamedTuple):
     flops_per_second_possible: float  # of a large matrix product in that precision on those threads
     bytes_per_second: float  # weights, gradients, moments, batches and observations, as often as read or written
     peak_resident_bytes: int | None  # with a memory of at most 10,000 transitions
+    instructions: str | None  # of kernels of our own; None: the libraries' kernels
 
 
 class _Timed(NamedTuple):
@@ -54,6 +56,7 @@ class _Limits(NamedTuple):
     frames_per_second_per_core: float
     flops_per_second: float
     step: Cost
+    instructions: str | None
 
 
 def bench_train(config: TrainConfig, seconds: float) -> TrainMeasurement:
@@ -84,6 +87,7 @@ def bench_train(config: TrainConfig, seconds: float) -> TrainMeasurement:
         flops_per_second_possible=limits.flops_per_second,
         bytes_per_second=limits.step.bytes * speed,
         peak_resident_bytes=timed.peak_resident_bytes,
+        instructions=limits.instructions,
     )
 
 
@@ -108,10 +112,11 @@ def _measure(config: TrainConfig, seconds: float) -> _Timed:
 def _measure_limits(config: TrainConfig) -> _Limits:
     emulator = measure_env(config.game, config.envs, config.env, config.threads, _EMULATOR_SECONDS)
     torch.set_num_threads(config.threads)
-    possible = matmul_flops_per_second(torch.device(config.device), getattr(torch, config.precision))
-    return _Limits(
-        emulator.frames_per_second_per_core, possible, workload_of(config).step_cost(config, emulator.num_actions)
-    )
+    device = torch.device(config.device)
+    possible = matmul_flops_per_second(device, getattr(torch, config.precision))
+    cost = workload_of(config).step_cost(config, emulator.num_actions)
+    learner = Learner(config, emulator.num_actions, device, torch.Generator())
+    return _Limits(emulator.frames_per_second_per_core, possible, cost, learner.instructions)
 
 
 class _Stopwatch:

@@ -39,6 +39,7 @@ class Update(NamedTuple):
     whole: Callable[[], object]  # forward, backward and the optimiser's step, as in training
     by_operations: Callable[[], object]  # the same, neither recorded nor compiled, so that operations can be counted
     bytes: int  # see `Cost`
+    instructions: str | None  # of kernels of our own
 
 
 class Workload(NamedTuple):
@@ -100,7 +101,7 @@ def _update(config: TrainConfig, size: int, num_actions: int, device: torch.devi
 
     moved = _update_bytes(learner) + tensor_bytes(batch)
     passes = None if learner.has_gradient_kernel else forward
-    return Update(size, passes, lambda: learner.update(batch), lambda: plain.move(batch), moved)
+    return Update(size, passes, lambda: learner.update(batch), lambda: plain.move(batch), moved, learner.instructions)
 
 
 def _learner_and_batch(

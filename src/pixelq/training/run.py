@@ -11,7 +11,7 @@ from pixelq.config import StopOn, TrainConfig, from_json, to_json
 from pixelq.device import tiny_as_zero
 from pixelq.envs.episodes import EpisodeTracker
 from pixelq.learner import Learner
-from pixelq.native.library import instructions, usable_instructions
+from pixelq.native.library import usable_instructions
 from pixelq.run.checkpoint import Checkpoint, CheckpointStore
 from pixelq.run.metrics import MetricsLog
 from pixelq.run.provenance import add_resume, provenance
@@ -200,9 +200,8 @@ def _go_on(run: RunDir, parts: Parts, saver: Saver, show: Progress) -> RunResult
     videos = Videos(run.videos, config.video_every_episodes, config.video_min_seconds, config.keep_videos, show.note)
     session = Session(parts, saver, videos, show)
     with session.signals(), closing(videos):
-        way = ", compiled updates" if parts.learner.compiles else ""
-        if parts.learner.uses_kernels:
-            way = f", {instructions()} kernels"
+        by = parts.learner.instructions
+        way = ", compiled updates" if parts.learner.compiles else f", {by} kernels" if by else ""
         show.note(
             f"{config.preset} on {config.game}: {config.envs} games, {config.device}, {config.precision}{way}, "
             f"{config.threads} threads, seed {config.seed}; run directory {run.path}"

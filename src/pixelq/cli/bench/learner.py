@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pixelq.cli.bench.recipes import in_turn, parse_recipes
-from pixelq.cli.bench.tables import gigaflops, megabytes, milliseconds, print_json, print_table
+from pixelq.cli.bench.tables import gigaflops, megabytes, milliseconds, place, print_json, print_table
 
 if TYPE_CHECKING:
     from pixelq.bench.learner import LearnerMeasurement
@@ -29,7 +29,7 @@ def run(words: Sequence[str]) -> int:
 def _row(result: "LearnerMeasurement") -> dict[str, str]:
     return {
         "preset": result.preset,
-        "on": f"{result.device}, {result.precision}",
+        "on": place(result.device, result.precision, result.instructions),
         "threads": str(result.threads),
         "batch": str(result.batch_size),
         "update": f"{result.update_ms:.2f} ms",

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 
-__all__ = ["gigaflops", "megabytes", "milliseconds", "print_json", "print_table"]
+__all__ = ["gigaflops", "megabytes", "milliseconds", "place", "print_json", "print_table"]
 
 _WIDTH = 200  # characters of a line in a file or a pipe
 _GAP = 2  # characters between columns
@@ -54,3 +54,8 @@ def milliseconds(time: float | None) -> str:
 def megabytes(size: float | None) -> str:
     """Bytes in millions; a dash if unknown."""
     return "–" if size is None else f"{size / 1e6:,.0f} MB"
+
+
+def place(device: str, precision: str, instructions: str | None) -> str:
+    """Where networks were computed, in words."""
+    return ", ".join(filter(None, (device, precision, instructions)))

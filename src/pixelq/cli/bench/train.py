@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pixelq.cli.bench.recipes import in_turn, parse_recipes
-from pixelq.cli.bench.tables import gigaflops, megabytes, print_json, print_table
+from pixelq.cli.bench.tables import gigaflops, megabytes, place, print_json, print_table
 
 if TYPE_CHECKING:
     from pixelq.bench.train import TrainMeasurement
@@ -31,7 +31,7 @@ def _row(result: "TrainMeasurement") -> dict[str, str]:
     return {
         "preset": result.preset,
         "game": f"{result.envs} × {result.game}",
-        "on": f"{result.device}, {result.precision}",
+        "on": place(result.device, result.precision, result.instructions),
         "threads": str(result.threads),
         "steps/s": f"{result.steps_per_second:,.0f}",
         "frames/s": f"{result.frames_per_second:,.0f}",
