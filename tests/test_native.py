@@ -16,7 +16,7 @@ from torch.nn import functional
 from pixelq.algos import dqn
 from pixelq.config import OptimiserConfig, ReplayConfig
 from pixelq.errors import PixelqError
-from pixelq.learner import Learner
+from pixelq.learner import Learner, is_all_in_kernels
 from pixelq.native import library
 from pixelq.native.layers import dense_relu, takes_dense, takes_torso, torso
 from pixelq.native.moves import AdamKernel, AdamStep
@@ -29,6 +29,7 @@ from pixelq.replay.lz4_frames import Lz4Frames
 from pixelq.replay.ring import Ring
 from pixelq.replay.sumtree import SumTree
 from pixelq.replay.transitions import TransitionReader
+from pixelq.training.parts import resolve
 from pixelq.types import Batch
 
 BF16 = torch.bfloat16
@@ -38,7 +39,7 @@ FILTERS = [(32, 64, 64), (16, 32, 32), (48, 96, 64)]
 BATCHES = [1, 5, 8, 32, 37, 70]  # alone, odd, of a block, usual, of uneven shares, of several blocks a share
 
 
-@pytest.fixture(params=["AMX", "AVX512-BF16"])
+@pytest.fixture(params=["AMX", "AVX512-BF16", "AVX512"])
 def instructions(request, monkeypatch):
     """Kernels for these, whatever else the processor could."""
     monkeypatch.setenv("PIXELQ_INSTRUCTIONS", request.param)
@@ -381,27 +382,39 @@ def test_without_a_compiler_there_are_no_kernels(compiler, tmp_path, monkeypatch
     assert not list(tmp_path.rglob("*.so"))
 
 
+WIDE = "avx512bw avx512dq avx512f avx512vl sse2"
+
+
 @pytest.mark.parametrize(
-    ("flags", "usable"),
+    ("vendor", "flags", "usable"),
     [
-        ("amx_bf16 amx_tile avx512_bf16 avx512bw avx512dq avx512f avx512vl sse2", ["AMX", "AVX512-BF16"]),
-        ("avx512_bf16 avx512bw avx512dq avx512f avx512vl sse2", ["AVX512-BF16"]),
-        ("avx512bw avx512dq avx512f avx512vl sse2", []),
-        ("avx2 sse2", []),
-        ("", []),
+        ("GenuineIntel", f"amx_bf16 amx_tile avx512_bf16 {WIDE}", ["AMX", "AVX512", "AVX512-BF16"]),
+        ("GenuineIntel", f"avx512_bf16 {WIDE}", ["AVX512", "AVX512-BF16"]),
+        ("AuthenticAMD", f"avx512_bf16 {WIDE}", ["AVX512-BF16", "AVX512"]),
+        ("GenuineIntel", WIDE, ["AVX512"]),
+        ("GenuineIntel", "avx512f sse2", []),
+        ("AuthenticAMD", "avx2 sse2", []),
+        ("", "", []),
     ],
 )
-def test_what_the_processor_has_and_the_environment_allows(flags, usable, monkeypatch):
+def test_what_the_processor_has_and_the_environment_allows(vendor, flags, usable, tmp_path, monkeypatch):
+    told = tmp_path / "cpuinfo"
+    one = f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: {flags}\n\n"
+    told.write_text(one + "processor\t: 1\nvendor_id\t: another\nflags\t\t: sse2\n")
     monkeypatch.setattr("sys.platform", "linux")
-    monkeypatch.setattr(library, "_cpu_flags", lambda: flags)
+    monkeypatch.setattr(library, "_CPU_INFO", told)
     monkeypatch.delenv("PIXELQ_INSTRUCTIONS", raising=False)
-    assert library.usable_instructions() == usable
-    for name in ("AMX", "AVX512-BF16", "none"):
-        monkeypatch.setenv("PIXELQ_INSTRUCTIONS", name)
-        assert library.usable_instructions() == [one for one in usable if one == name]
-    monkeypatch.setenv("PIXELQ_INSTRUCTIONS", "avx")
-    with pytest.raises(PixelqError, match="PIXELQ_INSTRUCTIONS is avx: must be one of AMX, AVX512-BF16, none"):
-        library.usable_instructions()
+    library._cpu_info.cache_clear()
+    try:
+        assert library.usable_instructions() == usable
+        for name in ("AMX", "AVX512-BF16", "AVX512", "none"):
+            monkeypatch.setenv("PIXELQ_INSTRUCTIONS", name)
+            assert library.usable_instructions() == [one for one in usable if one == name]
+        monkeypatch.setenv("PIXELQ_INSTRUCTIONS", "avx")
+        with pytest.raises(PixelqError, match="is avx: must be one of AMX, AVX512-BF16, AVX512, none"):
+            library.usable_instructions()
+    finally:
+        library._cpu_info.cache_clear()
 
 
 def test_where_no_instructions_are_usable_nothing_is_compiled(tmp_path, monkeypatch, unloaded):
@@ -416,15 +429,16 @@ def test_where_no_instructions_are_usable_nothing_is_compiled(tmp_path, monkeypa
 def test_a_compiler_that_knows_fewer_instructions_makes_kernels_for_these(tmp_path, monkeypatch, unloaded):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("PIXELQ_INSTRUCTIONS")
+    best, *others = library.usable_instructions()
     compile_it = library._run
 
-    def refuse_amx(command):
-        if "-DWITH_AMX" in command:
+    def refuse_the_best(command):
+        if set(library._INSTRUCTIONS[best][1]) <= set(command):
             raise subprocess.CalledProcessError(1, command)
         compile_it(command)
 
-    monkeypatch.setattr(library, "_run", refuse_amx)
-    assert library.instructions() == "AVX512-BF16"
+    monkeypatch.setattr(library, "_run", refuse_the_best)
+    assert library.instructions() == next(iter(others), None)
 
 
 @needs_kernels
@@ -443,6 +457,26 @@ def test_a_library_that_is_damaged_is_no_library(tmp_path, monkeypatch, unloaded
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(library, "_run", lambda command: Path(command[-1]).write_bytes(b"no library"))
     assert library.kernels() is None
+
+
+@needs_kernels
+def test_recipes_that_kernels_can_make_all_of():
+    for name in ("fast", "keras-example", "nature-dqn", "double-dqn", "prioritized-dqn", "n-step-dqn"):
+        assert is_all_in_kernels(preset(name)), name
+        assert resolve(dataclasses.replace(preset(name), device="cpu")).precision == "bfloat16"
+        assert not is_all_in_kernels(dataclasses.replace(preset(name), compile=False))
+    for name in ("dueling-dqn", "noisy-dqn", "c51", "qr-dqn", "iqn", "munchausen-dqn", "rainbow", "btr", "pqn"):
+        assert not is_all_in_kernels(preset(name)), name
+
+
+def test_where_there_are_no_kernels_recipes_are_as_pytorch_likes_them(monkeypatch, unloaded):
+    monkeypatch.setenv("PIXELQ_INSTRUCTIONS", "none")
+    assert not is_all_in_kernels(preset("fast"))
+    for name in ("fast", "pqn"):
+        for quick in (True, False):
+            monkeypatch.setattr("pixelq.training.parts.has_fast_bfloat16", lambda _, quick=quick: quick)
+            precision = resolve(dataclasses.replace(preset(name), device="cpu")).precision
+            assert precision == ("bfloat16" if quick else "float32")
 
 
 def algos(penalty, double, terminal):

@@ -166,14 +166,14 @@ class TrainConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network lives."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Torso and dense layer in bfloat16 with float32 masters, or all in float32; auto: bfloat16 where it is fast."""
+    """Torso and dense layer in bfloat16 with float32 masters, or all in float32; auto: bfloat16 where it is faster."""
     cuda_graphs: bool = True
     """On a GPU: sample there if the frames lie there, and record updates and acting once to replay them as CUDA graphs;
     False: operation by operation, sampling on the CPU."""
     compile: bool = True
     """On a GPU: fuse what an update does with torch.compile, if Triton and a C compiler are at hand, which takes some
     ten seconds at the start. On a CPU: kernels of our own, if there is a C compiler, for sampling, and in bfloat16 on a
-    processor with AMX or AVX512-BF16 for updates and acting. False: the libraries' own."""
+    processor with AMX or AVX512 for updates and acting. False: the libraries' own."""
     threads: int = 0
     """CPU threads of torch and of the emulator; 0: one a core."""
     log_every_steps: int = 2_000

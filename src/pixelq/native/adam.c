@@ -6,7 +6,6 @@
 
 enum {
     PIECE = 1 << 15,  // numbers that are worked on at once
-    FLUSH = 0x8040,   // of the control register: numbers below float32's normal ones are zero
 };
 
 static inline __m512 gradient_at(const parameter *p, long at, __mmask16 lanes) {
@@ -102,7 +101,7 @@ void adam_by_team(const step *s, const float *parts, float *norms) {
             _mm512_mask_storeu_ps(p->first + at, lanes, m);
             _mm512_mask_storeu_ps(p->second + at, lanes, v);
             _mm512_mask_storeu_ps(p->master + at, lanes, w);
-            if (p->working) _mm256_mask_storeu_epi16(p->working + at, lanes, (__m256i)_mm512_cvtneps_pbh(w));
+            if (p->working) _mm256_mask_storeu_epi16(p->working + at, lanes, narrow(w));
         }
     }
     _mm_setcsr(mode);

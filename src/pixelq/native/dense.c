@@ -70,8 +70,8 @@ static void pack_columns(int batch, int depth, const bf16 *x, int at, int over_b
 static inline void store_rows(const float *sums, int rows, long depth, bf16 *to) {
     for (int r = 0; r < rows; r++) {
         const float *row = sums + r / TILE * 2 * WORDS + r % TILE * TILE;
-        __m512i both = (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(row + WORDS), _mm512_loadu_ps(row));
-        _mm512_storeu_si512(to + r * depth, both);
+        _mm256_storeu_si256((__m256i *)(to + r * depth), narrow(_mm512_loadu_ps(row)));
+        _mm256_storeu_si256((__m256i *)(to + r * depth + TILE), narrow(_mm512_loadu_ps(row + WORDS)));
     }
 }
 
@@ -105,9 +105,9 @@ void dense_slopes_by_team(int batch, int units, const float *hidden, const float
                 g = _mm512_maskz_loadu_ps(on, dhidden + (long)b * units + unit);
             }
             bias = _mm512_add_ps(bias, g);
-            _mm256_storeu_si256((__m256i *)(slopes + (long)b * units + unit), (__m256i)_mm512_cvtneps_pbh(g));
+            _mm256_storeu_si256((__m256i *)(slopes + (long)b * units + unit), narrow(g));
         }
-        _mm256_storeu_si256((__m256i *)(dbias + unit), (__m256i)_mm512_cvtneps_pbh(bias));
+        _mm256_storeu_si256((__m256i *)(dbias + unit), narrow(bias));
         for (int step = 0; step < over_batch; step++) {
             __m512i r[16];
             for (int i = 0; i < 16; i++) {

@@ -35,12 +35,14 @@ _TYPES: dict[str, Any] = {"i": ctypes.c_int, "l": ctypes.c_long, "d": ctypes.c_d
 _TILE_SOURCES = ("adam.c", "dense.c", "q_learning.c", "team.c", "torso.c")
 _REPLAY_SOURCES = ("replay.c", "team.c")
 _HEADERS = ("layers.h", "optimiser.h", "team.h", "tiles.h", "tiles_amx.h", "tiles_avx512.h")
-_AVX512_BF16 = {"avx512_bf16", "avx512bw", "avx512dq", "avx512f", "avx512vl"}
-# instructions for products of bfloat16, the quickest first: what the processor must have, what the compiler is told
+_AVX512 = {"avx512bw", "avx512dq", "avx512f", "avx512vl"}
+# instructions for products of tiles, the quickest first: what the processor must have, what the compiler is told
 _INSTRUCTIONS: dict[str, tuple[set[str], tuple[str, ...]]] = {
-    "AMX": ({"amx_bf16", "amx_tile"} | _AVX512_BF16, ("-DWITH_AMX",)),
-    "AVX512-BF16": (_AVX512_BF16, ()),
+    "AMX": ({"amx_bf16", "amx_tile", "avx512_bf16"} | _AVX512, ("-DWITH_AMX",)),
+    "AVX512-BF16": ({"avx512_bf16"} | _AVX512, ("-DWITH_AVX512_BF16",)),
+    "AVX512": (_AVX512, ("-mno-avx512bf16",)),
 }
+_SLOW_PAIRS = "GenuineIntel"  # whose AVX512-BF16 takes twice as long as AVX512 for as many products in float32
 _WANTED = "PIXELQ_INSTRUCTIONS"
 # the kernels' arguments: integers, numbers, pointers
 _TEAM_FORMS = {"pixelq_threads": "i"}
@@ -68,13 +70,15 @@ _CPU_INFO = Path("/proc/cpuinfo")
 def usable_instructions() -> list[str]:
     """Those that this processor has and kernels for updates can use, the quickest first.
 
-    The environment's PIXELQ_INSTRUCTIONS allows only one of them, or none: `AMX`, `AVX512-BF16`, `none`.
+    The environment's PIXELQ_INSTRUCTIONS allows only one of them, or none: `AMX`, `AVX512-BF16`, `AVX512`, `none`.
 
     Raises:
         PixelqError: it names another.
     """
-    flags = set((_cpu_flags() if sys.platform == "linux" else "").split())
+    flags = set((_cpu_info("flags") if sys.platform == "linux" else "").split())
     usable = [name for name, (needed, _) in _INSTRUCTIONS.items() if needed <= flags]
+    if _cpu_info("vendor_id") == _SLOW_PAIRS:
+        usable.sort(key=lambda name: name == "AVX512-BF16")
     wanted = os.environ.get(_WANTED)
     if not wanted:
         return usable
@@ -156,7 +160,7 @@ def _built(sources: tuple[str, ...], flags: tuple[str, ...] = ()) -> Path:
         raise OSError("no C compiler")
     texts = [(_SOURCES / name).read_text() for name in (*sources, *_HEADERS)]
     flags = (*_FLAGS, *flags)
-    parts = (compiler, *flags, _cpu_flags(), *texts)
+    parts = (compiler, *flags, _cpu_info("flags"), *texts)
     path = cache_folder() / "kernels" / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}.so"
     if path.exists():
         return path
@@ -176,8 +180,9 @@ def _run(command: list[str]) -> None:
 
 
 @functools.cache
-def _cpu_flags() -> str:
+def _cpu_info(name: str) -> str:
+    """What Linux says of the first processor."""
     if not _CPU_INFO.exists():
         return ""
     lines = _CPU_INFO.read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("flags")), "")
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")

@@ -17,6 +17,7 @@ enum {
     TILE = 16,            // rows and columns of an accumulator
     DEPTH = 32,           // numbers of bfloat16 that a product sums over
     WORDS = TILE * TILE,  // 32-bit words of a tile
+    FLUSH = 0x8040,       // of the control register: numbers below float32's normal ones are zero
 };
 
 static inline long lines(long bytes) { return (bytes + 63) / 64 * 64; }  // of the cache, in bytes
@@ -70,6 +71,20 @@ static inline void transpose_to(__m512i r[16], uint32_t *to) {
 // 16 numbers of bfloat16 as float32.
 static inline __m512 widen(__m256i numbers) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(numbers), 16));
+}
+
+// The nearest numbers of bfloat16, of two the even one.
+static inline __m256i narrow(__m512 numbers) {
+#ifdef __AVX512BF16__
+    return (__m256i)_mm512_cvtneps_pbh(numbers);
+#else
+    __m512i bits = _mm512_castps_si512(numbers), high = _mm512_srli_epi32(bits, 16);
+    __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+    __m512i half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+    __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, half), 16);
+    __mmask16 none = _mm512_cmp_ps_mask(numbers, numbers, _CMP_UNORD_Q);  // no numbers, which must not become infinite
+    return _mm512_cvtepi32_epi16(_mm512_mask_or_epi32(rounded, none, high, _mm512_set1_epi32(0x40)));
+#endif
 }
 
 // 16 numbers of one row and 16 of the next, side by side in words.

@@ -153,7 +153,7 @@ static inline __attribute__((always_inline)) void finish(const block *b, int i, 
             sum = _mm512_max_ps(_mm512_fmadd_ps(sum, _mm512_set1_ps(e.scale), shift), _mm512_setzero_ps());
         }
         bf16 *to = by->out + b->image[i] + e.places[b->at[i] + r];
-        _mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh(sum));
+        _mm256_storeu_si256((__m256i *)to, narrow(sum));
     }
 }
 
@@ -433,7 +433,7 @@ static void add_up(int count, long size, long distance, const float *shares, flo
         __m512 sum = _mm512_loadu_ps(shares + at);
         for (int share = 1; share < count; share++) sum = _mm512_add_ps(sum, _mm512_loadu_ps(shares + share * distance + at));
         sum = _mm512_mul_ps(sum, _mm512_set1_ps(scale));
-        _mm256_storeu_si256((__m256i *)(to + at), (__m256i)_mm512_cvtneps_pbh(sum));
+        _mm256_storeu_si256((__m256i *)(to + at), narrow(sum));
     }
 }
 

@@ -17,7 +17,7 @@ from pixelq.envs import RESEED_STEPS, VectorEnvs, make_envs
 from pixelq.envs.episodes import EpisodeTracker
 from pixelq.envs.fire import fire_index
 from pixelq.games import TEST_GAMES, resolve_game
-from pixelq.learner import Learner, has_fast_bfloat16
+from pixelq.learner import Learner, has_fast_bfloat16, is_all_in_kernels
 from pixelq.replay import ReplayBuffer
 from pixelq.replay.stores import choose_store
 from pixelq.rollouts import Rollouts
@@ -82,7 +82,8 @@ def resolve(config: TrainConfig) -> TrainConfig:
     device = resolve_device(config.device)
     precision = config.precision
     if precision == "auto":
-        precision = "bfloat16" if has_fast_bfloat16(device) else "float32"
+        by_kernels = device.type == "cpu" and is_all_in_kernels(config)
+        precision = "bfloat16" if by_kernels or has_fast_bfloat16(device) else "float32"
     replay = config.replay
     if algo_of(config.algo).memory == "replay":
         replay = dataclasses.replace(replay, store=choose_store(replay.store, replay.capacity, device))
