@@ -165,7 +165,7 @@ def test_the_parts_of_an_update_add_up():
 
 
 @pytest.mark.usefixtures("small_products")
-@pytest.mark.skipif(kernels() is None, reason="needs a processor with AMX or AVX512-BF16, and a C compiler")
+@pytest.mark.skipif(kernels() is None, reason="needs a processor with AMX, AVX512 or AVX2, and a C compiler")
 def test_an_update_in_one_kernel_has_no_parts():
     measured = learner._measure(resolve(dataclasses.replace(preset("fast"), device="cpu")), 0.0)
     assert measured.update_ms > 0

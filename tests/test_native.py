@@ -39,7 +39,12 @@ FILTERS = [(32, 64, 64), (16, 32, 32), (48, 96, 64)]
 BATCHES = [1, 5, 8, 32, 37, 70]  # alone, odd, of a block, usual, of uneven shares, of several blocks a share
 
 
-@pytest.fixture(params=["AMX", "AVX512-BF16", "AVX512"])
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in library.usable_instructions()[:1]))
+        for name in ("AMX", "AVX512-BF16", "AVX512", "AVX2")
+    ]
+)
 def instructions(request, monkeypatch):
     """Kernels for these, whatever else the processor could."""
     monkeypatch.setenv("PIXELQ_INSTRUCTIONS", request.param)
@@ -277,6 +282,21 @@ def test_steps_are_those_of_the_formula(name, clip, clip_norm, weight_decay):
 
 
 @needs_kernels
+def test_weights_are_rounded_as_pytorch_rounds_them():
+    """Ties to the even one, too large ones to infinity, and what is no number stays none."""
+    ties = [1 + 2**-8, 1 + 3 * 2**-8, -(1 + 2**-8), 1 + 2**-8 + 2**-20]
+    weight = torch.tensor([*ties, 0.0, -0.0, 3.4e38, -3.4e38, 1e-37, torch.inf, -torch.inf, torch.nan, -torch.nan] * 5)
+    weight[-1] = torch.tensor(0x7F800001, dtype=torch.int32).view(torch.float32)  # no number, in bits that are cut off
+    working = torch.zeros(len(weight), dtype=BF16)
+    kernel = AdamKernel([weight], [working], [torch.zeros(len(weight))], [torch.zeros(len(weight))])
+    kernel.take([torch.zeros(len(weight), dtype=BF16)])
+    expected = weight.to(BF16)
+    kernel.step(AdamStep("none", 1.0, *BETAS, 0.1, 1e-8, 0.0, 1.0))
+    torch.testing.assert_close(working, expected, rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(working.signbit() & ~expected.isnan(), expected.signbit() & ~expected.isnan())
+
+
+@needs_kernels
 def test_a_gradient_without_end_stays_one():
     weight = torch.ones(40)
     kernel = AdamKernel([weight], [weight], [torch.zeros(40)], [torch.zeros(40)])
@@ -382,18 +402,18 @@ def test_without_a_compiler_there_are_no_kernels(compiler, tmp_path, monkeypatch
     assert not list(tmp_path.rglob("*.so"))
 
 
-WIDE = "avx512bw avx512dq avx512f avx512vl sse2"
+WIDE = "avx512bw avx512dq avx512f avx512vl avx2 fma"
 
 
 @pytest.mark.parametrize(
     ("vendor", "flags", "usable"),
     [
-        ("GenuineIntel", f"amx_bf16 amx_tile avx512_bf16 {WIDE}", ["AMX", "AVX512", "AVX512-BF16"]),
-        ("GenuineIntel", f"avx512_bf16 {WIDE}", ["AVX512", "AVX512-BF16"]),
-        ("AuthenticAMD", f"avx512_bf16 {WIDE}", ["AVX512-BF16", "AVX512"]),
-        ("GenuineIntel", WIDE, ["AVX512"]),
-        ("GenuineIntel", "avx512f sse2", []),
-        ("AuthenticAMD", "avx2 sse2", []),
+        ("GenuineIntel", f"amx_bf16 amx_tile avx512_bf16 {WIDE}", ["AMX", "AVX512", "AVX512-BF16", "AVX2"]),
+        ("GenuineIntel", f"avx512_bf16 {WIDE}", ["AVX512", "AVX512-BF16", "AVX2"]),
+        ("AuthenticAMD", f"avx512_bf16 {WIDE}", ["AVX512-BF16", "AVX512", "AVX2"]),
+        ("GenuineIntel", WIDE, ["AVX512", "AVX2"]),
+        ("GenuineIntel", "avx512f avx2 fma", ["AVX2"]),
+        ("AuthenticAMD", "avx2", []),
         ("", "", []),
     ],
 )
@@ -407,11 +427,11 @@ def test_what_the_processor_has_and_the_environment_allows(vendor, flags, usable
     library._cpu_info.cache_clear()
     try:
         assert library.usable_instructions() == usable
-        for name in ("AMX", "AVX512-BF16", "AVX512", "none"):
+        for name in ("AMX", "AVX512-BF16", "AVX512", "AVX2", "none"):
             monkeypatch.setenv("PIXELQ_INSTRUCTIONS", name)
             assert library.usable_instructions() == [one for one in usable if one == name]
         monkeypatch.setenv("PIXELQ_INSTRUCTIONS", "avx")
-        with pytest.raises(PixelqError, match="is avx: must be one of AMX, AVX512-BF16, AVX512, none"):
+        with pytest.raises(PixelqError, match="is avx: must be one of AMX, AVX512-BF16, AVX512, AVX2, none"):
             library.usable_instructions()
     finally:
         library._cpu_info.cache_clear()

@@ -173,7 +173,7 @@ class TrainConfig:
     compile: bool = True
     """On a GPU: fuse what an update does with torch.compile, if Triton and a C compiler are at hand, which takes some
     ten seconds at the start. On a CPU: kernels of our own, if there is a C compiler, for sampling, and in bfloat16 on a
-    processor with AMX or AVX512 for updates and acting. False: the libraries' own."""
+    processor with AMX, AVX512 or AVX2 for updates and acting. False: the libraries' own."""
     threads: int = 0
     """CPU threads of torch and of the emulator; 0: one a core."""
     log_every_steps: int = 2_000

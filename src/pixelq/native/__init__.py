@@ -1,4 +1,4 @@
-"""Arithmetic in C: sampling's, and for processors with AMX or AVX512 an update's, for which PyTorch takes longer.
+"""Arithmetic in C: sampling's, and for most x86 processors an update's, for which PyTorch takes longer.
 
-Everything works without it, in the same precision; nothing but speed depends on it.
+Everything works without it; nothing depends on it but speed, and the precision that is chosen for the sake of speed.
 """

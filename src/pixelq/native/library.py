@@ -34,13 +34,14 @@ _COMPILE_SECONDS = 300
 _TYPES: dict[str, Any] = {"i": ctypes.c_int, "l": ctypes.c_long, "d": ctypes.c_double, "p": ctypes.c_void_p}
 _TILE_SOURCES = ("adam.c", "dense.c", "q_learning.c", "team.c", "torso.c")
 _REPLAY_SOURCES = ("replay.c", "team.c")
-_HEADERS = ("layers.h", "optimiser.h", "team.h", "tiles.h", "tiles_amx.h", "tiles_avx512.h")
+_HEADERS = ("layers.h", "optimiser.h", "team.h", "tiles.h", "tiles_amx.h", "tiles_vectors.h", "avx2.h")
 _AVX512 = {"avx512bw", "avx512dq", "avx512f", "avx512vl"}
 # instructions for products of tiles, the quickest first: what the processor must have, what the compiler is told
 _INSTRUCTIONS: dict[str, tuple[set[str], tuple[str, ...]]] = {
     "AMX": ({"amx_bf16", "amx_tile", "avx512_bf16"} | _AVX512, ("-DWITH_AMX",)),
     "AVX512-BF16": ({"avx512_bf16"} | _AVX512, ("-DWITH_AVX512_BF16",)),
     "AVX512": (_AVX512, ("-mno-avx512bf16",)),
+    "AVX2": ({"avx2", "fma"}, ("-mno-avx512f", "-DWITH_AVX2")),
 }
 _SLOW_PAIRS = "GenuineIntel"  # whose AVX512-BF16 takes twice as long as AVX512 for as many products in float32
 _WANTED = "PIXELQ_INSTRUCTIONS"
@@ -70,7 +71,7 @@ _CPU_INFO = Path("/proc/cpuinfo")
 def usable_instructions() -> list[str]:
     """Those that this processor has and kernels for updates can use, the quickest first.
 
-    The environment's PIXELQ_INSTRUCTIONS allows only one of them, or none: `AMX`, `AVX512-BF16`, `AVX512`, `none`.
+    The environment's PIXELQ_INSTRUCTIONS allows only some: `AMX`, `AVX512-BF16`, `AVX512`, `AVX2`, or `none`.
 
     Raises:
         PixelqError: it names another.
@@ -78,7 +79,7 @@ def usable_instructions() -> list[str]:
     flags = set((_cpu_info("flags") if sys.platform == "linux" else "").split())
     usable = [name for name, (needed, _) in _INSTRUCTIONS.items() if needed <= flags]
     if _cpu_info("vendor_id") == _SLOW_PAIRS:
-        usable.sort(key=lambda name: name == "AVX512-BF16")
+        usable.sort(key=lambda name: 2 * (name == "AVX2") + (name == "AVX512-BF16"))
     wanted = os.environ.get(_WANTED)
     if not wanted:
         return usable

@@ -24,10 +24,32 @@ static inline long lines(long bytes) { return (bytes + 63) / 64 * 64; }  // of t
 
 #define ORDER() __asm__ volatile("" ::: "memory")  // what was written is in memory before tiles are loaded
 
+#ifdef WITH_AVX2
+#include "avx2.h"
+#else
+
+// 16 words of a and 16 of b, side by side.
+static inline void interleave_words(__m512i a, __m512i b, __m512i *first, __m512i *second) {
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    *first = _mm512_permutex2var_epi32(a, low, b);
+    *second = _mm512_permutex2var_epi32(a, _mm512_add_epi32(low, _mm512_set1_epi32(8)), b);
+}
+
+// The same of 32 half words each.
+static inline void interleave_halves(__m512i a, __m512i b, __m512i *first, __m512i *second) {
+    static const uint16_t LOW[32] = {0,  32, 1,  33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
+                                     8,  40, 9,  41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
+    const __m512i low = _mm512_loadu_si512(LOW);
+    *first = _mm512_permutex2var_epi16(a, low, b);
+    *second = _mm512_permutex2var_epi16(a, _mm512_add_epi16(low, _mm512_set1_epi16(16)), b);
+}
+
+#endif
+
 #ifdef WITH_AMX
 #include "tiles_amx.h"
 #else
-#include "tiles_avx512.h"
+#include "tiles_vectors.h"
 #endif
 
 // The four accumulators, [4][16][16].
@@ -96,13 +118,10 @@ static inline __m512i weave16(const bf16 *even, const bf16 *odd) {
 
 // The same of 32 numbers, for two tiles.
 static inline void weave32(const bf16 *even, const bf16 *odd, uint32_t *first, uint32_t *second) {
-    static const uint16_t LOW[32] = {0,  32, 1,  33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
-                                     8,  40, 9,  41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
-    __m512i low = _mm512_loadu_si512(LOW);
-    __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
-    __m512i x = _mm512_loadu_si512(even), y = _mm512_loadu_si512(odd);
-    _mm512_storeu_si512(first, _mm512_permutex2var_epi16(x, low, y));
-    _mm512_storeu_si512(second, _mm512_permutex2var_epi16(x, high, y));
+    __m512i low, high;
+    interleave_halves(_mm512_loadu_si512(even), _mm512_loadu_si512(odd), &low, &high);
+    _mm512_storeu_si512(first, low);
+    _mm512_storeu_si512(second, high);
 }
 
 // Up to 16 rows [count][depth] with a distance of `row` numbers, the others zero, to B tiles [depth/32][16][16].

@@ -20,8 +20,6 @@ enum {
 
 // Pixels of an image, [4][84][84] bytes to [21][21] of [4][4][4] bfloat16, 0 to 255.
 static void weave_planes(const uint8_t *planes, bf16 *woven) {
-    const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
     for (int y = 0; y < SIDE; y++)
         for (int part = 0; part < 6; part++) {
             int x = part < 5 ? part * 16 : SIDE - 16;
@@ -32,7 +30,8 @@ static void weave_planes(const uint8_t *planes, bf16 *woven) {
             }
             __m512i low = _mm512_or_si512(_mm512_srli_epi32(p[0], 16), p[1]);
             __m512i high = _mm512_or_si512(_mm512_srli_epi32(p[2], 16), p[3]);
-            __m512i left = _mm512_permutex2var_epi32(low, first, high), right = _mm512_permutex2var_epi32(low, second, high);
+            __m512i left, right;
+            interleave_words(low, high, &left, &right);
             bf16 *to = woven + (y / 4 * IN1 + x / 4) * 64L + y % 4 * 16;
             _mm256_storeu_si256((__m256i *)to, _mm512_castsi512_si256(left));
             _mm256_storeu_si256((__m256i *)(to + 64), _mm512_extracti64x4_epi64(left, 1));
@@ -447,8 +446,9 @@ static void spread_active(int filters, const bf16 *features, const bf16 *dfeatur
                 for (int odd = 0; odd < 2; odd++) {
                     long at = (filter + 2L * i + odd) * SPOTS + STARTS[part];
                     __m256i value = _mm256_loadu_si256((const __m256i *)(features + at));
+                    __m256i slope = _mm256_loadu_si256((const __m256i *)(dfeatures + at));
                     __mmask16 on = _mm256_cmpgt_epi16_mask(value, _mm256_setzero_si256());
-                    half[odd] = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(on, dfeatures + at));
+                    half[odd] = _mm512_cvtepu16_epi32(_mm256_maskz_mov_epi16(on, slope));
                 }
                 r[i] = _mm512_or_si512(half[0], _mm512_slli_epi32(half[1], 16));
             }

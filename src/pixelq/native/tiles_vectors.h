@@ -1,7 +1,7 @@
-// Products of tiles by AVX512, for processors without AMX.
+// Products of tiles by AVX512 or AVX2, for processors without AMX.
 //
-// Accumulators are in the nearest cache; a product loads eight rows of two of them into registers, or 16 rows of one, and
-// stores them after its last step. A number of A is one more register, or comes right from memory, for all columns.
+// Accumulators are in the nearest cache; a product loads some rows of them into registers, and stores them after its last
+// step. A number of A is one more register, or comes right from memory, for all columns.
 //
 // With AVX512-BF16 a number is a pair of bfloat16. Without it, tiles are widened to float32 first, which takes a tenth of the
 // time that their products take: A to [16][32], B to [32][16], numbers that were low halves of words before the high ones.
@@ -48,37 +48,49 @@ static inline __attribute__((always_inline)) __m512 add_product(__m512 sum, cons
 #endif
 }
 
-// Eight rows of A, by both B.
-static inline __attribute__((always_inline)) void multiply_8_by_2(
-    float *c0, float *c1, const char *a, long a_row, long a_step, const char *b0, const char *b1, long b_step, int steps
+// So many rows of A, by one B or by both; each number of A is loaded once.
+static inline __attribute__((always_inline)) void multiply_rows(
+    int rows, int both, float *c0, float *c1, const char *a, long a_row, long a_step,
+    const char *b0, const char *b1, long b_step, int steps
 ) {
-    __m512 s0[8], s1[8];
-#pragma GCC unroll 8
-    for (int r = 0; r < 8; r++) s0[r] = _mm512_load_ps(c0 + r * TILE), s1[r] = _mm512_load_ps(c1 + r * TILE);
+    __m512 s0[TILE], s1[TILE];
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++) {
+        s0[r] = _mm512_load_ps(c0 + r * TILE);
+        if (both) s1[r] = _mm512_load_ps(c1 + r * TILE);
+    }
     for (int step = 0; step < steps; step++, a += a_step, b0 += b_step, b1 += b_step)
         for (int k = 0; k < NUMBERS; k++)
-#pragma GCC unroll 8
-            for (int r = 0; r < 8; r++) {
+#pragma GCC unroll 16
+            for (int r = 0; r < rows; r++) {
                 s0[r] = add_product(s0[r], a + r * a_row + k * 4, b0 + k * 64);
-                s1[r] = add_product(s1[r], a + r * a_row + k * 4, b1 + k * 64);
+                if (both) s1[r] = add_product(s1[r], a + r * a_row + k * 4, b1 + k * 64);
             }
-#pragma GCC unroll 8
-    for (int r = 0; r < 8; r++) _mm512_store_ps(c0 + r * TILE, s0[r]), _mm512_store_ps(c1 + r * TILE, s1[r]);
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++) {
+        _mm512_store_ps(c0 + r * TILE, s0[r]);
+        if (both) _mm512_store_ps(c1 + r * TILE, s1[r]);
+    }
 }
 
-// All rows of A, by one B.
-static inline __attribute__((always_inline)) void multiply_16_by_1(
-    float *c, const char *a, long a_row, long a_step, const char *b, long b_step, int steps
+// As many rows as there are registers for their sums, beside those for numbers of A and B.
+static inline __attribute__((always_inline)) void multiply_tile(
+    float *c0, float *c1, const char *a, long row, long a_step, const char *b0, const char *b1, long b_step, int steps, int both
 ) {
-    __m512 s[16];
-#pragma GCC unroll 16
-    for (int r = 0; r < 16; r++) s[r] = _mm512_load_ps(c + r * TILE);
-    for (int step = 0; step < steps; step++, a += a_step, b += b_step)
-        for (int k = 0; k < NUMBERS; k++)
-#pragma GCC unroll 16
-            for (int r = 0; r < 16; r++) s[r] = add_product(s[r], a + r * a_row + k * 4, b + k * 64);
-#pragma GCC unroll 16
-    for (int r = 0; r < 16; r++) _mm512_store_ps(c + r * TILE, s[r]);
+#ifdef WITH_AVX2
+    for (int j = 0; j <= both; j++) {
+        float *c = j ? c1 : c0;
+        const char *b = j ? b1 : b0;
+        multiply_rows(6, 0, c, c, a, row, a_step, b, b, b_step, steps);
+        multiply_rows(5, 0, c + 6 * TILE, c, a + 6 * row, row, a_step, b, b, b_step, steps);
+        multiply_rows(5, 0, c + 11 * TILE, c, a + 11 * row, row, a_step, b, b, b_step, steps);
+    }
+#else
+    if (!both) multiply_rows(16, 0, c0, c1, a, row, a_step, b0, b1, b_step, steps);
+    else
+        for (int r = 0; r < TILE; r += 8)
+            multiply_rows(8, 1, c0 + r * TILE, c1 + r * TILE, a + r * row, row, a_step, b0, b1, b_step, steps);
+#endif
 }
 
 // C[i][j] += Σ A[i] B[j] over so many steps in depth, for i < many_a, j < many_b, of numbers as they are multiplied.
@@ -86,15 +98,8 @@ static inline __attribute__((always_inline)) void multiply_numbers(
     accumulators *acc, const char *a0, const char *a1, long a_row, long a_step,
     const char *b0, const char *b1, long b_step, int steps, int many_a, int many_b
 ) {
-    for (int i = 0; i < many_a; i++) {
-        const char *a = i ? a1 : a0;
-        float *c0 = acc->c[2 * i], *c1 = acc->c[2 * i + 1];
-        if (many_b == 1) multiply_16_by_1(c0, a, a_row, a_step, b0, b_step, steps);
-        else
-            for (int half = 0; half < 2; half++)
-                multiply_8_by_2(c0 + half * WORDS / 2, c1 + half * WORDS / 2, a + 8 * half * a_row, a_row, a_step,
-                                b0, b1, b_step, steps);
-    }
+    for (int i = 0; i < many_a; i++)
+        multiply_tile(acc->c[2 * i], acc->c[2 * i + 1], i ? a1 : a0, a_row, a_step, b0, b1, b_step, steps, many_b - 1);
 }
 
 #ifdef WITH_AVX512_BF16
