@@ -16,13 +16,13 @@ from torch.nn import functional
 from pixelq.algos import dqn
 from pixelq.config import OptimiserConfig, ReplayConfig
 from pixelq.errors import PixelqError
-from pixelq.learner import Learner, is_all_in_kernels
+from pixelq.learner import Learner, is_for_kernels
 from pixelq.native import library
 from pixelq.native.layers import dense_relu, takes_dense, takes_torso, torso
 from pixelq.native.moves import AdamKernel, AdamStep
 from pixelq.native.replay import UnreadBatch
 from pixelq.optimisers import BETAS, clipping_factors, make_optimiser
-from pixelq.presets import preset
+from pixelq.presets import PRESETS, preset
 from pixelq.replay import ReplayBuffer
 from pixelq.replay.frames import NO_PLANE, RamFrames
 from pixelq.replay.lz4_frames import Lz4Frames
@@ -479,19 +479,25 @@ def test_a_library_that_is_damaged_is_no_library(tmp_path, monkeypatch, unloaded
     assert library.kernels() is None
 
 
+BY_KERNELS = ("fast", "keras-example", "nature-dqn", "double-dqn", "prioritized-dqn", "n-step-dqn")
+
+
+def test_recipes_that_kernels_make_all_of():
+    for name in PRESETS:
+        assert is_for_kernels(preset(name)) == (name in BY_KERNELS), name
+        assert not is_for_kernels(dataclasses.replace(preset(name), compile=False))
+
+
 @needs_kernels
-def test_recipes_that_kernels_can_make_all_of():
-    for name in ("fast", "keras-example", "nature-dqn", "double-dqn", "prioritized-dqn", "n-step-dqn"):
-        assert is_all_in_kernels(preset(name)), name
-        assert resolve(dataclasses.replace(preset(name), device="cpu")).precision == "bfloat16"
-        assert not is_all_in_kernels(dataclasses.replace(preset(name), compile=False))
-    for name in ("dueling-dqn", "noisy-dqn", "c51", "qr-dqn", "iqn", "munchausen-dqn", "rainbow", "btr", "pqn"):
-        assert not is_all_in_kernels(preset(name)), name
+def test_where_there_are_kernels_their_recipes_are_in_bfloat16(monkeypatch):
+    monkeypatch.setattr("pixelq.training.parts.has_fast_bfloat16", lambda _: False)
+    for name in ("fast", "c51"):
+        precision = resolve(dataclasses.replace(preset(name), device="cpu")).precision
+        assert precision == ("bfloat16" if name == "fast" else "float32")
 
 
 def test_where_there_are_no_kernels_recipes_are_as_pytorch_likes_them(monkeypatch, unloaded):
     monkeypatch.setenv("PIXELQ_INSTRUCTIONS", "none")
-    assert not is_all_in_kernels(preset("fast"))
     for name in ("fast", "pqn"):
         for quick in (True, False):
             monkeypatch.setattr("pixelq.training.parts.has_fast_bfloat16", lambda _, quick=quick: quick)

@@ -389,22 +389,26 @@ def test_numbers_that_are_not_normal_are_zero_while_a_run_trains_and_only_then()
 
 
 @pytest.mark.parametrize(
-    ("tiles", "library", "settings", "told"),
+    ("usable", "library", "compiler", "settings", "told"),
     [
-        (True, None, {}, True),
-        (True, object(), {}, False),
-        (False, None, {}, False),
-        (True, None, {"precision": "float32"}, False),
-        (True, None, {"compile": False}, False),
-        (True, None, {"device": "meta", "optimiser": preset("nature-dqn").optimiser}, False),  # no CPU
-        (True, None, {"network": preset("pqn").network}, False),  # which kernels cannot compute
+        (["AMX"], None, True, {}, True),  # it failed
+        (["AMX"], None, False, {}, True),
+        (["AMX"], object(), True, {}, False),
+        ([], None, False, {}, False),
+        (["AMX"], None, True, {"precision": "float32"}, False),  # which was asked for
+        (["AMX"], None, False, {"precision": "float32"}, True),  # as there is no compiler, or asked for
+        ([], None, False, {"precision": "float32"}, False),
+        (["AMX"], None, False, {"compile": False}, False),
+        (["AMX"], None, False, {"device": "meta", "optimiser": preset("nature-dqn").optimiser}, False),  # no CPU
+        (["AMX"], None, False, {"network": preset("pqn").network}, False),  # which kernels cannot compute
     ],
 )
-def test_who_lacks_a_compiler_for_kernels_is_told(monkeypatch, tiles, library, settings, told):
-    monkeypatch.setattr("pixelq.training.run.usable_instructions", lambda: ["AMX"] if tiles else [])
+def test_who_lacks_a_compiler_for_kernels_is_told(monkeypatch, usable, library, compiler, settings, told):
+    monkeypatch.setattr("pixelq.training.run.usable_instructions", lambda: usable)
+    monkeypatch.setattr("pixelq.training.run.has_compiler", lambda: compiler)
     monkeypatch.setattr("pixelq.learner.kernels", lambda: library)
     config = dataclasses.replace(preset("keras-example"), **({"device": "cpu", "precision": "bfloat16"} | settings))
     learner = Learner(config, 4, torch.device(config.device), torch.Generator().manual_seed(0))
-    notes = kernel_notes(learner)
+    notes = kernel_notes(config, learner)
     assert len(notes) == told
     assert all("has AMX" in note and "C compiler" in note for note in notes)

@@ -21,7 +21,7 @@ from pixelq.networks import QNetwork
 from pixelq.optimisers import BETAS, ElementwiseAdam, clipping_factors, make_optimiser, scale
 from pixelq.types import Batch, RolloutBatch
 
-__all__ = ["Learner", "LearnerMetrics", "Losses", "has_fast_bfloat16", "is_all_in_kernels"]
+__all__ = ["Learner", "LearnerMetrics", "Losses", "has_fast_bfloat16", "is_for_kernels"]
 
 
 class Losses(NamedTuple):
@@ -46,15 +46,13 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def is_all_in_kernels(config: TrainConfig) -> bool:
-    """Whether kernels of our own, compiled if need be, make all of a recipe's loss and gradients on a CPU."""
+def is_for_kernels(config: TrainConfig) -> bool:
+    """Whether kernels of our own, where there are any, make all of a recipe's loss and gradients in bfloat16."""
     algo = algo_of(config.algo)
     if not config.compile or algo.kernel is None:
         return False
     network = algo.make_network(config.network, config.algo, 1, torch.Generator())
     network.lower_precision(torch.bfloat16)
-    if not network.suits_kernels or kernels() is None:
-        return False
     network.use_kernels()
     return network.all_in_kernels
 

@@ -22,6 +22,7 @@ __all__ = [
     "address_of",
     "ask",
     "call",
+    "has_compiler",
     "instructions",
     "kernels",
     "replay_kernels",
@@ -115,6 +116,12 @@ def replay_kernels() -> ctypes.CDLL | None:
     return _loaded(_REPLAY_SOURCES, _REPLAY_FORMS)
 
 
+def has_compiler() -> bool:
+    """Whether there is a C compiler to look at; it may still fail."""
+    compiler = _compiler()
+    return compiler is not None and shutil.which(compiler) is not None
+
+
 def call(name: str, *arguments: Any) -> None:
     """Call a kernel with tensors, of which it takes the addresses, numbers, and whatever ctypes takes.
 
@@ -156,7 +163,7 @@ def _loaded(sources: tuple[str, ...], forms: Mapping[str, str], flags: tuple[str
 
 def _built(sources: tuple[str, ...], flags: tuple[str, ...] = ()) -> Path:
     """Path of the library of these sources, this compiler and this processor, compiled if it is not there."""
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    compiler = _compiler()
     if not compiler:
         raise OSError("no C compiler")
     texts = [(_SOURCES / name).read_text() for name in (*sources, *_HEADERS)]
@@ -174,6 +181,10 @@ def _built(sources: tuple[str, ...], flags: tuple[str, ...] = ()) -> Path:
         _run([compiler, "-shared", "-pthread", *objects, "-o", str(library)])
         library.replace(path)  # whole at once, for other processes that start just now
     return path
+
+
+def _compiler() -> str | None:
+    return os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 
 
 def _run(command: list[str]) -> None:

@@ -17,7 +17,8 @@ from pixelq.envs import RESEED_STEPS, VectorEnvs, make_envs
 from pixelq.envs.episodes import EpisodeTracker
 from pixelq.envs.fire import fire_index
 from pixelq.games import TEST_GAMES, resolve_game
-from pixelq.learner import Learner, has_fast_bfloat16, is_all_in_kernels
+from pixelq.learner import Learner, has_fast_bfloat16, is_for_kernels
+from pixelq.native.library import kernels
 from pixelq.replay import ReplayBuffer
 from pixelq.replay.stores import choose_store
 from pixelq.rollouts import Rollouts
@@ -82,7 +83,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     device = resolve_device(config.device)
     precision = config.precision
     if precision == "auto":
-        by_kernels = device.type == "cpu" and is_all_in_kernels(config)
+        by_kernels = device.type == "cpu" and is_for_kernels(config) and kernels() is not None
         precision = "bfloat16" if by_kernels or has_fast_bfloat16(device) else "float32"
     replay = config.replay
     if algo_of(config.algo).memory == "replay":

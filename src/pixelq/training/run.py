@@ -10,8 +10,8 @@ from pixelq.algos import algo_of
 from pixelq.config import StopOn, TrainConfig, from_json, to_json
 from pixelq.device import tiny_as_zero
 from pixelq.envs.episodes import EpisodeTracker
-from pixelq.learner import Learner
-from pixelq.native.library import usable_instructions
+from pixelq.learner import Learner, is_for_kernels
+from pixelq.native.library import has_compiler, usable_instructions
 from pixelq.run.checkpoint import Checkpoint, CheckpointStore
 from pixelq.run.metrics import MetricsLog
 from pixelq.run.provenance import add_resume, provenance
@@ -209,7 +209,7 @@ def _go_on(run: RunDir, parts: Parts, saver: Saver, show: Progress) -> RunResult
         kind = algo_of(config.algo).memory
         size = f"replay memory of {config.replay.capacity:,} transitions: " if kind == "replay" else ""
         show.note(size + parts.memory.describe())
-        notes = gpu_notes(config, parts.learner.compiles) + kernel_notes(parts.learner)
+        notes = gpu_notes(config, parts.learner.compiles) + kernel_notes(config, parts.learner)
         for line in notes:
             show.note(line)
         LOOPS[kind](parts, session)
@@ -244,12 +244,16 @@ def gpu_notes(config: TrainConfig, compiles: bool) -> list[str]:
     return notes
 
 
-def kernel_notes(learner: Learner) -> list[str]:
-    """What a person whose processor could do more should know, in lines."""
-    if learner.uses_kernels or not learner.suits_kernels:
-        return []
+def kernel_notes(config: TrainConfig, learner: Learner) -> list[str]:
+    """What a person whose processor could do more should know, in lines.
+
+    Args:
+        config: resolved.
+        learner: made from it.
+    """
+    without_compiler = config.device == "cpu" and is_for_kernels(config) and not has_compiler()
     usable = usable_instructions()
-    if not usable:
+    if learner.uses_kernels or not usable or not (learner.suits_kernels or without_compiler):
         return []
     return [
         f"updates take longer than they could: this processor has {usable[0]}, and pixelq kernels for it, which need "
