@@ -479,7 +479,10 @@ def test_a_library_that_is_damaged_is_no_library(tmp_path, monkeypatch, unloaded
     assert library.kernels() is None
 
 
-BY_KERNELS = ("fast", "keras-example", "nature-dqn", "double-dqn", "prioritized-dqn", "n-step-dqn")
+BY_KERNELS = (
+    *("fast", "keras-example", "nature-dqn", "cleanrl-dqn"),
+    *("double-dqn", "prioritized-dqn", "n-step-dqn"),
+)
 
 
 def test_recipes_that_kernels_make_all_of():
