@@ -191,11 +191,28 @@ def test_no_loss_of_another_stream_lives_while_a_gpu_may_record_an_update():
 
 @pytest.mark.usefixtures("small_products")
 def test_a_matrix_product_is_timed(monkeypatch):
-    assert 1e7 < matmul_flops_per_second(torch.device("cpu"), torch.float32) < 1e14
+    assert 1e7 < matmul_flops_per_second(torch.device("cpu"), "float32") < 1e14
     ticks = iter(range(1_000))
     monkeypatch.setattr(roofline.time, "perf_counter", lambda: float(next(ticks)))
     # a second each: 256 × 256 results of 256 multiplications and additions
-    assert matmul_flops_per_second(torch.device("cpu"), torch.float32) == 2 * 256**3
+    assert matmul_flops_per_second(torch.device("cpu"), "float32") == 2 * 256**3
+
+
+@pytest.mark.usefixtures("small_products")
+@pytest.mark.parametrize(
+    ("precision", "quick", "multiplied"),
+    [("bfloat16", True, torch.bfloat16), ("bfloat16", False, torch.float32), ("float32", True, torch.float32)],
+)
+def test_no_product_is_timed_in_what_pytorch_has_to_imitate(precision, quick, multiplied, monkeypatch):
+    asked = []
+
+    def product(left, right, out):
+        asked.append((left.dtype, right.dtype, out.dtype))
+
+    monkeypatch.setattr(roofline, "has_fast_bfloat16", lambda _: quick)
+    monkeypatch.setattr(roofline.torch, "mm", product)
+    matmul_flops_per_second(torch.device("cpu"), precision)
+    assert set(asked) == {(multiplied,) * 3}
 
 
 @pytest.mark.parametrize(("envs", "period"), [(2, 4), (8, 4), (3, 4), (1, 1)])

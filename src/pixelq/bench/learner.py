@@ -35,7 +35,9 @@ class LearnerMeasurement(NamedTuple):
     optimiser_ms: float | None  # the rest of an update: clipping, the step, copies between precisions, what is noted
     flops_per_update: int
     flops_per_second: float
-    flops_per_second_possible: float  # of a large matrix product in that precision on those threads
+    flops_per_second_possible: (
+        float  # of a large matrix product on those threads, in that precision where PyTorch has it
+    )
     bytes_per_update: int  # weights, gradients, moments and the batch, as often as they are read or written
     peak_resident_bytes: int | None
     instructions: str | None  # of kernels of our own; None: the libraries' kernels
@@ -75,7 +77,7 @@ def _measure(config: TrainConfig, seconds: float) -> LearnerMeasurement:
         *(whole, forward, backward, max(0.0, whole - sum(passes)) if passes else None),
         flops_per_update=flops,
         flops_per_second=flops / (whole / 1e3),
-        flops_per_second_possible=matmul_flops_per_second(device, getattr(torch, config.precision)),
+        flops_per_second_possible=matmul_flops_per_second(device, config.precision),
         bytes_per_update=update.bytes,
         peak_resident_bytes=peak,
         instructions=update.instructions,

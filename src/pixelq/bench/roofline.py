@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from pixelq.learner import has_fast_bfloat16
+
 __all__ = ["count_flops", "matmul_flops_per_second", "synchronise", "tensor_bytes"]
 
 _MATMUL_SIZE = {"cpu": 2_048, "cuda": 8_192}
@@ -25,11 +27,13 @@ def count_flops(work: Callable[[], object]) -> int:
     return int(counter.get_total_flops())
 
 
-def matmul_flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
+def matmul_flops_per_second(device: torch.device, precision: str) -> float:
     """Floating-point operations a second that a large matrix product reaches on the threads that torch now has.
 
-    The quickest product of half a second counts: one that other work disturbed is no bound.
+    The quickest product of half a second counts: one that other work disturbed is no bound. Where PyTorch has no quick
+    bfloat16, it takes minutes for one in it, and float32 is what can be done.
     """
+    dtype = torch.bfloat16 if precision == "bfloat16" and has_fast_bfloat16(device) else torch.float32
     size = _MATMUL_SIZE[device.type]
     left, right = torch.randn(2, size, size, device=device).to(dtype)
     product = left @ right

@@ -40,7 +40,9 @@ class TrainMeasurement(NamedTuple):
     frames_per_second: float
     emulator_frames_per_second_per_core: float  # of as many games, played at random without learning
     flops_per_second: float
-    flops_per_second_possible: float  # of a large matrix product in that precision on those threads
+    flops_per_second_possible: (
+        float  # of a large matrix product on those threads, in that precision where PyTorch has it
+    )
     bytes_per_second: float  # weights, gradients, moments, batches and observations, as often as read or written
     peak_resident_bytes: int | None  # with a memory of at most 10,000 transitions
     instructions: str | None  # of kernels of our own; None: the libraries' kernels
@@ -113,7 +115,7 @@ def _measure_limits(config: TrainConfig) -> _Limits:
     emulator = measure_env(config.game, config.envs, config.env, config.threads, _EMULATOR_SECONDS)
     torch.set_num_threads(config.threads)
     device = torch.device(config.device)
-    possible = matmul_flops_per_second(device, getattr(torch, config.precision))
+    possible = matmul_flops_per_second(device, config.precision)
     cost = workload_of(config).step_cost(config, emulator.num_actions)
     learner = Learner(config, emulator.num_actions, device, torch.Generator())
     return _Limits(emulator.frames_per_second_per_core, possible, cost, learner.instructions)

@@ -93,7 +93,7 @@ def _update(config: TrainConfig, size: int, num_actions: int, device: torch.devi
     learner, batch = _learner_and_batch(config, size, num_actions, device)
     plain = learner
     if learner.compiles or learner.uses_kernels:
-        plain, _ = _learner_and_batch(dataclasses.replace(config, compile=False), size, num_actions, device)
+        plain, _ = _learner_and_batch(_by_operations(config), size, num_actions, device)
 
     def forward() -> Tensor:
         learner.online.zero_grad(set_to_none=True)
@@ -102,6 +102,14 @@ def _update(config: TrainConfig, size: int, num_actions: int, device: torch.devi
     moved = _update_bytes(learner) + tensor_bytes(batch)
     passes = None if learner.has_gradient_kernel else forward
     return Update(size, passes, lambda: learner.update(batch), lambda: plain.move(batch), moved, learner.instructions)
+
+
+def _by_operations(config: TrainConfig) -> TrainConfig:
+    """The same by PyTorch's operations, as in kernels of our own nothing can be counted.
+
+    In float32, which are as many: where only kernels make bfloat16 quick, PyTorch would take seconds.
+    """
+    return dataclasses.replace(config, compile=False, precision="float32")
 
 
 def _learner_and_batch(
@@ -152,13 +160,13 @@ def _replay_step_cost(config: TrainConfig, num_actions: int) -> Cost:
 
 def _step_cost(config: TrainConfig, size: int, updates: float, passes: float, num_actions: int) -> Cost:
     """So many updates a step, so many acting passes a step of all games, and the observation moved."""
-    by_operations = dataclasses.replace(config, compile=False)  # in kernels of our own nothing can be counted
-    learner, batch = _learner_and_batch(by_operations, size, num_actions, torch.device("cpu"))
+    learner, batch = _learner_and_batch(config, size, num_actions, torch.device("cpu"))
+    counted, _ = _learner_and_batch(_by_operations(config), size, num_actions, torch.device("cpu"))
     obs = torch.zeros(config.envs, 4, 84, 84, dtype=torch.uint8)
-    learner.online.redraw_noise(torch.Generator())
+    counted.online.redraw_noise(torch.Generator())
     with torch.inference_mode():
-        acting = count_flops(lambda: learner.online.q_values(obs))
-    flops = updates * count_flops(lambda: learner.move(batch)) + passes * acting / config.envs
+        acting = count_flops(lambda: counted.online.q_values(obs))
+    flops = updates * count_flops(lambda: counted.move(batch)) + passes * acting / config.envs
     updating = updates * (_update_bytes(learner) + tensor_bytes(batch))
     weights = passes * tensor_bytes(learner.online.parameters()) / config.envs
     return Cost(flops, updating + weights + _STACK_BYTES)
