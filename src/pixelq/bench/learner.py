@@ -35,9 +35,7 @@ class LearnerMeasurement(NamedTuple):
     optimiser_ms: float | None  # the rest of an update: clipping, the step, copies between precisions, what is noted
     flops_per_update: int
     flops_per_second: float
-    flops_per_second_possible: (
-        float  # of a large matrix product on those threads, in that precision where PyTorch has it
-    )
+    flops_per_second_possible: float  # of a large matrix product on those threads; see `matmul_flops_per_second`
     bytes_per_update: int  # weights, gradients, moments and the batch, as often as they are read or written
     peak_resident_bytes: int | None
     instructions: str | None  # of kernels of our own; None: the libraries' kernels

@@ -40,9 +40,7 @@ class TrainMeasurement(NamedTuple):
     frames_per_second: float
     emulator_frames_per_second_per_core: float  # of as many games, played at random without learning
     flops_per_second: float
-    flops_per_second_possible: (
-        float  # of a large matrix product on those threads, in that precision where PyTorch has it
-    )
+    flops_per_second_possible: float  # of a large matrix product on those threads; see `matmul_flops_per_second`
     bytes_per_second: float  # weights, gradients, moments, batches and observations, as often as read or written
     peak_resident_bytes: int | None  # with a memory of at most 10,000 transitions
     instructions: str | None  # of kernels of our own; None: the libraries' kernels

@@ -44,7 +44,8 @@ _INSTRUCTIONS: dict[str, tuple[set[str], tuple[str, ...]]] = {
     "AVX512": (_AVX512, ("-mno-avx512bf16",)),
     "AVX2": ({"avx2", "fma"}, ("-mno-avx512f", "-DWITH_AVX2")),
 }
-_SLOW_PAIRS = "GenuineIntel"  # whose AVX512-BF16 takes twice as long as AVX512 for as many products in float32
+# Intel's AVX512-BF16 takes twice as long as AVX512 does for as many products in float32
+_INTELS_ORDER = ("AMX", "AVX512", "AVX512-BF16", "AVX2")
 _WANTED = "PIXELQ_INSTRUCTIONS"
 # the kernels' arguments: integers, numbers, pointers
 _TEAM_FORMS = {"pixelq_threads": "i"}
@@ -79,8 +80,8 @@ def usable_instructions() -> list[str]:
     """
     flags = set((_cpu_info("flags") if sys.platform == "linux" else "").split())
     usable = [name for name, (needed, _) in _INSTRUCTIONS.items() if needed <= flags]
-    if _cpu_info("vendor_id") == _SLOW_PAIRS:
-        usable.sort(key=lambda name: 2 * (name == "AVX2") + (name == "AVX512-BF16"))
+    if _cpu_info("vendor_id") == "GenuineIntel":
+        usable.sort(key=_INTELS_ORDER.index)
     wanted = os.environ.get(_WANTED)
     if not wanted:
         return usable

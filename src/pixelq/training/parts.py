@@ -83,8 +83,10 @@ def resolve(config: TrainConfig) -> TrainConfig:
     device = resolve_device(config.device)
     precision = config.precision
     if precision == "auto":
-        by_kernels = device.type == "cpu" and is_for_kernels(config) and kernels() is not None
-        precision = "bfloat16" if by_kernels or has_fast_bfloat16(device) else "float32"
+        quick = has_fast_bfloat16(device)
+        if not quick and device.type == "cpu":
+            quick = is_for_kernels(config) and kernels() is not None
+        precision = "bfloat16" if quick else "float32"
     replay = config.replay
     if algo_of(config.algo).memory == "replay":
         replay = dataclasses.replace(replay, store=choose_store(replay.store, replay.capacity, device))

@@ -251,7 +251,7 @@ def kernel_notes(config: TrainConfig, learner: Learner) -> list[str]:
         config: resolved.
         learner: made from it.
     """
-    without_compiler = config.device == "cpu" and is_for_kernels(config) and not has_compiler()
+    without_compiler = config.device == "cpu" and not has_compiler() and is_for_kernels(config)
     usable = usable_instructions()
     if learner.uses_kernels or not usable or not (learner.suits_kernels or without_compiler):
         return []
