@@ -1,8 +1,12 @@
-"""Every preset, cut down, learns to catch: settings and measure are those of benchmarks/catch.py."""
+"""Every preset, cut down, learns to catch: settings and measure are those of benchmarks/catch.py.
+
+On another processor a run with the same seed rounds otherwise, and so is another run. Hence an agent that was stopped
+too early goes on, within a budget of steps that leaves a margin; `benchmarks/catch.py --seeds 1 2 3 4 5` shows which.
+"""
 
 import pytest
 
-from catch import EACH, SOLVED_PERCENT, solve
+from catch import EACH, solve
 from pixelq.presets import PRESETS
 
 
@@ -14,4 +18,4 @@ def test_every_preset_has_its_settings():
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_solves_catch(name):
     result = solve(name, seed=1)
-    assert result.caught_percent >= SOLVED_PERCENT, result
+    assert result.solved, result

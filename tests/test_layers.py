@@ -12,7 +12,7 @@ import pixelq
 ROOT = Path(pixelq.__file__).parent
 
 LAYERS = (
-    ("errors", "types", "schedules", "returns", "losses", "cache"),
+    ("errors", "types", "schedules", "returns", "losses", "cache", "system"),
     ("native",),
     ("config", "presets", "games", "shipped"),
     ("networks", "envs", "replay", "rollouts", "run", "device", "graphs", "compiling"),

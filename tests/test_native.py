@@ -2,10 +2,8 @@
 
 import dataclasses
 import os
-import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +15,7 @@ from pixelq.algos import dqn
 from pixelq.config import OptimiserConfig, ReplayConfig
 from pixelq.errors import PixelqError
 from pixelq.learner import Learner, is_for_kernels
-from pixelq.native import library
+from pixelq.native import building, library
 from pixelq.native.layers import dense_relu, takes_dense, takes_torso, torso
 from pixelq.native.moves import AdamKernel, AdamStep
 from pixelq.native.replay import UnreadBatch
@@ -390,6 +388,7 @@ def test_sizes_that_fit():
 def unloaded():
     """The library as a new process finds it, and again after the test."""
     library._tile_kernels.cache_clear()
+    library._missing.clear()
     yield
     library._tile_kernels.cache_clear()
 
@@ -450,15 +449,15 @@ def test_a_compiler_that_knows_fewer_instructions_makes_kernels_for_these(tmp_pa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("PIXELQ_INSTRUCTIONS")
     best, *others = library.usable_instructions()
-    compile_it = library._run
 
-    def refuse_the_best(command):
-        if set(library._INSTRUCTIONS[best][1]) <= set(command):
-            raise subprocess.CalledProcessError(1, command)
-        compile_it(command)
+    def refuse_the_best(wanted, path):
+        if wanted == building.UPDATES[best]:
+            raise building.CompilerError("cc failed: error: unrecognized option")
+        building.build(wanted, path)
 
-    monkeypatch.setattr(library, "_run", refuse_the_best)
+    monkeypatch.setattr(library, "build", refuse_the_best)
     assert library.instructions() == next(iter(others), None)
+    assert "unrecognized" in library.why_missing()
 
 
 @needs_kernels
@@ -467,16 +466,78 @@ def test_kernels_are_compiled_once(tmp_path, monkeypatch, unloaded):
     assert library.kernels() is not None
     (built,) = (path for path in tmp_path.rglob("*") if path.is_file())
     library._tile_kernels.cache_clear()
-    monkeypatch.setattr(library, "_run", pytest.fail)
+    monkeypatch.setattr(library, "build", pytest.fail)
     assert library.kernels() is not None
     assert built.suffix == ".so"
 
 
 @needs_kernels
+@pytest.mark.parametrize("damage", ["", "cut off", "changed"])
+def test_a_library_that_a_power_cut_damaged_is_made_again(damage, tmp_path, monkeypatch, unloaded):
+    """A page of it that is not there would end the process with SIGBUS."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert library.kernels() is not None
+    (built,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    good = built.read_bytes()
+    built.unlink()  # this process has it mapped
+    built.write_bytes(
+        {"": b"", "cut off": good[: len(good) // 2], "changed": good[:-1] + bytes([good[-1] ^ 1])}[damage]
+    )
+    library._tile_kernels.cache_clear()
+    assert library.kernels() is not None
+    assert built.read_bytes() == good
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [built]
+
+
+@needs_kernels
 def test_a_library_that_is_damaged_is_no_library(tmp_path, monkeypatch, unloaded):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(library, "_run", lambda command: Path(command[-1]).write_bytes(b"no library"))
+    monkeypatch.setattr(library, "build", lambda wanted, path: path.write_bytes(b"no library"))
     assert library.kernels() is None
+    assert ".so" in library.why_missing()
+
+
+def test_why_a_compiler_failed_is_kept(tmp_path, monkeypatch):
+    fails = tmp_path / "cc"
+    fails.write_text("#!/bin/sh\necho 'In file included from a.c' >&2; echo 'a.h:1: error: no such' >&2; exit 1\n")
+    fails.chmod(0o755)
+    monkeypatch.setenv("CC", str(fails))
+    with pytest.raises(building.CompilerError, match=r"cc failed: a\.h:1: error: no such$"):
+        building.build(building.REPLAY[-1], tmp_path / "replay.so")
+    monkeypatch.setenv("CC", "/nowhere/cc")
+    with pytest.raises(building.CompilerError, match=r"^CC names /nowhere/cc, which is not there$"):
+        building.build(building.REPLAY[-1], tmp_path / "replay.so")
+    assert sorted(tmp_path.iterdir()) == [fails]
+
+
+def test_libraries_that_were_built_before_are_used_if_they_are_whole_and_of_these_sources(tmp_path, monkeypatch):
+    one = building.REPLAY[-1]
+    monkeypatch.setattr(building, "UPDATES", {})
+    monkeypatch.setattr(building, "REPLAY", (one,))
+    if building.prebuild(tmp_path):
+        pytest.skip("needs a C compiler")
+    path = building.prebuilt(one, tmp_path)
+    assert path == tmp_path / "replay.so"
+    assert building.prebuilt(one._replace(flags=(*one.flags, "-DOTHER")), tmp_path) is None
+    assert building.prebuilt(building.Library("another", one.sources, one.needed, one.flags), tmp_path) is None
+    path.write_bytes(path.read_bytes()[:-100])
+    assert building.prebuilt(one, tmp_path) is None
+
+
+def test_the_instructions_of_a_library_are_those_that_a_processor_must_have():
+    """A library with more of them would end the process on a processor that has only these."""
+    for one in (*building.UPDATES.values(), *building.REPLAY):
+        allowed = {flag[2:] for flag in one.flags if flag.startswith("-m")}
+        assert allowed == {name.replace("amx_", "amx-").replace("avx512_bf16", "avx512bf16") for name in one.needed}
+    assert not building.REPLAY[-1].needed
+
+
+def test_a_machine_of_another_kind_has_the_replay_memorys_kernels_only(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(building, "build", lambda one, path: made.append(one.name) or path.write_bytes(b""))
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert building.prebuild(tmp_path / "arm") == {}
+    assert made == ["replay"]
 
 
 BY_KERNELS = (

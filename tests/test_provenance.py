@@ -75,6 +75,21 @@ def test_a_resume_is_added_with_what_is_not_as_it_was(run, monkeypatch):
     assert (twice["step"], twice["git.commit"], twice["cores"]) == (600, "abc", first["cores"] + 1)
 
 
+def test_other_kernels_than_the_last_time_are_told_as_what_changes_the_rounding(tmp_path):
+    run = RunDir.create(tmp_path / "run")
+    run.write_json("provenance.json", provenance("AMX"))
+    told = []
+    for step, kernels in enumerate(["AMX", "AVX2", "AVX2", None, "AMX"]):
+        told += [(step, line.partition(";")[0]) for line in add_resume(run, step, kernels)]
+    assert told == [
+        (1, "updates are by AVX2, were by AMX"),
+        (3, "updates are by PyTorch, were by AVX2"),
+        (4, "updates are by AMX, were by PyTorch"),
+    ]
+    resumed = run.read_json("provenance.json")["resumed"]
+    assert [one.get("kernels", "AMX") for one in resumed] == ["AMX", "AVX2", "AVX2", None, "AMX"]
+
+
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"resumed": 3}', '{"a":' * 3_000])
 def test_a_resume_leaves_what_is_damaged_as_it_is_and_says_so(run, text):
     run.provenance.write_text(text) if text is not None else run.provenance.unlink()

@@ -346,25 +346,6 @@ def test_a_video_of_the_final_agent(tmp_path):
     assert [path.name for path in (tmp_path / "run/videos").iterdir()] == ["step-000000000400.mp4"]
 
 
-@pytest.mark.slow
-def test_it_learns_catch(tmp_path):
-    config = tiny(
-        total_steps=20_000,
-        checkpoint_every_steps=20_000,
-        network=NetworkConfig(channels=(8, 16, 16), hidden=64, init="glorot_uniform"),
-        target_period_steps=250,
-        replay={"capacity": 10_000, "train_period": 2},
-        exploration={"end": 0.05, "decay_steps": 6_000, "random_steps": 500},
-    )
-    go(config, tmp_path / "run")
-    from pixelq.agent import load_agent
-    from pixelq.evaluation import PROTOCOLS
-    from pixelq.evaluation.evaluate import evaluate
-
-    scores = evaluate(load_agent(tmp_path / "run"), PROTOCOLS["noop"], episodes=20).scores
-    assert np.mean(scores) > 8.0  # of 10 balls: 90% caught
-
-
 def test_the_loop_is_over_at_once_when_there_is_nothing_to_do(tmp_path):
     class Over(Session):
         over = True
@@ -407,8 +388,31 @@ def test_who_lacks_a_compiler_for_kernels_is_told(monkeypatch, usable, library, 
     monkeypatch.setattr("pixelq.training.run.usable_instructions", lambda: usable)
     monkeypatch.setattr("pixelq.training.run.has_compiler", lambda: compiler)
     monkeypatch.setattr("pixelq.learner.kernels", lambda: library)
+    monkeypatch.setattr("pixelq.training.run.kernels", lambda: library)
+    monkeypatch.setattr("pixelq.learner.instructions", lambda: usable[0])
+    monkeypatch.setattr("pixelq.training.run.replay_kernels", object)
+    monkeypatch.setattr("pixelq.training.run.why_missing", lambda: "cc failed: such an error")
     config = dataclasses.replace(preset("keras-example"), **({"device": "cpu", "precision": "bfloat16"} | settings))
     learner = Learner(config, 4, torch.device(config.device), torch.Generator().manual_seed(0))
     notes = kernel_notes(config, learner)
     assert len(notes) == told
-    assert all("has AMX" in note and "C compiler" in note for note in notes)
+    assert all("has AMX" in note and "C compiler" in note and "such an error" in note for note in notes)
+
+
+def test_who_lacks_other_kernels_is_told(monkeypatch):
+    config = dataclasses.replace(preset("keras-example"), device="cpu", precision="bfloat16")
+    learner = Learner(config, 4, torch.device("cpu"), torch.Generator().manual_seed(0))
+    monkeypatch.setattr("pixelq.training.run.why_missing", lambda: "cc failed: such an error")
+    monkeypatch.setattr("pixelq.training.run.usable_instructions", lambda: ["AMX", "AVX2"])
+    monkeypatch.setattr("pixelq.training.run.kernels", object)
+    monkeypatch.setattr("pixelq.learner.instructions", lambda: "AVX2")
+    learner.uses_kernels = True
+    (note,) = kernel_notes(config, learner)
+    assert note == (
+        "updates are by kernels for AVX2; those for AMX, which are quicker, are not here: cc failed: such an error"
+    )
+    learner.uses_kernels = False
+    monkeypatch.setattr("pixelq.training.run.replay_kernels", lambda: None)
+    (note,) = kernel_notes(config, learner)
+    assert note.startswith("batches take longer than they could")
+    assert note.endswith("cc failed: such an error")

@@ -1,14 +1,12 @@
-"""The kernels in C: compiled when they are first wanted, kept in the cache directory, loaded once a process."""
+"""The kernels in C, loaded once a process: those of a wheel, or compiled when first wanted and kept in the cache."""
 
 import ctypes
 import functools
 import hashlib
 import os
-import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,18 @@ from torch import Tensor
 
 from pixelq.cache import cache_folder
 from pixelq.errors import PixelqError
+from pixelq.native.building import (
+    REPLAY,
+    UPDATES,
+    CompilerError,
+    Library,
+    build,
+    file_digest,
+    find_compiler,
+    prebuilt,
+    sources_digest,
+)
+from pixelq.system import sync_directory
 
 __all__ = [
     "address_of",
@@ -27,23 +37,10 @@ __all__ = [
     "kernels",
     "replay_kernels",
     "usable_instructions",
+    "why_missing",
 ]
 
-_SOURCES = Path(__file__).parent
-_FLAGS = ("-O3", "-march=native", "-std=c11", "-D_GNU_SOURCE", "-fPIC", "-pthread")
-_COMPILE_SECONDS = 300
 _TYPES: dict[str, Any] = {"i": ctypes.c_int, "l": ctypes.c_long, "d": ctypes.c_double, "p": ctypes.c_void_p}
-_TILE_SOURCES = ("adam.c", "dense.c", "q_learning.c", "team.c", "torso.c")
-_REPLAY_SOURCES = ("replay.c", "team.c")
-_HEADERS = ("layers.h", "optimiser.h", "team.h", "tiles.h", "tiles_amx.h", "tiles_vectors.h", "avx2.h")
-_AVX512 = {"avx512bw", "avx512dq", "avx512f", "avx512vl"}
-# instructions for products of tiles, the quickest first: what the processor must have, what the compiler is told
-_INSTRUCTIONS: dict[str, tuple[set[str], tuple[str, ...]]] = {
-    "AMX": ({"amx_bf16", "amx_tile", "avx512_bf16"} | _AVX512, ("-DWITH_AMX",)),
-    "AVX512-BF16": ({"avx512_bf16"} | _AVX512, ("-DWITH_AVX512_BF16",)),
-    "AVX512": (_AVX512, ("-mno-avx512bf16",)),
-    "AVX2": ({"avx2", "fma"}, ("-mno-avx512f", "-DWITH_AVX2")),
-}
 # Intel's AVX512-BF16 takes twice as long as AVX512 does for as many products in float32
 _INTELS_ORDER = ("AMX", "AVX512", "AVX512-BF16", "AVX2")
 _WANTED = "PIXELQ_INSTRUCTIONS"
@@ -68,6 +65,7 @@ _REPLAY_FORMS = _TEAM_FORMS | {
     "pixelq_tree_find": "piipp",
 }
 _CPU_INFO = Path("/proc/cpuinfo")
+_missing: dict[str, str] = {}  # why, by the names of libraries that are not there
 
 
 def usable_instructions() -> list[str]:
@@ -78,14 +76,13 @@ def usable_instructions() -> list[str]:
     Raises:
         PixelqError: it names another.
     """
-    flags = set((_cpu_info("flags") if sys.platform == "linux" else "").split())
-    usable = [name for name, (needed, _) in _INSTRUCTIONS.items() if needed <= flags]
+    usable = [name for name, library in UPDATES.items() if library.needed <= _cpu_flags()]
     if _cpu_info("vendor_id") == "GenuineIntel":
         usable.sort(key=_INTELS_ORDER.index)
     wanted = os.environ.get(_WANTED)
     if not wanted:
         return usable
-    known = (*_INSTRUCTIONS, "none")
+    known = (*UPDATES, "none")
     if wanted not in known:
         raise PixelqError(f"{_WANTED} is {wanted}: must be one of {', '.join(known)}")
     return [name for name in usable if name == wanted]
@@ -105,7 +102,7 @@ def instructions() -> str | None:
 def _tile_kernels() -> tuple[str | None, ctypes.CDLL | None]:
     """`instructions` and `kernels`."""
     for name in usable_instructions():
-        library = _loaded(_TILE_SOURCES, _TILE_FORMS, _INSTRUCTIONS[name][1])
+        library = _loaded(UPDATES[name], _TILE_FORMS)
         if library is not None and library.pixelq_begin() == 0:
             return name, library
     return None, None
@@ -113,14 +110,19 @@ def _tile_kernels() -> tuple[str | None, ctypes.CDLL | None]:
 
 @functools.cache
 def replay_kernels() -> ctypes.CDLL | None:
-    """The library for the replay memory; None where there is no C compiler."""
-    return _loaded(_REPLAY_SOURCES, _REPLAY_FORMS)
+    """The library for the replay memory; None where none came with pixelq and there is no C compiler."""
+    usable = [library for library in REPLAY if library.needed <= _cpu_flags()]
+    return next(filter(None, (_loaded(library, _REPLAY_FORMS) for library in usable)), None)
+
+
+def why_missing() -> str | None:
+    """Why libraries that this processor could use are not there, in a line; None: none was missed so far."""
+    return next(iter(_missing.values()), None)
 
 
 def has_compiler() -> bool:
     """Whether there is a C compiler to look at; it may still fail."""
-    compiler = _compiler()
-    return compiler is not None and shutil.which(compiler) is not None
+    return find_compiler() is not None
 
 
 def call(name: str, *arguments: Any) -> None:
@@ -151,45 +153,68 @@ def address_of(name: str) -> int:
     return address
 
 
-def _loaded(sources: tuple[str, ...], forms: Mapping[str, str], flags: tuple[str, ...] = ()) -> ctypes.CDLL | None:
+def _loaded(library: Library, forms: Mapping[str, str]) -> ctypes.CDLL | None:
+    for path in _places(library):
+        try:
+            loaded = ctypes.CDLL(str(path))
+        except OSError as error:  # a wheel for another C library, say
+            _missing[library.name] = str(error)
+            continue
+        for name, form in forms.items():
+            function = getattr(loaded, name)
+            function.argtypes, function.restype = [_TYPES[letter] for letter in form], ctypes.c_long
+        _missing.pop(library.name, None)
+        return loaded
+    return None
+
+
+def _places(library: Library) -> Iterator[Path]:
+    """Where a library is: as it came with pixelq, and then as it was compiled here."""
+    came = prebuilt(library)
+    if came is not None:
+        yield came
     try:
-        library = ctypes.CDLL(str(_built(sources, flags)))
-    except (OSError, RuntimeError, subprocess.SubprocessError):  # no compiler, or an old one; no cache or home
-        return None
-    for name, form in forms.items():
-        function = getattr(library, name)
-        function.argtypes, function.restype = [_TYPES[letter] for letter in form], ctypes.c_long
-    return library
+        yield _built(library)
+    except CompilerError as error:
+        _missing[library.name] = str(error)
+    except (OSError, RuntimeError) as error:  # no cache directory, or no home
+        _missing[library.name] = f"kernels cannot be kept: {error}"
 
 
-def _built(sources: tuple[str, ...], flags: tuple[str, ...] = ()) -> Path:
-    """Path of the library of these sources, this compiler and this processor, compiled if it is not there."""
-    compiler = _compiler()
-    if not compiler:
-        raise OSError("no C compiler")
-    texts = [(_SOURCES / name).read_text() for name in (*sources, *_HEADERS)]
-    flags = (*_FLAGS, *flags)
-    parts = (compiler, *flags, _cpu_info("flags"), *texts)
-    path = cache_folder() / "kernels" / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}.so"
-    if path.exists():
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        objects = [str(Path(folder, name).with_suffix(".o")) for name in sources]
-        for name, made in zip(sources, objects, strict=True):
-            _run([compiler, *flags, "-c", str(_SOURCES / name), "-o", made])
-        library = Path(folder, path.name)
-        _run([compiler, "-shared", "-pthread", *objects, "-o", str(library)])
-        library.replace(path)  # whole at once, for other processes that start just now
+def _built(library: Library) -> Path:
+    """Path of a library in the cache, compiled if it is not there; its name holds its digest, so damage is noticed.
+
+    Raises:
+        CompilerError: there is no compiler, or it failed.
+        OSError: the cache cannot be written.
+        RuntimeError: there is no home for a cache.
+    """
+    parts = (find_compiler(), sys.platform, os.uname().machine if hasattr(os, "uname") else "", sources_digest(library))
+    known_as = f"{library.name}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
+    folder = cache_folder() / "kernels"
+    for path in folder.glob(f"{known_as}-*.so"):
+        if path.name == _kept_name(known_as, path):
+            return path
+        path.unlink(missing_ok=True)  # cut off by a full disk or a power cut: calling into it would end the process
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as passing:
+        made = Path(passing, "library.so")
+        build(library, made)
+        with made.open("rb+") as file:
+            os.fsync(file.fileno())
+        path = folder / _kept_name(known_as, made)
+        made.replace(path)  # whole at once, for other processes that start just now
+    sync_directory(folder)
     return path
 
 
-def _compiler() -> str | None:
-    return os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+def _kept_name(known_as: str, path: Path) -> str:
+    return f"{known_as}-{file_digest(path)[:32]}.so"
 
 
-def _run(command: list[str]) -> None:
-    subprocess.run(command, check=True, capture_output=True, timeout=_COMPILE_SECONDS)
+def _cpu_flags() -> set[str]:
+    """Instructions of this processor by Linux's names; none elsewhere, so there kernels for updates step aside."""
+    return set((_cpu_info("flags") if sys.platform == "linux" else "").split())
 
 
 @functools.cache
@@ -197,5 +222,5 @@ def _cpu_info(name: str) -> str:
     """What Linux says of the first processor."""
     if not _CPU_INFO.exists():
         return ""
-    lines = _CPU_INFO.read_text().splitlines()
+    lines = _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")

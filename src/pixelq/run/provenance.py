@@ -16,12 +16,17 @@ from pixelq.run.rundir import RunDir
 
 __all__ = ["add_resume", "provenance"]
 
+_KERNELS = "kernels"
 _OF_A_PROCESS = ("command", "started")  # another every time
 _PACKAGES = ("torch", "numpy", "ale-py", "gymnasium", "safetensors", "zstandard", "lz4")
 
 
-def provenance() -> dict[str, Any]:
-    """What is worth knowing about this process and machine, as plain JSON values; unknown is null."""
+def provenance(kernels: str | None = None) -> dict[str, Any]:
+    """What is worth knowing about this process and machine, as plain JSON values; unknown is null.
+
+    Args:
+        kernels: the instructions of the kernels that make updates; None: PyTorch makes them.
+    """
     return {
         "pixelq": _version("pixelq"),
         "git": _git(Path(__file__).parent),
@@ -31,13 +36,14 @@ def provenance() -> dict[str, Any]:
         "cores": _cores(),
         "memory_bytes": _memory_bytes(),
         "gpus": _gpus(),
+        "kernels": kernels,
         "packages": {name: _version(name) for name in _PACKAGES},
         "command": shlex.join(sys.argv),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-def add_resume(run: RunDir, step: int) -> list[str]:
+def add_resume(run: RunDir, step: int, kernels: str | None = None) -> list[str]:
     """Add to a run's `provenance.json` that this process goes on with it, and what is not as it was at the start.
 
     Under `resumed`, a list, an object each time: `step`, `command`, `started`, and by its dotted path whatever else is
@@ -46,11 +52,12 @@ def add_resume(run: RunDir, step: int) -> list[str]:
     Args:
         run: the run, locked.
         step: where it goes on.
+        kernels: as `provenance` takes them.
 
     Returns:
         Lines to show: what is not as it was, and why it could not be written down.
     """
-    now = flat(provenance())
+    now = flat(provenance(kernels))
     try:
         first = run.read_json(run.provenance.name)
         before = first.get("resumed", []) if isinstance(first, dict) else None
@@ -62,8 +69,13 @@ def add_resume(run: RunDir, step: int) -> list[str]:
         run.write_json(run.provenance.name, first | {"resumed": [*before, {"step": step, **process, **changed}]})
     except (PixelqError, RecursionError) as error:
         return [f"{error}; this resume is not written down there"]
-    names = [name for name in changed if name not in _OF_A_PROCESS]
-    return [f"not as at the start of the run: {', '.join(names)} (see {run.provenance})"] if names else []
+    names = [name for name in changed if name not in (*_OF_A_PROCESS, _KERNELS)]
+    last = at_the_start | (flat(before[-1]) if before and isinstance(before[-1], dict) else {})
+    told = []
+    if last.get(_KERNELS) != kernels and _KERNELS in at_the_start:
+        was, now_by = (f"by {name or 'PyTorch'}" for name in (last[_KERNELS], kernels))
+        told.append(f"updates are {now_by}, were {was}; from here on the run is another in its rounding")
+    return told + [f"not as at the start of the run: {', '.join(names)} (see {run.provenance})"] * bool(names)
 
 
 def _version(package: str) -> str | None:

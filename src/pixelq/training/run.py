@@ -11,7 +11,7 @@ from pixelq.config import StopOn, TrainConfig, from_json, to_json
 from pixelq.device import tiny_as_zero
 from pixelq.envs.episodes import EpisodeTracker
 from pixelq.learner import Learner, is_for_kernels
-from pixelq.native.library import has_compiler, usable_instructions
+from pixelq.native.library import has_compiler, kernels, replay_kernels, usable_instructions, why_missing
 from pixelq.run.checkpoint import Checkpoint, CheckpointStore
 from pixelq.run.metrics import MetricsLog
 from pixelq.run.provenance import add_resume, provenance
@@ -75,7 +75,7 @@ def train(
         run = RunDir.create(run_dir)
         show = progress or make_progress(config)
         with run.lock(), show:
-            run.write_json("provenance.json", provenance())
+            run.write_json("provenance.json", provenance(parts.learner.instructions))
             begin(parts)
             store = CheckpointStore(run.checkpoints, config.keep_checkpoints)
             with closing(MetricsLog(run.metrics, run.tb)) as log:
@@ -186,7 +186,7 @@ def _restore_and_go_on(
             chunks = restore_parts(parts, checkpoint, follow_restoring(show))
         games = "with fresh games" if fresh_games else f"restored in {time.monotonic() - started:.1f} s"
         show.note(f"resumed at step {parts.step:,}, {games}")
-        for line in add_resume(run, parts.step):
+        for line in add_resume(run, parts.step, parts.learner.instructions):
             show.note(line)
         offset = int(checkpoint.state["metrics_offset"])
         with closing(MetricsLog(run.metrics, run.tb, offset, parts.step + 1)) as log:
@@ -251,14 +251,21 @@ def kernel_notes(config: TrainConfig, learner: Learner) -> list[str]:
         config: resolved.
         learner: made from it.
     """
-    without_compiler = config.device == "cpu" and not has_compiler() and is_for_kernels(config)
-    usable = usable_instructions()
-    if learner.uses_kernels or not usable or not (learner.suits_kernels or without_compiler):
+    if config.device != "cpu" or not config.compile:
         return []
-    return [
-        f"updates take longer than they could: this processor has {usable[0]}, and pixelq kernels for it, which need "
-        "a C compiler (cc, or the one that CC names) and a cache directory that can be written"
-    ]
+    usable, by, why = usable_instructions(), learner.instructions, why_missing() or "there is no C compiler"
+    without_compiler = not has_compiler() and is_for_kernels(config)
+    if usable and kernels() is None and (learner.suits_kernels or without_compiler):
+        return [
+            f"updates take longer than they could: this processor has {usable[0]}, and pixelq kernels for it, but they "
+            f"are not here: {why}. A wheel of pixelq has them; else they need a C compiler (cc, or the one that CC "
+            "names) and a cache directory that can be written"
+        ]
+    if by is not None and by != usable[0]:
+        return [f"updates are by kernels for {by}; those for {usable[0]}, which are quicker, are not here: {why}"]
+    if algo_of(config.algo).memory == "replay" and replay_kernels() is None:
+        return [f"batches take longer than they could: kernels for the replay memory are not here: {why}"]
+    return []
 
 
 def _result(run: RunDir, step: int, tracker: EpisodeTracker, solved: bool, interrupted: bool) -> RunResult:

@@ -1,0 +1,167 @@
+"""What the libraries of kernels are made of, and how a C compiler makes them.
+
+Imports nothing of pixelq's and no torch, since `setup.py` runs it to put libraries into a wheel.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = [
+    "PREBUILT",
+    "REPLAY",
+    "UPDATES",
+    "CompilerError",
+    "Library",
+    "build",
+    "file_digest",
+    "find_compiler",
+    "prebuild",
+    "prebuilt",
+    "sources_digest",
+]
+
+_FOLDER = Path(__file__).parent
+PREBUILT = _FOLDER / "prebuilt"
+"""Libraries that came in a wheel."""
+_CONTENTS = "contents.json"  # of that folder: digests by file name
+_COMPILE_SECONDS = 300
+# every library has explicit instructions, never -march=native: a wheel's processor is not the one that made it
+_FLAGS = ("-O3", "-std=c11", "-D_GNU_SOURCE", "-fPIC", "-pthread")
+_UPDATE_SOURCES = ("adam.c", "dense.c", "q_learning.c", "team.c", "torso.c")
+_REPLAY_SOURCES = ("replay.c", "team.c")
+
+_AVX2 = ("avx2", "fma")
+_AVX512 = (*_AVX2, "avx512bw", "avx512dq", "avx512f", "avx512vl")
+_AVX512_BF16 = (*_AVX512, "avx512_bf16")
+_AMX = (*_AVX512_BF16, "amx_bf16", "amx_tile")
+_COMPILERS_NAMES = {"avx512_bf16": "avx512bf16", "amx_bf16": "amx-bf16", "amx_tile": "amx-tile"}
+
+
+class CompilerError(Exception):
+    """There is no C compiler, or it failed: says why in one line."""
+
+
+class Library(NamedTuple):
+    """A library of kernels for processors with some instructions."""
+
+    name: str
+    sources: tuple[str, ...]
+    needed: frozenset[str]
+    """What a processor must have, by Linux's names."""
+    flags: tuple[str, ...]
+    """What the compiler is told."""
+
+
+def _library(name: str, sources: tuple[str, ...], needed: tuple[str, ...] = (), *macros: str) -> Library:
+    flags = (*_FLAGS, *(f"-m{_COMPILERS_NAMES.get(one, one)}" for one in needed), *macros)
+    return Library(name, sources, frozenset(needed), flags)
+
+
+UPDATES: dict[str, Library] = {
+    "AMX": _library("updates-amx", _UPDATE_SOURCES, _AMX, "-DWITH_AMX"),
+    "AVX512-BF16": _library("updates-avx512-bf16", _UPDATE_SOURCES, _AVX512_BF16, "-DWITH_AVX512_BF16"),
+    "AVX512": _library("updates-avx512", _UPDATE_SOURCES, _AVX512),
+    "AVX2": _library("updates-avx2", _UPDATE_SOURCES, _AVX2, "-DWITH_AVX2"),
+}
+"""Kernels for updates by the instructions of their products of tiles, the quickest first."""
+REPLAY: tuple[Library, ...] = (_library("replay-avx2", _REPLAY_SOURCES, _AVX2), _library("replay", _REPLAY_SOURCES))
+"""Kernels for the replay memory, the quickest first; the last is for every processor."""
+
+
+def find_compiler() -> str | None:
+    """The C compiler: what CC names, or one by its usual name; None: there is none."""
+    names = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
+    return next((name for name in names if shutil.which(name)), None)
+
+
+def sources_digest(library: Library) -> str:
+    """What tells a library's sources and flags from any others."""
+    texts = [(_FOLDER / name).read_bytes() for name in library.sources]
+    texts += [path.read_bytes() for path in sorted(_FOLDER.glob("*.h"))]
+    return hashlib.sha256(repr((library.sources, library.flags, texts)).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """What tells a file's content from any other."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def build(library: Library, path: Path) -> None:
+    """Compile a library.
+
+    Raises:
+        CompilerError: there is no compiler, or it failed.
+        OSError: the folder cannot be written.
+    """
+    compiler = find_compiler()
+    if compiler is None:
+        named = os.environ.get("CC")
+        raise CompilerError(f"CC names {named}, which is not there" if named else "no C compiler (cc, gcc or clang)")
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        objects = [str(Path(folder, name).with_suffix(".o")) for name in library.sources]
+        for name, made in zip(library.sources, objects, strict=True):
+            _run([compiler, *library.flags, "-c", str(_FOLDER / name), "-o", made])
+        whole = Path(folder, "library.so")
+        _run([compiler, "-shared", "-pthread", *objects, "-o", str(whole)])
+        whole.replace(path)
+
+
+def prebuild(folder: Path) -> dict[str, str]:
+    """Compile all libraries that are for machines of this kind, as a wheel has them.
+
+    Args:
+        folder: where to; made if it is not there.
+
+    Returns:
+        Why not, by the name of each library that could not be made.
+    """
+    x86 = sys.platform == "linux" and platform.machine() == "x86_64"
+    folder.mkdir(parents=True, exist_ok=True)
+    contents, failed = {}, {}
+    for library in (*UPDATES.values(), *REPLAY):
+        if library.needed and not x86:
+            continue
+        path = folder / f"{library.name}.so"
+        try:
+            build(library, path)
+        except CompilerError as error:
+            failed[library.name] = str(error)
+        else:
+            contents[path.name] = {"sources": sources_digest(library), "sha256": file_digest(path)}
+    (folder / _CONTENTS).write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
+    return failed
+
+
+def prebuilt(library: Library, folder: Path = PREBUILT) -> Path | None:
+    """A library that came in a wheel; None: there is none, or it is damaged, or of other sources than lie here."""
+    path = folder / f"{library.name}.so"
+    try:
+        digests = json.loads((folder / _CONTENTS).read_text(encoding="utf-8"))[path.name]
+        good = digests == {"sources": sources_digest(library), "sha256": file_digest(path)}
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return path if good else None
+
+
+def _run(command: Sequence[str]) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_COMPILE_SECONDS, check=False)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise CompilerError(f"{command[0]} failed: {error}") from error
+    if done.returncode:
+        raise CompilerError(f"{command[0]} failed: {_why(done.stderr.decode(errors='replace'), done.returncode)}")
+
+
+def _why(said: str, status: int) -> str:
+    """The line of a compiler's complaint that says most."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return next((line for line in lines if "error" in line), lines[-1] if lines else f"exit status {status}")
