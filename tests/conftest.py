@@ -1,6 +1,7 @@
 """Settings for all tests: one thread, since workers share the machine; no GPU, but for the tests that are about it."""
 
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded; spinning threads starve the emulator's
 
@@ -13,6 +14,8 @@ def pytest_configure(config):
     """Hide the GPU unless `-m gpu` asks for it: elsewhere runs are compared bit by bit, which no GPU promises."""
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in a shell's background; a run would leave it ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):

@@ -83,6 +83,7 @@ def world(tmp_path_factory):
     (world / "agent.pt").write_bytes(data)
     (world / "notes.txt").write_text("mine")
     (world / "empty").mkdir()
+    (world / "videos/mine").mkdir(parents=True)
     (world / "folder.mp4").mkdir()
     (world / "folder.safetensors").mkdir()
     (world / "link").symlink_to("nowhere")
@@ -242,7 +243,7 @@ CASES = {
         "run exists already: give --run a new path; to go on with it: pixelq resume run",
         2,
     ),
-    "a folder that exists": (f"train {TINY} --run empty", "empty exists already: give --run a new path", 2),
+    "a folder that exists": (f"train {TINY} --run videos", "videos exists already: give --run a new path", 2),
     "a file that exists": (f"train {TINY} --run notes.txt", "notes.txt exists already: give --run a new path", 2),
     "a link to nowhere": (f"train {TINY} --run link", "link exists already: give --run a new path", 2),
     "no place at all": (f"train {TINY} --run ''", ". exists already: give --run a new path", 2),

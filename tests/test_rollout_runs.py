@@ -13,6 +13,7 @@ from pixelq.training.progress import PlainProgress
 from pixelq.training.rollout_loop import rollout_loop
 from pixelq.training.saving import DivergedError
 from pixelq.training.session import Session
+from pixelq.training.stopping import Stop
 from runs import go, metrics, tiny
 
 ROLLOUT = 40  # steps of a tiny run: 5 of 8 games each
@@ -22,7 +23,7 @@ class Notes:
     """Stands for what surrounds a session: notes what it is asked for."""
 
     def __init__(self):
-        self.asked = []
+        self.asked, self.stop = [], Stop()
 
     def write_metrics(self, record):
         self.asked.append(("line", record["step"]))
@@ -44,7 +45,7 @@ def make_session(**fields):
     config = tiny("pqn", **fields)
     parts, notes = make_parts(resolve(config)), Notes()
     begin(parts)
-    return parts, notes, Session(parts, notes, notes, PlainProgress(config))
+    return parts, notes, Session(parts, notes, notes, PlainProgress(config), notes.stop)
 
 
 def test_nothing_is_left_of_a_run_that_ends_beyond_its_last_step(capsys):
@@ -97,14 +98,14 @@ def test_a_run_writes_and_saves_between_rollouts(tmp_path):
 
 def test_the_loop_is_over_at_once_when_there_is_nothing_to_do():
     parts, notes, session = make_session()
-    session.interrupted = True
+    notes.stop.ask()
     rollout_loop(parts, session)
     assert (parts.step, parts.learner.updates, notes.asked) == (0, 0, [])
 
 
 def test_the_loop_ends_with_the_rollout_in_which_it_is_told_to():
     parts, notes, session = make_session(total_steps=10_000, log_every_steps=100)
-    notes.write_metrics = lambda record: setattr(session, "interrupted", True)
+    notes.write_metrics = lambda record: notes.stop.ask()
     rollout_loop(parts, session)
     assert parts.step == 120  # the tick at 100 is written there
     assert parts.learner.updates == 3 * 4  # 2 epochs of 2

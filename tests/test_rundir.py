@@ -45,7 +45,7 @@ def test_a_new_run_has_its_folders(tmp_path):
 def test_what_exists_is_never_overwritten(tmp_path, kind):
     path = tmp_path / "run"
     if kind == "folder":
-        path.mkdir()
+        (path / "mine").mkdir(parents=True)
     elif kind == "file":
         path.write_text("mine")
     else:

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +117,7 @@ def test_how_often_a_checkpoint_is_written_changes_nothing(tmp_path):
 def test_checkpoints_keep_their_least_distance_in_seconds(tmp_path, monkeypatch):
     # a clock that goes on by a second for every line of metrics, of which there is one before each chance to save
     seconds = [0.0]
-    monkeypatch.setattr("pixelq.training.session.time.monotonic", lambda: seconds[0])
+    monkeypatch.setattr("pixelq.training.stopping.time.monotonic", lambda: seconds[0])
     config = quick(
         total_steps=1_600,
         log_every_steps=100,
@@ -311,20 +310,6 @@ def test_what_is_remembered_is_what_learning_should_see(tmp_path):
     lost = [index for index, end in enumerate(ring.terminated[rows, 0]) if end and not ends[index]]
     assert lost
     assert all(seen[index].lives[0] < seen[index - 1].lives[0] for index in lost)  # a lost life, not a game's end
-
-
-@pytest.mark.slow
-def test_a_second_interrupt_stops_at_once(tmp_path, monkeypatch):
-    def twice(record):
-        if record["step"] == 600:
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
-
-    before = signal.getsignal(signal.SIGINT)  # ignored where the tests run in a shell's background
-    with pytest.raises(KeyboardInterrupt):
-        go(tiny(), tmp_path / "run", twice)
-    assert resume(tmp_path / "run", progress=Watch(tiny())).step == 1_600
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.slow

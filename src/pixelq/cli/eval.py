@@ -1,8 +1,10 @@
 """`pixelq eval`: score an agent."""
 
 import dataclasses
+import errno
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,13 +15,15 @@ from pixelq.cli.options import parse
 from pixelq.cli.players import RANDOM, check_play, open_player, show_games
 from pixelq.evaluation import DEFAULT_PROTOCOL
 from pixelq.run.rundir import RunDir
-from pixelq.run.storage import storage_errors
+from pixelq.run.storage import StorageError, storage_errors
 
 if TYPE_CHECKING:
     from pixelq.agent import Agent
     from pixelq.evaluation.evaluate import EvalResult
 
 __all__ = ["run"]
+
+_READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}  # somebody else's run, which may only be read
 
 
 @dataclass(frozen=True)
@@ -53,14 +57,25 @@ def run(words: Sequence[str]) -> int:
     with show_games(f"{player.game}, protocol {protocol.name}") as progress:
         result = evaluate(player, protocol, options.episodes, options.seed, progress=progress)
     at = f" at step {player.card.step:,}" if isinstance(player, Agent) else ""
-    print(f"{player.game}: {options.agent}{at}, seed {options.seed}", *_lines(result), sep="\n", flush=True)
+    with suppress(BrokenPipeError):  # a reader who has gone is no reason to lose the scores
+        print(f"{player.game}: {options.agent}{at}, seed {options.seed}", *_lines(result), sep="\n", flush=True)
     try:
         if isinstance(player, Agent) and options.agent != RANDOM and Path(options.agent).is_dir():
-            print(f"saved as {_save(Path(options.agent), player, result, options.seed)}")
-    finally:  # a disk that is full is no reason to lose the scores
+            print(_keep(Path(options.agent), player, result, options.seed))
+    finally:  # nor is a disk that is full
         if options.json:
             print(json.dumps(result.to_json()))
     return 0
+
+
+def _keep(run: Path, agent: "Agent", result: "EvalResult", seed: int) -> str:
+    """Keep a result in the run directory, if that may be written at all; returns what to say of it."""
+    try:
+        return f"saved as {_save(run, agent, result, seed)}"
+    except StorageError as error:
+        if getattr(error.__cause__, "errno", None) not in _READ_ONLY:
+            raise
+        return f"not kept: {error}"
 
 
 def _lines(result: "EvalResult") -> list[str]:

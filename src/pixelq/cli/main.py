@@ -1,5 +1,6 @@
 """`pixelq VERB …`: finds the verb and turns every user error into one line and an exit status."""
 
+import contextlib
 import importlib
 import io
 import os
@@ -24,6 +25,7 @@ _VERBS = {
     "presets": "list the recipes",
     "games": "list the games",
 }
+_TRAINING = ("train", "resume")  # go on whatever becomes of their output
 _USAGE = "\n".join(
     [
         "pixelq: deep Q-learning from pixels",
@@ -48,11 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    status = 0
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _have_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # ε on a terminal that has no ε is no reason to fail
     try:
-        return _dispatch(words)
+        status = _dispatch(words)
+        _flush(words)
+        return status
     except SystemExit as shown:  # a verb's help
         return int(shown.code or 0)
     except PixelqError as error:
@@ -62,8 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain("interrupted")
         return 130
     except BrokenPipeError:  # the reader of a pipe, `head` say, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        _let_go()
+        return status
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _complain(f"{where}{error.strerror or error}")
@@ -73,7 +79,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _complain(text: str) -> None:
     """One line on stderr, whatever the names in it hold."""
     line = "".join(letter if letter.isprintable() else " " for letter in text)
-    print(f"pixelq: {line}", file=sys.stderr)
+    with contextlib.suppress(OSError, ValueError):  # nobody listens
+        print(f"pixelq: {line}", file=sys.stderr)
+
+
+def _flush(words: Sequence[str]) -> None:
+    """Let all output go out here, where it can be said what goes wrong; training does without."""
+    try:
+        sys.stdout.flush()
+    except ValueError:  # it is closed
+        pass
+    except OSError:
+        _let_go()
+        if words[0] not in _TRAINING:
+            raise
+
+
+def _let_go() -> None:
+    """Let what standard output still holds lead nowhere, or Python would complain at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _have_streams() -> None:
+    """Let what is closed of standard input, output and errors lead nowhere.
+
+    Else the next file that is opened, of metrics say, would get its number and whatever is printed.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  for as long as the process lives
 
 
 def _dispatch(words: list[str]) -> int:

@@ -1,7 +1,5 @@
 """`pixelq train`: start a run."""
 
-import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +13,7 @@ from pixelq.config import TrainConfig, validate
 from pixelq.errors import PixelqError
 from pixelq.games import resolve_game
 from pixelq.presets import DEFAULT_PRESET, PRESETS, preset
+from pixelq.run.newrun import RUNS
 from pixelq.run.rundir import RunDir, find_agent
 
 __all__ = ["run"]
@@ -25,6 +24,8 @@ class _Options:
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
     run: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
     """Directory of the run, a new one; default: runs/GAME-PRESET-sSEED-TIME."""
+    or_resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """If the run is there already, go on with it: one command for a job that may be ended and started again."""
     init: Annotated[str | None, tyro.conf.arg(metavar="AGENT")] = None
     """Agent whose weights to begin with: a run directory, a .safetensors file, or `breakout`, which comes along."""
 
@@ -48,14 +49,15 @@ def run(words: Sequence[str]) -> int:
     # everything that can be wrong without torch is said before torch is loaded
     validate(config)
     game = resolve_game(config.game).name
-    place = options.run or Path("runs") / f"{game}-{name}-s{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    check_new_place("--run", place)
-    if os.path.lexists(place):
-        RunDir.create(place)  # raises, and says why
+    if options.or_resume and options.run is None:
+        raise PixelqError("--or-resume needs --run: the run is found again by its path")
+    check_new_place("--run", options.run or RUNS / game)
+    if options.run is not None and not (options.or_resume and (options.run / "config.json").is_file()):
+        RunDir.check_new(options.run)
     if options.init is not None:
         find_agent(options.init)
 
     from pixelq.training.run import train
 
-    result = train(config, place, options.init)
+    result = train(config, options.run, options.init, or_resume=options.or_resume)
     return 130 if result.interrupted else 0

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +16,12 @@ from pixelq.games import did_you_mean
 from pixelq.run.storage import reason, storage_errors, write_atomically
 from pixelq.shipped import agent_path, shipped_agents
 
-__all__ = ["RunDir", "find_agent"]
+__all__ = ["RunDir", "find_agent", "is_unborn"]
 
 _FOLDERS = ("checkpoints", "videos", "eval", "tb")
+# what a run that is not yet one has; and of checkpoints, the first
+_EARLY = {*_FOLDERS, ".lock", "provenance.json", "metrics.jsonl", ".tmp-provenance.json", ".tmp-config.json"}
+_EARLY_CHECKPOINTS = r"chunks|(\.tmp-)?step-0{12}(-\d+)?"
 # what is wrong with the path that was given, not with the machine
 _WRONG_PATH = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP),
@@ -33,26 +37,36 @@ class RunDir:
 
     @classmethod
     def create(cls, path: Path | str) -> "RunDir":
-        """Make the directory of a new run, its parents too.
+        """Make the directory of a new run, its parents too; an empty folder, or one of `is_unborn`, will do.
 
         Raises:
             PixelqError: something is there already, for a run is never overwritten; or the path is no good.
             StorageError: the disk is full or failing.
         """
         path = Path(path)
+        cls.check_new(path)
         with storage_errors(path):
             try:
-                path.mkdir(parents=True)
-            except FileExistsError as error:
-                hint = f"; to go on with it: pixelq resume {path}" if (path / "config.json").is_file() else ""
-                raise PixelqError(f"{path} exists already: give --run a new path{hint}") from error
+                path.mkdir(parents=True, exist_ok=True)
+                for name in _FOLDERS:
+                    (path / name).mkdir(exist_ok=True)
             except OSError as error:
                 if error.errno in _WRONG_PATH:
                     raise PixelqError(f"--run {path} cannot be made: {reason(error)}") from error
                 raise
-            for name in _FOLDERS:
-                (path / name).mkdir()
         return cls(path)
+
+    @classmethod
+    def check_new(cls, path: Path | str) -> None:
+        """Refuse a path where something is already.
+
+        Raises:
+            PixelqError: says what is there.
+        """
+        path = Path(path)
+        if os.path.lexists(path) and not is_unborn(path):
+            hint = f"; to go on with it: pixelq resume {path}" if (path / "config.json").is_file() else ""
+            raise PixelqError(f"{path} exists already: give --run a new path{hint}")
 
     @classmethod
     def open(cls, path: Path | str) -> "RunDir":
@@ -154,6 +168,30 @@ class RunDir:
             yield
         finally:
             os.close(descriptor)
+
+
+def is_unborn(path: Path) -> bool:
+    """Whether a folder is empty, or holds no more than a run that was ended before its `config.json` was written.
+
+    A run writes that last, after the checkpoint of step 0, so nothing was learned yet.
+
+    Args:
+        path: what is there; nothing is read but names.
+    """
+    try:
+        return (
+            {entry.name for entry in path.iterdir()} <= _EARLY
+            and all(re.fullmatch(_EARLY_CHECKPOINTS, name) for name in _names(path / "checkpoints"))
+            and not _names(path / "eval")
+            and not _names(path / "videos")
+            and not ((path / "metrics.jsonl").exists() and (path / "metrics.jsonl").stat().st_size)
+        )
+    except OSError:  # no folder, or none that can be read
+        return False
+
+
+def _names(folder: Path) -> list[str]:
+    return [entry.name for entry in folder.iterdir()] if folder.exists() else []
 
 
 def find_agent(agent: Path | str) -> Path:

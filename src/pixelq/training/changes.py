@@ -4,8 +4,27 @@ from pixelq.config import TrainConfig, from_json, to_json
 from pixelq.errors import ConfigError
 from pixelq.run.checkpoint import Checkpoint
 from pixelq.run.reading import FREE, MACHINE, flat
+from pixelq.run.rundir import RunDir
 
-__all__ = ["allowed_changes", "still_solved"]
+__all__ = ["allowed_changes", "check_same_recipe", "still_solved"]
+
+
+def check_same_recipe(config: TrainConfig, run: RunDir) -> None:
+    """Make sure that a run is the one that a command describes: the same recipe and seed; its length, say, may differ.
+
+    Args:
+        config: the command's, resolved.
+        run: what it found.
+
+    Raises:
+        ConfigError: names every setting that is another, with both values.
+    """
+    asked, has = flat(to_json(config)), flat(to_json(from_json(TrainConfig, run.read_json("config.json"))))
+    free = FREE | MACHINE | {"log_every_steps", "precision"}  # what `auto` is depends on the machine
+    other = [path for path in asked if path not in free and asked[path] != has.get(path)]
+    if other:
+        which = ", ".join(f"{path} is {has.get(path)} there and {asked[path]} here" for path in other)
+        raise ConfigError(f"{run.path} is another run: {which}; give --run a new path")
 
 
 def allowed_changes(config: TrainConfig, checkpoint: Checkpoint) -> list[str]:

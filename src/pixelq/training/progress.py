@@ -4,9 +4,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TextIO, cast
 
 from pixelq.config import TrainConfig
+from pixelq.training.output import Output, is_terminal
 
 __all__ = ["PlainProgress", "Progress", "RichProgress", "follow_restoring", "make_progress"]
 
@@ -99,13 +100,8 @@ class PlainProgress:
 
 
 def _print(text: str) -> None:
-    """Print a line; a log file on a full disk is no reason to end a run, a pipe that nobody reads is."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        raise
-    except OSError:
-        pass
+    """Print a line; an output that takes none is no reason to end a run."""
+    print(text, file=Output(), flush=True)
 
 
 class RichProgress:
@@ -123,7 +119,9 @@ class RichProgress:
         self._bar = Bar(TextColumn("[bold]{task.description}"), *columns, expand=True)
         self._task = self._bar.add_task(f"{config.preset} {config.game}", total=config.total_steps)
         self._figures = Text("  the figures come with the first line of metrics", style="dim")
-        self._live = Live(Group(self._bar, self._figures), console=Console(), refresh_per_second=2)
+        self._live = Live(
+            Group(self._bar, self._figures), console=Console(file=cast(TextIO, Output())), refresh_per_second=2
+        )
         self._restoring: Any = None
 
     def __enter__(self) -> Self:
@@ -162,7 +160,7 @@ class RichProgress:
 
 def make_progress(config: TrainConfig) -> Progress:
     """The live display if standard output is a terminal, else plain lines."""
-    return RichProgress(config) if sys.stdout.isatty() else PlainProgress(config)
+    return RichProgress(config) if is_terminal(sys.stdout) else PlainProgress(config)
 
 
 def follow_restoring(show: Progress) -> Callable[[int, int], None]:

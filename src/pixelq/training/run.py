@@ -2,7 +2,8 @@
 
 import dataclasses
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,13 +11,15 @@ from pixelq.algos import algo_of
 from pixelq.config import StopOn, TrainConfig, from_json, to_json
 from pixelq.device import tiny_as_zero
 from pixelq.envs.episodes import EpisodeTracker
+from pixelq.errors import PixelqError
 from pixelq.learner import Learner, is_for_kernels
 from pixelq.native.library import has_compiler, kernels, replay_kernels, usable_instructions, why_missing
 from pixelq.run.checkpoint import Checkpoint, CheckpointStore
 from pixelq.run.metrics import MetricsLog
+from pixelq.run.newrun import free_place, new_run
 from pixelq.run.provenance import add_resume, provenance
 from pixelq.run.rundir import RunDir
-from pixelq.training.changes import allowed_changes, still_solved
+from pixelq.training.changes import allowed_changes, check_same_recipe, still_solved
 from pixelq.training.initial import load_initial
 from pixelq.training.parts import Parts, begin, make_parts, resolve
 from pixelq.training.progress import Progress, follow_restoring, make_progress
@@ -25,6 +28,7 @@ from pixelq.training.rollout_loop import rollout_loop
 from pixelq.training.saving import Saver
 from pixelq.training.session import Session
 from pixelq.training.state import restore_parts, restore_with_fresh_games, save_parts, saved_arrays
+from pixelq.training.stopping import Stop
 from pixelq.training.videos import Videos
 
 __all__ = ["LOOPS", "RunResult", "gpu_notes", "kernel_notes", "resume", "train"]
@@ -47,15 +51,23 @@ class RunResult(NamedTuple):
 
 @tiny_as_zero()
 def train(
-    config: TrainConfig, run_dir: Path | str, init: str | None = None, progress: Progress | None = None
+    config: TrainConfig,
+    run_dir: Path | str | None = None,
+    init: str | None = None,
+    progress: Progress | None = None,
+    *,
+    or_resume: bool = False,
 ) -> RunResult:
     """Start a run and train until it is solved, out of steps or interrupted.
 
     Args:
         config: the recipe; see `pixelq.preset`.
-        run_dir: where everything is written; must not exist.
+        run_dir: where everything is written; must not exist, or be an empty folder, or one that a run left behind
+            which was ended before it had begun. None: runs/GAME-PRESET-sSEED-TIME.
         init: an agent whose weights to begin with.
         progress: what to show; None: a live bar on a terminal, lines elsewhere.
+        or_resume: if `run_dir` holds a run of this recipe and seed already, go on with it, so that one command serves a
+            job that may be ended and started again at any time.
 
     Returns:
         How the run stands.
@@ -66,23 +78,30 @@ def train(
         DivergedError: the loss or the weights became NaN.
     """
     config = resolve(config)
-    if Path(run_dir).exists():
-        RunDir.create(run_dir)  # says why not, before anything costly
-    parts = make_parts(config)
-    with closing(parts.envs):
-        if init is not None:
-            load_initial(parts, init)
-        run = RunDir.create(run_dir)
-        show = progress or make_progress(config)
-        with run.lock(), show:
-            run.write_json("provenance.json", provenance(parts.learner.instructions))
-            begin(parts)
-            store = CheckpointStore(run.checkpoints, config.keep_checkpoints)
-            with closing(MetricsLog(run.metrics, run.tb)) as log:
-                chunks = save_parts(store, parts, [], log.offset())
-                # last, so that what has a config.json can be resumed
-                run.write_json("config.json", to_json(config))
-                return _go_on(run, parts, Saver(parts, log, store, chunks, show.note), show)
+    if or_resume and run_dir is None:
+        raise PixelqError("or_resume needs a run_dir: the run is found again by its path")
+    if or_resume and run_dir is not None and (Path(run_dir) / "config.json").is_file():
+        check_same_recipe(config, RunDir(Path(run_dir)))
+        return resume(run_dir, progress=progress)
+    stop = Stop()
+    with stop.heeded():
+        if run_dir is not None:
+            RunDir.check_new(run_dir)  # before anything costly
+        parts = make_parts(config)
+        with closing(parts.envs):
+            if init is not None:
+                load_initial(parts, init)
+            place = free_place(f"{config.game}-{config.preset}-s{config.seed}") if run_dir is None else run_dir
+            show = progress or make_progress(config)
+            with new_run(place) as run, show:
+                run.write_json("provenance.json", provenance(parts.learner.instructions))
+                begin(parts)
+                store = CheckpointStore(run.checkpoints, config.keep_checkpoints)
+                with closing(MetricsLog(run.metrics, run.tb)) as log:
+                    chunks = save_parts(store, parts, [], log.offset())
+                    # last, so that what has a config.json can be resumed
+                    run.write_json("config.json", to_json(config))
+                    return _go_on(run, parts, Saver(parts, log, store, chunks, show.note), show, stop)
 
 
 @tiny_as_zero()
@@ -128,7 +147,8 @@ def resume(
         StorageError, DivergedError: as in `train`.
     """
     run = RunDir.open(run_dir)
-    with run.lock():
+    stop = Stop()
+    with stop.heeded(), run.lock():
         saved: TrainConfig = from_json(TrainConfig, run.read_json("config.json"))
         lasting = _given(
             total_steps=total_steps,
@@ -155,7 +175,7 @@ def resume(
             show.note(f"{run.path} is " + (f"solved, {end}; --stop-on none goes on" if solved else f"finished, {end}"))
             return _finished(run, config, checkpoint, solved)
         with show:
-            return _restore_and_go_on(run, config, store, checkpoint, show, fresh_games)
+            return _restore_and_go_on(run, config, store, checkpoint, show, stop, fresh_games)
 
 
 def _given(**settings: Any) -> dict[str, Any]:
@@ -174,6 +194,7 @@ def _restore_and_go_on(
     store: CheckpointStore,
     checkpoint: Checkpoint,
     show: Progress,
+    stop: Stop,
     fresh_games: bool,
 ) -> RunResult:
     parts = make_parts(config)
@@ -192,14 +213,14 @@ def _restore_and_go_on(
         with closing(MetricsLog(run.metrics, run.tb, offset, parts.step + 1)) as log:
             if log.missing_bytes:
                 show.note(f"{run.metrics} lost {log.missing_bytes} bytes that were written before")
-            return _go_on(run, parts, Saver(parts, log, store, chunks, show.note), show)
+            return _go_on(run, parts, Saver(parts, log, store, chunks, show.note), show, stop)
 
 
-def _go_on(run: RunDir, parts: Parts, saver: Saver, show: Progress) -> RunResult:
+def _go_on(run: RunDir, parts: Parts, saver: Saver, show: Progress, stop: Stop) -> RunResult:
     config = parts.config
     videos = Videos(run.videos, config.video_every_episodes, config.video_min_seconds, config.keep_videos, show.note)
-    session = Session(parts, saver, videos, show)
-    with session.signals(), closing(videos):
+    session = Session(parts, saver, videos, show, stop)
+    with closing(videos), session.clock.stops_with_the_process(), _given_up(run, saver, show), stop.saves_first():
         by = parts.learner.instructions
         way = ", compiled updates" if parts.learner.compiles else f", {by} kernels" if by else ""
         show.note(
@@ -218,6 +239,16 @@ def _go_on(run: RunDir, parts: Parts, saver: Saver, show: Progress) -> RunResult
             show.note(f"saved at step {parts.step:,}; go on with: pixelq resume {run.path}")
     interrupted = session.interrupted and not parts.finished
     return _result(run, parts.step, parts.tracker, parts.solved, interrupted)
+
+
+@contextmanager
+def _given_up(run: RunDir, saver: Saver, show: Progress) -> Iterator[None]:
+    """Say what a second Ctrl-C gave up."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        show.note(f"what came after step {saver.saved_step:,} is given up; go on with: pixelq resume {run.path}")
+        raise
 
 
 def gpu_notes(config: TrainConfig, compiles: bool) -> list[str]:

@@ -51,6 +51,7 @@ class Saver:
         self._store = store
         self._chunks = chunks
         self._say = say
+        self.saved_step = parts.step  # a run begins with a checkpoint, or from one
         self._waiting: deque[Mapping[str, Any]] = deque()
         self._checkpoint_missing = False
 
@@ -97,6 +98,7 @@ class Saver:
             if self._checkpoint_missing:
                 self._say(f"the disk takes checkpoints again: saved at step {step:,}")
             self._checkpoint_missing = False
+            self.saved_step = step
 
     def check_learner(self) -> None:
         """Make sure that loss, weights and all that the learner saves are numbers; waits for the device.

@@ -1,11 +1,6 @@
 """What surrounds a training loop: metrics, checkpoints, videos, messages, and when to stop."""
 
-import signal
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
 from typing import Any
 
 from pixelq.actor import epsilon_at
@@ -14,6 +9,7 @@ from pixelq.envs.episodes import Episode
 from pixelq.training.parts import Parts
 from pixelq.training.progress import Progress
 from pixelq.training.saving import Saver
+from pixelq.training.stopping import Clock, Stop
 from pixelq.training.videos import Videos
 
 __all__ = ["Session", "crossed"]
@@ -32,18 +28,27 @@ class Session:
         saver: its metrics and checkpoints.
         videos: its recordings.
         progress: what a person sees.
+        stop: who tells the run to stop; None: nobody.
     """
 
-    def __init__(self, parts: Parts, saver: Saver, videos: Videos, progress: Progress) -> None:
+    def __init__(
+        self, parts: Parts, saver: Saver, videos: Videos, progress: Progress, stop: Stop | None = None
+    ) -> None:
         self._parts = parts
         self._saver = saver
         self._videos = videos
         self._progress = progress
-        self.interrupted = False
-        self._clock = time.monotonic()
+        self.clock = Clock()
+        self._stop = stop or Stop()
+        self._answered = False
         self._tick_seconds, self._tick_step = parts.seconds, parts.step
         self._saved_seconds = parts.seconds  # a run begins with a checkpoint, or from one
         self._logged_step = -1
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the run was asked to stop."""
+        return self._stop.asked
 
     @property
     def over(self) -> bool:
@@ -59,6 +64,7 @@ class Session:
         """
         parts, config = self._parts, self._parts.config
         before = parts.step - steps
+        self.clock.tick()
         self._progress.advance(parts.step)
         if finished:
             self._check_solved()
@@ -75,15 +81,30 @@ class Session:
     def finish(self) -> None:
         """The loop has ended: last line of metrics, last checkpoint, last video."""
         parts = self._parts
+        self._answer()
         if not parts.finished:  # interrupted
             self._save(last=True)
             return
         if self._logged_step != parts.step:
             self._write_metrics()
         self._save(last=True)
-        video = self._videos.final(parts, self._episodes())
-        if video:
-            self._progress.note(f"the final agent: {video}")
+        if self._stop.asked:
+            return  # nobody waits for a video
+        try:
+            with self._stop.at_once():
+                video = self._videos.final(parts, self._episodes())
+        except KeyboardInterrupt:
+            self._progress.note("interrupted: no video of the final agent, all else is saved")
+        else:
+            if video:
+                self._progress.note(f"the final agent: {video}")
+
+    def _answer(self) -> None:
+        """Tell who asked the run to stop what it does now."""
+        line = self._stop.answer(self._saver.saved_step)
+        if line is not None and not self._answered:
+            self._answered = True
+            self._progress.note(line)
 
     def _save(self, last: bool) -> None:
         self._update_seconds()
@@ -110,9 +131,7 @@ class Session:
         return f"running reward: {running:.2f} at episode {tracker.lives}, frame count {self._parts.step}"
 
     def _update_seconds(self) -> None:
-        now = time.monotonic()
-        self._parts.seconds += now - self._clock
-        self._clock = now
+        self._parts.seconds += self.clock.lap()
 
     def _write_metrics(self) -> None:
         parts, tracker = self._parts, self._parts.tracker
@@ -137,23 +156,3 @@ class Session:
         self._saver.write_metrics(record)
         self._progress.metrics(record)
         self._saver.check_learner()
-
-    @contextmanager
-    def signals(self) -> Iterator[None]:
-        """Take Ctrl-C and SIGTERM as the wish to save and stop, a second Ctrl-C as the wish to stop at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            del frame
-            if self.interrupted and number == signal.SIGINT:
-                raise KeyboardInterrupt
-            self.interrupted = True
-
-        previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)

@@ -1,0 +1,61 @@
+"""Standard output as training sees it: whatever becomes of it, training goes on."""
+
+import io
+import sys
+from contextlib import suppress
+
+__all__ = ["Output", "is_terminal"]
+
+
+class Output(io.TextIOBase):
+    """What is standard output at the moment, so that a run neither waits for it nor ends with it.
+
+    A pipe that nobody reads, a full disk, a terminal that is gone and an output that is closed take nothing any more;
+    letters that its encoding does not have become question marks.
+    """
+
+    def write(self, text: str) -> int:
+        """Write what can be written; returns as if it were all of it."""
+        stream = sys.stdout
+        with suppress(OSError, ValueError):  # a ValueError: it is closed
+            if stream is not None:
+                stream.write(_writable(text, self.encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        """Let it go out, if it can."""
+        with suppress(OSError, ValueError):
+            if sys.stdout is not None:
+                sys.stdout.flush()
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return is_terminal(sys.stdout)
+
+    def fileno(self) -> int:
+        """The descriptor, which tells how wide a terminal is."""
+        if sys.stdout is None:
+            raise OSError("there is no standard output")
+        return sys.stdout.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """The encoding, which tells what a bar can be drawn with."""
+        return getattr(sys.stdout, "encoding", None) or "utf-8"
+
+
+def is_terminal(stream: object) -> bool:
+    """Whether a standard stream, which may be None or closed, is a terminal."""
+    try:
+        return bool(getattr(stream, "isatty", bool)())
+    except (OSError, ValueError):
+        return False
+
+
+def _writable(text: str, encoding: str) -> str:
+    """The text with question marks for what the encoding does not have."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.encode(encoding, errors="replace").decode(encoding)
+    return text
