@@ -5,7 +5,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-gpu test-fast lint notebook clean
+.PHONY: train test test-gpu test-fast lint notebook wheel clean
 
 train: $(VENV)/.installed
 	$(BIN)/pixelq train $(PRESET) $(ARGS)
@@ -41,6 +41,16 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 # runs the tutorial from top to bottom and saves its outputs in it
 notebook: $(VENV)/.installed-dev
 	$(BIN)/python examples/execute_notebook.py examples/deep_q_breakout.ipynb
+
+# for an index: kernels for each instruction set inside; on Linux its tag tells the oldest glibc that it runs with
+wheel: $(VENV)/.installed-dev
+	rm -rf build dist
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[wheel]'
+	$(BIN)/python -c 'from setuptools.build_meta import build_sdist; build_sdist("dist")'
+	$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w dist .
+	@for wheel in dist/*-linux_*.whl; do if [ -e "$$wheel" ]; then \
+	  PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m auditwheel -q repair -w dist "$$wheel" && rm "$$wheel" || exit 1; fi; done
+	@ls dist
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

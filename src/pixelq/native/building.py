@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -126,13 +127,14 @@ def prebuild(folder: Path) -> dict[str, str]:
     """
     x86 = sys.platform == "linux" and platform.machine() == "x86_64"
     folder.mkdir(parents=True, exist_ok=True)
+    libraries = [library for library in (*UPDATES.values(), *REPLAY) if x86 or not library.needed]
     contents, failed = {}, {}
-    for library in (*UPDATES.values(), *REPLAY):
-        if library.needed and not x86:
-            continue
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        builds = [pool.submit(build, library, folder / f"{library.name}.so") for library in libraries]
+    for library, done in zip(libraries, builds, strict=True):
         path = folder / f"{library.name}.so"
         try:
-            build(library, path)
+            done.result()
         except CompilerError as error:
             failed[library.name] = str(error)
         else:
