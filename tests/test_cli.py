@@ -40,6 +40,9 @@ METRICS = [
     "train/epsilon",
     "loss/td",
     "q/mean",
+    *(f"health/{kind}_{layer}" for kind in ("dead", "dormant") for layer in ("conv1", "conv2", "conv3", "dense")),
+    "health/constant_features",
+    "health/action_gap",
     "perf/steps_per_second",
 ]
 RESULT = ["protocol", "game", "episodes", "mean", "median", "iqm", "ci95", "human_normalised", "scores"]

@@ -87,6 +87,12 @@ class Rollouts:
         v_t = np.concatenate([self._values[1:], last_values[None]])
         return Rollout(self._obs, *(torch.from_numpy(array) for array in (*arrays, v_t)))
 
+    def observations(self, count: int, generator: np.random.Generator) -> Tensor:
+        """So many observations of the newest rollout, drawn uniformly, [count, 4, 84, 84] uint8 on the device."""
+        games = self._actions.shape[1]
+        at = generator.integers(0, max(self._t, 1) * games, count)
+        return self._obs[at // games, at % games]
+
     def minibatches(self, rollout: Rollout, returns: Tensor, count: int) -> Iterator[RolloutBatch]:
         """One pass over a rollout in random order, in `count` parts as large as can be alike, on the device.
 

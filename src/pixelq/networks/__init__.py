@@ -1,5 +1,6 @@
 """Q-networks: a torso over pixels and a head of action values or of distributions of returns."""
 
+from pixelq.networks.activations import hidden_activations
 from pixelq.networks.heads import CategoricalHead, DuelingHead, Head, ImplicitHead, LinearHead, QuantileHead
 from pixelq.networks.network import (
     QNetwork,
@@ -17,6 +18,7 @@ __all__ = [
     "LinearHead",
     "QNetwork",
     "QuantileHead",
+    "hidden_activations",
     "make_categorical_network",
     "make_implicit_network",
     "make_network",

@@ -10,7 +10,7 @@ from pixelq.native.layers import takes_torso, torso
 from pixelq.networks.norms import NormKind, plane_norm
 from pixelq.networks.spectral import SpectralConv2d
 
-__all__ = ["ImpalaTorso", "NatureTorso"]
+__all__ = ["ImpalaTorso", "NatureTorso", "ResidualBlock"]
 
 
 class NatureTorso(nn.Module):
@@ -121,7 +121,7 @@ class ImpalaTorso(nn.Module):
         before = 4
         for filters in channels:
             layers += [nn.Conv2d(before, filters, 3, padding=1), nn.MaxPool2d(3, 2, padding=1)]
-            layers += [_ResidualBlock(filters, spectral_norm), _ResidualBlock(filters, spectral_norm)]
+            layers += [ResidualBlock(filters, spectral_norm), ResidualBlock(filters, spectral_norm)]
             before = filters
         layers.append(nn.ReLU())
         if max_pool:
@@ -149,8 +149,13 @@ class ImpalaTorso(nn.Module):
         """Nothing: its convolutions have no strides."""
 
 
-class _ResidualBlock(nn.Module):
-    """Planes plus two 3×3 convolutions of them, a ReLU before each."""
+class ResidualBlock(nn.Module):
+    """Planes plus two 3×3 convolutions of them, a ReLU before each.
+
+    Args:
+        channels: filters of both.
+        spectral_norm: divide the weights of both by their spectral norm.
+    """
 
     def __init__(self, channels: int, spectral_norm: bool) -> None:
         super().__init__()
@@ -158,6 +163,7 @@ class _ResidualBlock(nn.Module):
         self.second = _residual_convolution(channels, spectral_norm)
 
     def forward(self, planes: Tensor) -> Tensor:
+        """[B, channels, H, W] to the same shape."""
         change: Tensor = self.second(self.first(planes.relu()).relu_())
         return change.add_(planes)
 

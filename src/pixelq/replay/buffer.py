@@ -134,6 +134,11 @@ class ReplayBuffer:
             weight=to_device(draw.weight, self._device),
         )
 
+    def observations(self, draw: Draw) -> Tensor:
+        """What the games showed before the transitions that were drawn, [B, 4, 84, 84] uint8 on the device."""
+        slots = self._read(draw.rows, draw.envs)[3]
+        return to_device(self.ring.stacks(slots[: len(slots) // 2]), self._device)
+
     def unread_batch(self, draw: Draw) -> Batch | UnreadBatch:
         """As `batch`, for kernels that read planes by themselves; they must be done before the next `append`."""
         actions, returns, discounts, slots = self._read(draw.rows, draw.envs)

@@ -6,6 +6,7 @@ from typing import Any
 from pixelq.actor import epsilon_at
 from pixelq.config import FRAME_SKIP
 from pixelq.envs.episodes import Episode
+from pixelq.training.health import HealthWatch
 from pixelq.training.parts import Parts
 from pixelq.training.progress import Progress
 from pixelq.training.saving import Saver
@@ -38,6 +39,7 @@ class Session:
         self._saver = saver
         self._videos = videos
         self._progress = progress
+        self._health = HealthWatch(parts)
         self.clock = Clock()
         self._stop = stop or Stop()
         self._answered = False
@@ -138,6 +140,7 @@ class Session:
         self._update_seconds()
         learned = parts.learner.fetch_metrics()
         spent = parts.seconds - self._tick_seconds
+        health, warning = self._health.look()
         record: dict[str, Any] = {
             "step": parts.step,
             "frames": FRAME_SKIP * parts.step,
@@ -149,10 +152,13 @@ class Session:
             "train/epsilon": epsilon_at(parts.config.exploration, parts.step),
             "loss/td": learned.loss,
             "q/mean": learned.q_mean,
+            **health,
             "perf/steps_per_second": round((parts.step - self._tick_step) / spent, 1) if spent > 0 else None,
         }
         self._tick_seconds, self._tick_step = parts.seconds, parts.step
         self._logged_step = parts.step
         self._saver.write_metrics(record)
         self._progress.metrics(record)
+        if warning:
+            self._progress.note(warning)
         self._saver.check_learner()

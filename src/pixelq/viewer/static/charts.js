@@ -8,6 +8,8 @@ const TITLES = {
   "loss/td": ["TD loss", ""],
   "q/mean": ["Mean Q", "of the actions in the batch"],
   "train/epsilon": ["ε", "probability of a random action"],
+  "health/constant_features": ["Constant features", "share of the torso's outputs that nothing changes"],
+  "health/action_gap": ["Action gap", "best action's value less the second best's"],
   "perf/steps_per_second": ["Steps per second", "agent steps, four frames each"],
 };
 const COUNTERS = new Set(["step", "frames", "seconds", "games", "lives"]);

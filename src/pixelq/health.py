@@ -1,0 +1,86 @@
+"""Whether a network can still learn: how many of its units answer, and whether its values tell observations apart."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+from pixelq.networks import QNetwork, hidden_activations
+
+__all__ = ["DORMANT", "Health", "dormant_share", "measure_health"]
+
+DORMANT = 0.025
+"""τ of Sokar et al.: units that answer with less than this share of their layer's mean are dormant."""
+_SILENT = 0.9  # share of a layer's units that never answer
+_CONSTANT = 0.95  # share of features that are the same for all observations
+
+
+class Health(NamedTuple):
+    """What one look at a network shows."""
+
+    dead: Mapping[str, float]
+    """By layer: the share of units that are 0 for all observations (τ = 0)."""
+    dormant: Mapping[str, float]
+    """By layer: the share of units at τ = 0.025."""
+    constant_features: float
+    """The share of the torso's outputs that are the same for all observations."""
+    action_gap: float
+    """Mean difference between the highest and the second highest action value; 0 with one action."""
+
+    @property
+    def dead_layer(self) -> str | None:
+        """The layer whose silence keeps the network from learning; None if there is none."""
+        worst = max(self.dead, key=lambda name: self.dead[name])
+        return worst if self.dead[worst] >= _SILENT else None
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the network cannot tell observations apart, or a layer is silent."""
+        return self.dead_layer is not None or self.constant_features >= _CONSTANT
+
+    def metrics(self) -> dict[str, float]:
+        """The figures under the names that metrics have."""
+        by_layer = {f"health/dead_{name}": share for name, share in self.dead.items()}
+        by_layer |= {f"health/dormant_{name}": share for name, share in self.dormant.items()}
+        return by_layer | {
+            "health/constant_features": self.constant_features,
+            "health/action_gap": self.action_gap,
+        }
+
+
+def dormant_share(activations: Tensor, tau: float) -> float:
+    """The share of a layer's units whose score is at most τ.
+
+    A unit's score is its mean |activation| over the batch, divided by the mean of this over the layer's units. A
+    convolution's unit is a filter: its activations are averaged over rows and columns too. Where the whole layer is 0
+    all units are dormant.
+
+    Args:
+        activations: [B, units] or [B, filters, rows, columns], after the ReLU.
+        tau: τ, at least 0.
+
+    Source: Sokar et al. 2023, "The dormant neuron phenomenon in deep reinforcement learning", eq. 1, definition 3.1.
+    """
+    other = [dim for dim in range(activations.dim()) if dim != 1]
+    size = activations.abs().double().mean(other)
+    return float((size <= tau * size.mean()).double().mean())
+
+
+def measure_health(network: QNetwork, obs: Tensor) -> Health:
+    """Look at a network's hidden layers while it looks at observations.
+
+    Args:
+        network: in evaluation mode, computed by PyTorch's operations.
+        obs: [B, planes, height, width] uint8, B ≥ 2.
+
+    Returns:
+        Figures in 0…1, the gap in units of value.
+    """
+    layers, features, values = hidden_activations(network, obs)
+    best = values.topk(min(2, values.shape[1]), dim=1).values
+    return Health(
+        dead={name: dormant_share(activations, 0.0) for name, activations in layers.items()},
+        dormant={name: dormant_share(activations, DORMANT) for name, activations in layers.items()},
+        constant_features=float((features == features[:1]).all(0).double().mean()),
+        action_gap=float((best[:, 0] - best[:, -1]).mean()),
+    )
