@@ -16,7 +16,7 @@ LAYERS = (
     ("native",),
     ("config", "presets", "games", "shipped"),
     ("networks", "envs", "replay", "rollouts", "run", "device", "graphs", "compiling"),
-    ("algos", "actor", "divergence", "health", "optimisers", "learner"),
+    ("algos", "actor", "clipping", "divergence", "health", "optimisers", "learner"),
     ("evaluation", "agent"),
     ("training",),
     ("viewer", "bench", "plots", "distributed"),

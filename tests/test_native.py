@@ -12,14 +12,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from pixelq.algos import dqn
+from pixelq.clipping import clipping_factors
 from pixelq.config import OptimiserConfig, ReplayConfig
 from pixelq.errors import PixelqError
 from pixelq.learner import Learner, is_for_kernels
 from pixelq.native import building, library
 from pixelq.native.layers import dense_relu, takes_dense, takes_torso, torso
-from pixelq.native.moves import AdamKernel, AdamStep
+from pixelq.native.moves import OptimiserKernel, OptimiserStep
 from pixelq.native.replay import UnreadBatch
-from pixelq.optimisers import BETAS, clipping_factors, make_optimiser
+from pixelq.optimisers import BETAS, make_optimiser
 from pixelq.presets import PRESETS, preset
 from pixelq.replay import ReplayBuffer
 from pixelq.replay.frames import NO_PLANE, RamFrames
@@ -249,9 +250,9 @@ def test_a_forked_process_has_a_team_of_its_own():
     [("none", 1.0), ("per_variable", 5.0), ("global", 5.0), ("per_variable", 1e6), ("global", 1e6)],
 )
 @pytest.mark.parametrize("weight_decay", [0.0, 3.0])
-@pytest.mark.parametrize("name", ["adam", "keras_adam", "radam"])
+@pytest.mark.parametrize("name", ["adam", "keras_adam", "radam", "centred_rmsprop"])
 def test_steps_are_those_of_the_formula(name, clip, clip_norm, weight_decay):
-    config = OptimiserConfig(name=name, learning_rate=1e-2, epsilon=1e-5, weight_decay=weight_decay)
+    config = OptimiserConfig(name, 1e-2, epsilon=1e-5, weight_decay=weight_decay, clip=clip, clip_norm=clip_norm)
     generator = torch.Generator().manual_seed(3)
     shapes = ((5, 3, 4, 4), (7,), (1,), (300, 401))  # none a multiple of what the processor takes at once
     start = [torch.randn(shape, generator=generator) for shape in shapes]
@@ -259,16 +260,16 @@ def test_steps_are_those_of_the_formula(name, clip, clip_norm, weight_decay):
     masters, plain = ([tensor.clone() for tensor in start] for _ in range(2))
     working = [masters[0].to(BF16), masters[1].to(BF16), masters[2], masters[3].to(BF16)]
     mine, formula = (make_optimiser(config, weights, elementwise=True) for weights in (masters, plain))
-    kernel = AdamKernel(masters, working, *mine.moments)
+    kernel = OptimiserKernel(masters, working, *mine.moments)
     for _ in range(8):
         gradients = [torch.randn(weight.shape, generator=generator).to(weight.dtype) for weight in working]
         kernel.take(gradients)
         mine.prepare()
         formula.prepare()
-        norms = kernel.step(AdamStep(clip, clip_norm, *BETAS, *mine.numbers[0]))
+        norms = kernel.step(*mine.described())
         exact = torch.stack([gradient.double().norm() for gradient in gradients])
         torch.testing.assert_close(norms.double(), exact, rtol=1e-6, atol=0)
-        factors = clipping_factors(dataclasses.replace(config, clip=clip, clip_norm=clip_norm), norms)
+        factors = clipping_factors(config, norms)
         assert (factors < 1).any() == (clip != "none" and clip_norm < 1e3)
         scaled = [gradient.float() * factor for gradient, factor in zip(gradients, factors, strict=True)]
         formula.step([torch.empty_like(p).copy_(g) for p, g in zip(plain, scaled, strict=True)])
@@ -286,10 +287,10 @@ def test_weights_are_rounded_as_pytorch_rounds_them():
     weight = torch.tensor([*ties, 0.0, -0.0, 3.4e38, -3.4e38, 1e-37, torch.inf, -torch.inf, torch.nan, -torch.nan] * 5)
     weight[-1] = torch.tensor(0x7F800001, dtype=torch.int32).view(torch.float32)  # no number, in bits that are cut off
     working = torch.zeros(len(weight), dtype=BF16)
-    kernel = AdamKernel([weight], [working], [torch.zeros(len(weight))], [torch.zeros(len(weight))])
+    kernel = OptimiserKernel([weight], [working], [torch.zeros(len(weight))], [torch.zeros(len(weight))])
     kernel.take([torch.zeros(len(weight), dtype=BF16)])
     expected = weight.to(BF16)
-    kernel.step(AdamStep("none", 1.0, *BETAS, 0.1, 1e-8, 0.0, 1.0))
+    kernel.step(OptimiserStep("adam", "none", 1.0, *BETAS, 0.1, 1e-8, 0.0, 1.0))
     torch.testing.assert_close(working, expected, rtol=0, atol=0, equal_nan=True)
     assert torch.equal(working.signbit() & ~expected.isnan(), expected.signbit() & ~expected.isnan())
 
@@ -297,7 +298,7 @@ def test_weights_are_rounded_as_pytorch_rounds_them():
 @needs_kernels
 def test_a_gradient_without_end_stays_one():
     weight = torch.ones(40)
-    kernel = AdamKernel([weight], [weight], [torch.zeros(40)], [torch.zeros(40)])
+    kernel = OptimiserKernel([weight], [weight], [torch.zeros(40)], [torch.zeros(40)])
     for clip, gradient in (
         ("global", torch.nan),
         ("per_variable", torch.nan),
@@ -306,7 +307,7 @@ def test_a_gradient_without_end_stays_one():
     ):
         weight.fill_(1.0)
         kernel.take([torch.full((40,), gradient)])
-        norms = kernel.step(AdamStep(clip, 10.0, *BETAS, 0.1, 1e-8, 0.0, 1.0))
+        norms = kernel.step(OptimiserStep("adam", clip, 10.0, *BETAS, 0.1, 1e-8, 0.0, 1.0))
         assert norms.isnan().all() if gradient != torch.inf else norms.isinf().all()
         assert weight.isnan().all()
 

@@ -8,8 +8,9 @@ import safetensors.torch
 import torch
 
 import oracles
+from pixelq.clipping import clipping_factors, scale
 from pixelq.config import OptimiserConfig
-from pixelq.optimisers import StepSize, clipping_factors, learning_rate_at, make_optimiser, scale
+from pixelq.optimisers import StepSize, learning_rate_at, make_optimiser
 
 CONFIGS = {
     "adam": OptimiserConfig(name="adam", learning_rate=1e-2, epsilon=1e-8),

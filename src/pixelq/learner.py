@@ -8,17 +8,18 @@ import torch
 from torch import Tensor
 
 from pixelq.algos import algo_of
+from pixelq.clipping import clipping_factors, scale
 from pixelq.compiling import can_compile, compiled
 from pixelq.config import TrainConfig
 from pixelq.device import generator_on, restore_generator_on
 from pixelq.divergence import HostWatch, all_finite, watch_on
 from pixelq.graphs import GraphsByShape
 from pixelq.native.library import instructions, kernels
-from pixelq.native.moves import AdamKernel, AdamStep
+from pixelq.native.moves import OptimiserKernel
 from pixelq.native.q_learning import QLearningKernel
 from pixelq.native.replay import UnreadBatch
 from pixelq.networks import QNetwork
-from pixelq.optimisers import BETAS, ElementwiseAdam, clipping_factors, make_optimiser, scale
+from pixelq.optimisers import CentredRMSProp, ElementwiseAdam, make_optimiser
 from pixelq.types import Batch, RolloutBatch
 
 __all__ = ["Learner", "LearnerMetrics", "Losses", "has_fast_bfloat16", "is_for_kernels"]
@@ -122,9 +123,9 @@ class Learner:
         self._optimiser = make_optimiser(config.optimiser, self._masters, elementwise)
         make_kernel = self._algo.kernel if self.uses_kernels else None
         self._kernel = make_kernel and make_kernel(config.algo, self.online, self.target)
-        self._adam: AdamKernel | None = None
-        if self.uses_kernels and isinstance(self._optimiser, ElementwiseAdam):
-            self._adam = AdamKernel(self._masters, self._working, *self._optimiser.moments)
+        self._adam: OptimiserKernel | None = None
+        if self.uses_kernels and isinstance(self._optimiser, ElementwiseAdam | CentredRMSProp):
+            self._adam = OptimiserKernel(self._masters, self._working, *self._optimiser.moments)
         if self._kernel and self._adam:
             self._adam.take(self._kernel.gradients)
         self._loss_sum = torch.zeros((), device=device)
@@ -220,10 +221,11 @@ class Learner:
         return learned.error
 
     def _updates_by_kernel(
-        self, kernel: QLearningKernel, adam: AdamKernel, batch: Batch | UnreadBatch, count: int
+        self, kernel: QLearningKernel, adam: OptimiserKernel, batch: Batch | UnreadBatch, count: int
     ) -> Tensor:
         self.announce_updates(count)
-        learned = kernel(batch, adam.described(self._adam_steps()))
+        assert isinstance(self._optimiser, ElementwiseAdam | CentredRMSProp)
+        learned = kernel(batch, adam.described(self._optimiser.described()))
         assert learned.norms is not None
         assert isinstance(self._watch, HostWatch)
         ranges = _ranges(learned.q_tm1, batch)
@@ -269,17 +271,12 @@ class Learner:
         self._masters_to_working()
         return norms
 
-    def _step_by_kernel(self, adam: AdamKernel, gradients: list[Tensor]) -> Tensor:
+    def _step_by_kernel(self, adam: OptimiserKernel, gradients: list[Tensor]) -> Tensor:
         """The same."""
         adam.take(gradients)
-        (step,) = self._adam_steps()
+        assert isinstance(self._optimiser, ElementwiseAdam | CentredRMSProp)
+        (step,) = self._optimiser.described()
         return adam.step(step)
-
-    def _adam_steps(self) -> list[AdamStep]:
-        """All steps that were announced."""
-        assert isinstance(self._optimiser, ElementwiseAdam)
-        clip, clip_norm = self._config.optimiser.clip, self._config.optimiser.clip_norm
-        return [AdamStep(clip, clip_norm, *BETAS, *numbers) for numbers in self._optimiser.numbers]
 
     def _norms(self, gradients: list[Tensor]) -> list[Tensor]:
         """Each one's Euclidean norm; a compiler takes operations on lists as they are, and fuses nothing into them."""

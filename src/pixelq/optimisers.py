@@ -1,4 +1,4 @@
-"""Optimisers over float32 masters, and the clipping of gradients."""
+"""Optimisers over float32 masters."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pixelq.config import OptimiserConfig
 from pixelq.device import send
+from pixelq.native.moves import OptimiserStep
 from pixelq.schedules import linear
 
 __all__ = [
@@ -18,10 +19,8 @@ __all__ = [
     "Optimiser",
     "StepSize",
     "WeightDecay",
-    "clipping_factors",
     "learning_rate_at",
     "make_optimiser",
-    "scale",
 ]
 
 BETAS = (0.9, 0.999)  # PyTorch's, Keras' and both papers' own
@@ -220,6 +219,11 @@ class ElementwiseAdam:
         """Both moments, m and v, of every parameter, which stay where they are."""
         return self._first, self._second
 
+    def described(self) -> list[OptimiserStep]:
+        """The steps that were announced last, for a kernel that makes them."""
+        clipping = self._config.clip, self._config.clip_norm
+        return [OptimiserStep("adam", *clipping, *BETAS, *numbers) for numbers in self.numbers]
+
     def prepare(self, count: int = 1) -> None:
         """Announce so many steps."""
         self.numbers = [self._numbers(self._steps + number) for number in range(1, count + 1)]
@@ -308,9 +312,22 @@ class CentredRMSProp:
         self._mean = [torch.zeros_like(parameter) for parameter in parameters]
         self._square = [torch.zeros_like(parameter) for parameter in parameters]
         self._weight_decay = WeightDecay(self._parameters, config)
+        self._count = 0  # of steps that were announced last
+
+    @property
+    def moments(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Both moving averages, m and v, of every parameter, which stay where they are."""
+        return self._mean, self._square
+
+    def described(self) -> list[OptimiserStep]:
+        """The steps that were announced last, for a kernel that makes them."""
+        clipping, decay = (self._config.clip, self._config.clip_norm), self._config.decay
+        numbers = self.learning_rate, self._config.epsilon, 0.0, _kept_share(self._config, self.learning_rate)
+        return [OptimiserStep("centred_rmsprop", *clipping, decay, decay, *numbers)] * self._count
 
     def prepare(self, count: int = 1) -> None:
         """Announce so many steps, all of one size."""
+        self._count = count
         self._rate.set(self.learning_rate)
         self._weight_decay.prepare(self.learning_rate)
 
@@ -351,33 +368,6 @@ def make_optimiser(config: OptimiserConfig, parameters: Sequence[Tensor], elemen
     if config.name == "centred_rmsprop":
         return CentredRMSProp(parameters, config)
     return ElementwiseAdam(parameters, config) if elementwise else Adam(parameters, config)
-
-
-def clipping_factors(config: OptimiserConfig, norms: Tensor) -> Tensor:
-    """What gradients are multiplied by to be clipped.
-
-    `per_variable` scales each gradient whose Euclidean norm exceeds `clip_norm` down to it, as Keras' `clipnorm` does;
-    `global` scales all together so that their joint norm is at most that; `none` leaves them.
-
-    Args:
-        config: which, and to what norm.
-        norms: [P] Euclidean norms of the gradients.
-
-    Returns:
-        [P] factors.
-
-    Source: Pascanu et al. 2013, "On the difficulty of training recurrent neural networks", Algorithm 1.
-    """
-    if config.clip == "none":
-        return torch.ones_like(norms)
-    lengths = norms if config.clip == "per_variable" else norms.norm().expand_as(norms)
-    return torch.full_like(norms, config.clip_norm) / lengths.clamp(min=config.clip_norm)
-
-
-def scale(gradients: Sequence[Tensor], factors: Tensor) -> None:
-    """Multiply each gradient by its factor of [P], in place."""
-    for gradient, factor in zip(gradients, factors.unbind(), strict=True):
-        gradient.mul_(factor)
 
 
 def _kept_share(config: OptimiserConfig, learning_rate: float) -> float:

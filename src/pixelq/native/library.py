@@ -55,7 +55,7 @@ _TILE_FORMS = _TEAM_FORMS | {
     "pixelq_q_values": "ppipp",
     "pixelq_q_learning_scratch": "pip",
     "pixelq_q_learning": "ppi" + 6 * "p",
-    "pixelq_adam": "pp",
+    "pixelq_move": "pp",
 }
 _REPLAY_FORMS = _TEAM_FORMS | {
     "pixelq_read_plane": "plp",

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from pixelq.native.library import call
 
-__all__ = ["AdamKernel", "AdamStep"]
+__all__ = ["OptimiserKernel", "OptimiserStep"]
 
+_KINDS = {"adam": 0, "centred_rmsprop": 1}
 _CLIPS = {"none": 0, "per_variable": 1, "global": 2}
 
 
@@ -29,19 +30,25 @@ class _Step(ctypes.Structure):
     _fields_ = (
         ("parameters", ctypes.c_void_p),
         ("count", ctypes.c_int),
+        ("kind", ctypes.c_int),
         ("clip", ctypes.c_int),
         *((name, ctypes.c_double) for name in ("clip_norm", "beta1", "beta2", "scaled", "epsilon", "plain", "kept")),
     )
 
 
-class AdamStep(NamedTuple):
+class OptimiserStep(NamedTuple):
     """What a step is to do.
 
-    g ← clipped g;  m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;  θ ← kept · θ − m · (scaled / (√v + epsilon) + plain)
+    g ← clipped g;  m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²; then
+
+    - `adam`: θ ← kept · θ − m · (scaled / (√v + epsilon) + plain)
+    - `centred_rmsprop`: θ ← kept · θ − g · scaled / √(v − m² + epsilon)
     """
 
+    kind: Literal["adam", "centred_rmsprop"]
+
     clip: Literal["none", "per_variable", "global"]
-    """Each gradient by its own norm, all by their joint norm, or none, as `optimisers.clipping_factors`."""
+    """Each gradient by its own norm, all by their joint norm, or none, as `clipping.clipping_factors`."""
     clip_norm: float
     """The largest norm that is left as it is."""
     beta1: float
@@ -52,8 +59,8 @@ class AdamStep(NamedTuple):
     kept: float
 
 
-class AdamKernel:
-    """Adam's step, the scaling of gradients before it and the rounding of weights after it.
+class OptimiserKernel:
+    """An optimiser's step, the scaling of gradients before it and the rounding of weights after it.
 
     Args:
         masters: float32 weights.
@@ -89,13 +96,15 @@ class AdamKernel:
             self._gradients.append(laid_out)  # alive
             entry.gradient = laid_out.data_ptr()
 
-    def described(self, steps: Sequence[AdamStep]) -> "ctypes.Array[_Step]":
+    def described(self, steps: Sequence[OptimiserStep]) -> "ctypes.Array[_Step]":
         """Steps by the gradients that were taken, for a kernel that makes them."""
         parameters = ctypes.addressof(self._parameters), len(self._parameters)
-        return (_Step * len(steps))(*(_Step(*parameters, _CLIPS[step.clip], *step[1:]) for step in steps))
+        return (_Step * len(steps))(
+            *(_Step(*parameters, _KINDS[step.kind], _CLIPS[step.clip], *step[2:]) for step in steps)
+        )
 
-    def step(self, step: AdamStep) -> Tensor:
+    def step(self, step: OptimiserStep) -> Tensor:
         """Move all weights by the gradients that were taken; returns their norms before clipping, [P] float32."""
         norms = torch.empty(len(self._parameters))
-        call("pixelq_adam", self.described([step]), norms)
+        call("pixelq_move", self.described([step]), norms)
         return norms

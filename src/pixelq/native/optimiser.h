@@ -1,4 +1,4 @@
-// Adam's step for a team of threads, as in layers.h.
+// An optimiser's step for a team of threads, as in layers.h.
 
 #pragma once
 
@@ -12,13 +12,17 @@ typedef struct {
     bf16 *working;  // or NULL: the master is what the network works with
 } parameter;
 
-// g = clipped gradient; m ← β₁m + (1−β₁)g; v ← β₂v + (1−β₂)g²; θ ← kept · θ − m · (scaled / (√v + epsilon) + plain)
+enum { ADAM, CENTRED_RMSPROP };
+
+// g = clipped gradient; m ← β₁m + (1−β₁)g; v ← β₂v + (1−β₂)g²; then
+//   ADAM             θ ← kept · θ − m · (scaled / (√v + epsilon) + plain)
+//   CENTRED_RMSPROP  θ ← kept · θ − g · scaled / √(v − m² + epsilon)
 typedef struct {
     const parameter *parameters;
-    int count, clip;  // clip: 0 none, 1 each gradient by its norm, 2 all by their joint norm
+    int count, kind, clip;  // clip: 0 none, 1 each gradient by its norm, 2 all by their joint norm
     double clip_norm, beta1, beta2, scaled, epsilon, plain, kept;
 } step;
 
 long norms_bytes(const step *s);
 void norms_by_team(const step *s, float *parts);
-void adam_by_team(const step *s, const float *parts, float *norms);
+void moves_by_team(const step *s, const float *parts, float *norms);

@@ -262,7 +262,7 @@ static void update_by_team(const updates *u, int number) {
     team_wait();
     norms_by_team(o, x->parts);
     team_wait();
-    adam_by_team(o, x->parts, u->norms + (long)number * o->count);
+    moves_by_team(o, x->parts, u->norms + (long)number * o->count);
 }
 
 static void updates_by_team(void *of) {

@@ -130,8 +130,8 @@ class QLearningKernel:
 
         Args:
             batch: transitions.
-            steps: as `AdamKernel.described` has them: the first U-th of the batch is differentiated, the first step
-                made, then the next part is learned from by what the weights are now, and so on.
+            steps: as `OptimiserKernel.described` has them: the first U-th of the batch is differentiated, the first
+                step made, then the next part is learned from by what the weights are now, and so on.
         """
         count, size = 1 if steps is None else len(steps), len(batch.a_tm1)
         assert size % count == 0

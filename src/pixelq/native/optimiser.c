@@ -1,4 +1,4 @@
-// Norms of gradients, and Adam's step with all that goes with it in one pass over the memory.
+// Norms of gradients, and an optimiser's step with all that goes with it in one pass over the memory.
 
 #include "optimiser.h"
 
@@ -70,18 +70,47 @@ static void clipping_factors(const step *s, const float *parts, float *norms, fl
     }
 }
 
+// The numbers of a step in all lanes.
+typedef struct {
+    __m512 rest1, beta2, rest2, scaled, epsilon, plain, kept;
+} numbers;
+
+static inline __attribute__((always_inline)) void move_piece(
+    const parameter *p, long at, long end, int kind, __m512 scale, const numbers *n
+) {
+    for (; at < end; at += 16) {
+        __mmask16 lanes = lanes_from(at, end);
+        __m512 g = _mm512_mul_ps(scale, gradient_at(p, at, lanes)), change;
+        __m512 m = _mm512_maskz_loadu_ps(lanes, p->first + at), v = _mm512_maskz_loadu_ps(lanes, p->second + at);
+        m = _mm512_fmadd_ps(n->rest1, _mm512_sub_ps(g, m), m);
+        v = _mm512_fmadd_ps(n->rest2, _mm512_mul_ps(g, g), _mm512_mul_ps(n->beta2, v));
+        if (kind == ADAM) {
+            __m512 rate = _mm512_div_ps(n->scaled, _mm512_add_ps(_mm512_sqrt_ps(v), n->epsilon));
+            change = _mm512_mul_ps(m, _mm512_add_ps(rate, n->plain));
+        } else {  // rounding may leave a variance just below zero
+            __m512 variance = _mm512_max_ps(_mm512_fnmadd_ps(m, m, v), _mm512_setzero_ps());
+            __m512 root = _mm512_sqrt_ps(_mm512_add_ps(variance, n->epsilon));
+            change = _mm512_div_ps(_mm512_mul_ps(n->scaled, g), root);
+        }
+        __m512 w = _mm512_sub_ps(_mm512_mul_ps(n->kept, _mm512_maskz_loadu_ps(lanes, p->master + at)), change);
+        _mm512_mask_storeu_ps(p->first + at, lanes, m);
+        _mm512_mask_storeu_ps(p->second + at, lanes, v);
+        _mm512_mask_storeu_ps(p->master + at, lanes, w);
+        if (p->working) _mm256_mask_storeu_epi16(p->working + at, lanes, narrow(w));
+    }
+}
+
 // Means of gradients that have become zero fade until they are no normal numbers, with which arithmetic takes ten times
 // as long; so here these are zero.
-void adam_by_team(const step *s, const float *parts, float *norms) {
+void moves_by_team(const step *s, const float *parts, float *norms) {
     long pieces = pieces_of(s);
     float factors[s->count], mine[s->count];
     int known = 0;
     unsigned mode = _mm_getcsr();
     _mm_setcsr(mode | FLUSH);
-    __m512 beta2 = _mm512_set1_ps((float)s->beta2), rest1 = _mm512_set1_ps((float)(1 - s->beta1)),
-           rest2 = _mm512_set1_ps((float)(1 - s->beta2)), scaled = _mm512_set1_ps((float)s->scaled),
-           epsilon = _mm512_set1_ps((float)s->epsilon), plain = _mm512_set1_ps((float)s->plain),
-           kept = _mm512_set1_ps((float)s->kept);
+    numbers n = {_mm512_set1_ps((float)(1 - s->beta1)), _mm512_set1_ps((float)s->beta2), _mm512_set1_ps((float)(1 - s->beta2)),
+                 _mm512_set1_ps((float)s->scaled), _mm512_set1_ps((float)s->epsilon), _mm512_set1_ps((float)s->plain),
+                 _mm512_set1_ps((float)s->kept)};
     team_loop *loop = team_share();
     for (long piece; (piece = team_take(loop)) < pieces;) {
         long at, end;
@@ -89,20 +118,8 @@ void adam_by_team(const step *s, const float *parts, float *norms) {
         if (!known) clipping_factors(s, parts, mine, factors), known = 1;  // everyone by himself, so that nobody waits
         if (piece == 0) memcpy(norms, mine, s->count * sizeof(float));
         __m512 scale = _mm512_set1_ps(factors[p - s->parameters]);
-        for (; at < end; at += 16) {
-            __mmask16 lanes = lanes_from(at, end);
-            __m512 g = _mm512_mul_ps(scale, gradient_at(p, at, lanes));
-            __m512 m = _mm512_maskz_loadu_ps(lanes, p->first + at), v = _mm512_maskz_loadu_ps(lanes, p->second + at);
-            m = _mm512_fmadd_ps(rest1, _mm512_sub_ps(g, m), m);
-            v = _mm512_fmadd_ps(rest2, _mm512_mul_ps(g, g), _mm512_mul_ps(beta2, v));
-            __m512 rate = _mm512_add_ps(_mm512_div_ps(scaled, _mm512_add_ps(_mm512_sqrt_ps(v), epsilon)), plain);
-            __m512 w = _mm512_mul_ps(kept, _mm512_maskz_loadu_ps(lanes, p->master + at));
-            w = _mm512_fnmadd_ps(m, rate, w);
-            _mm512_mask_storeu_ps(p->first + at, lanes, m);
-            _mm512_mask_storeu_ps(p->second + at, lanes, v);
-            _mm512_mask_storeu_ps(p->master + at, lanes, w);
-            if (p->working) _mm256_mask_storeu_epi16(p->working + at, lanes, narrow(w));
-        }
+        if (s->kind == ADAM) move_piece(p, at, end, ADAM, scale, &n);
+        else move_piece(p, at, end, CENTRED_RMSPROP, scale, &n);
     }
     _mm_setcsr(mode);
 }
@@ -116,11 +133,11 @@ static void move_by_team(void *of) {
     const job *j = of;
     norms_by_team(j->s, j->parts);
     team_wait();
-    adam_by_team(j->s, j->parts, j->norms);
+    moves_by_team(j->s, j->parts, j->norms);
 }
 
 // Move all weights by their gradients, whose norms before clipping are [count].
-long pixelq_adam(const step *s, float *norms) {
+long pixelq_move(const step *s, float *norms) {
     job j = {s, malloc(norms_bytes(s)), norms};
     if (!j.parts) return 1;
     team_run(team_threads, move_by_team, &j);
