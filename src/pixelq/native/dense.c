@@ -2,6 +2,8 @@
 
 #include "layers.h"
 
+#include <math.h>
+
 enum {
     PAIR = 2 * TILE,
     TOGETHER = 7,  // pairs of columns that a thread takes at once
@@ -24,36 +26,38 @@ void dense_pack_by_team(int batch, int depth, const bf16 *x, uint32_t *packed) {
     ORDER();
 }
 
-// hidden = max(0, x · w + bias).
-void dense_hidden_by_team(
-    int batch, int depth, int units, const uint32_t *packed, const bf16 *w, const bf16 *bias, float *hidden
-) {
-    int steps = depth / DEPTH, tiles = tiles_of(batch);
+// hidden = x · w + bias, or 0 if that is below.
+void dense_hidden_by_team(int batch, int depth, const dense *d, const uint32_t *packed, int relu, float *hidden) {
+    int steps = depth / DEPTH, tiles = tiles_of(batch), units = all_units(d);
+    __m512 least = _mm512_set1_ps(relu ? 0.0f : -INFINITY);
     float sums[4 * WORDS];
     accumulators acc;
     begin_tiles(&acc);
     team_loop *pairs = team_share();
-    for (int unit; (unit = (int)team_take(pairs) * PAIR) < units;)
+    for (int unit; (unit = (int)team_take(pairs) * PAIR) < units;) {
+        const bf16 *w = d->part[unit / d->units].w + unit % d->units * (long)depth;
+        const bf16 *bias = d->part[unit / d->units].b + unit % d->units;
         for (int tile = 0; tile < tiles; tile += 2) {
             int many_b = tile + 1 < tiles ? 2 : 1;
-            const char *a0 = (const char *)(w + (long)unit * depth), *a1 = a0 + (long)TILE * depth * sizeof(bf16);
+            const char *a0 = (const char *)w, *a1 = a0 + (long)TILE * depth * sizeof(bf16);
             const char *b0 = (const char *)(packed + (long)tile * steps * WORDS), *b1 = b0 + (long)steps * WORDS * 4;
             zero_tiles(&acc);
             if (many_b == 2) multiply(&acc, a0, a1, depth * sizeof(bf16), 64, b0, b1, WORDS * 4, steps, 2, 2);
             else multiply(&acc, a0, a1, depth * sizeof(bf16), 64, b0, b1, WORDS * 4, steps, 2, 1);
             store_sums(&acc, sums);
             for (int i = 0; i < 2; i++) {
-                __m512 shift = widen(_mm256_loadu_si256((const __m256i *)(bias + unit + i * TILE)));
+                __m512 shift = widen(_mm256_loadu_si256((const __m256i *)(bias + i * TILE)));
                 for (int j = 0; j < many_b; j++) {
                     __m512i r[16];
                     for (int k = 0; k < 16; k++) r[k] = _mm512_loadu_si512(sums + (2 * i + j) * WORDS + k * 16);
                     transpose(r);
                     for (int k = 0; k < 16 && (tile + j) * TILE + k < batch; k++)
                         _mm512_storeu_ps(hidden + ((long)(tile + j) * TILE + k) * units + unit + i * TILE,
-                                         _mm512_max_ps(_mm512_add_ps(_mm512_castsi512_ps(r[k]), shift), _mm512_setzero_ps()));
+                                         _mm512_max_ps(_mm512_add_ps(_mm512_castsi512_ps(r[k]), shift), least));
                 }
             }
         }
+    }
     end_tiles(&acc);
 }
 
@@ -92,8 +96,8 @@ long dense_slopes_bytes(int batch, int units) { return 2L * over_batch_of(batch)
 
 // The gradient of `hidden` where a unit is active, [batch up to 32][units], and A tiles of its transpose,
 // [units/16][batch/32]; and the gradient of the bias.
-void dense_slopes_by_team(int batch, int units, const float *hidden, const float *dhidden, bf16 *slopes, bf16 *dbias) {
-    int over_batch = over_batch_of(batch), padded = over_batch * DEPTH;
+void dense_slopes_by_team(int batch, const dense *gradients, const float *hidden, const float *dhidden, bf16 *slopes) {
+    int over_batch = over_batch_of(batch), padded = over_batch * DEPTH, units = all_units(gradients);
     uint32_t *turned = (uint32_t *)(slopes + (long)padded * units);
     team_loop *tiles = team_share();
     for (int unit; (unit = (int)team_take(tiles) * TILE) < units;) {
@@ -101,13 +105,19 @@ void dense_slopes_by_team(int batch, int units, const float *hidden, const float
         for (int b = 0; b < padded; b++) {
             __m512 g = _mm512_setzero_ps();
             if (b < batch) {
-                __mmask16 on = _mm512_cmp_ps_mask(_mm512_loadu_ps(hidden + (long)b * units + unit), g, _CMP_GT_OQ);
+                __mmask16 on = 0xffff;
+                if (hidden) on = _mm512_cmp_ps_mask(_mm512_loadu_ps(hidden + (long)b * units + unit), g, _CMP_GT_OQ);
                 g = _mm512_maskz_loadu_ps(on, dhidden + (long)b * units + unit);
             }
             bias = _mm512_add_ps(bias, g);
             _mm256_storeu_si256((__m256i *)(slopes + (long)b * units + unit), narrow(g));
         }
-        _mm256_storeu_si256((__m256i *)(dbias + unit), narrow(bias));
+        int part = unit / gradients->units, at = unit % gradients->units;
+        _mm256_storeu_si256((__m256i *)(gradients->part[part].b + at), narrow(bias));
+        if (gradients->part[part].b_sigma) {
+            bias = _mm512_mul_ps(bias, _mm512_loadu_ps(gradients->part[part].noise_out + at));
+            _mm256_storeu_si256((__m256i *)(gradients->part[part].b_sigma + at), narrow(bias));
+        }
         for (int step = 0; step < over_batch; step++) {
             __m512i r[16];
             for (int i = 0; i < 16; i++) {
@@ -122,19 +132,34 @@ void dense_slopes_by_team(int batch, int units, const float *hidden, const float
 
 long dense_own_back_bytes(int units) { return 2L * (units / DEPTH) * WORDS * 4; }
 
-// dx [batch][depth] and dw [units][depth].
+// Every row times a number of its own, every column too.
+static inline void scale_rows(float *sums, const float *of_rows, const float *of_columns) {
+    __m512 left = _mm512_loadu_ps(of_columns), right = _mm512_loadu_ps(of_columns + TILE);
+    for (int r = 0; r < PAIR; r++) {
+        float *row = sums + r / TILE * 2 * WORDS + r % TILE * TILE;
+        __m512 by = _mm512_set1_ps(of_rows[r]);
+        _mm512_storeu_ps(row, _mm512_mul_ps(_mm512_loadu_ps(row), _mm512_mul_ps(by, left)));
+        _mm512_storeu_ps(row + WORDS, _mm512_mul_ps(_mm512_loadu_ps(row + WORDS), _mm512_mul_ps(by, right)));
+    }
+}
+
+// dx [batch][depth] and dw [units][depth] of each part.
 void dense_gradients_by_team(
-    int batch, int depth, int units, const uint32_t *packed, const bf16 *slopes, const bf16 *w, bf16 *dx, bf16 *dw, void *own
+    int batch, int depth, const dense *d, const dense *gradients, const uint32_t *packed, const bf16 *slopes, float scale,
+    bf16 *dx, void *own
 ) {
-    int over_units = units / DEPTH, over_batch = over_batch_of(batch);
+    int units = all_units(d), over_units = units / DEPTH, over_batch = over_batch_of(batch);
     const uint32_t *turned = (const uint32_t *)(slopes + (long)over_batch * DEPTH * units);
     uint32_t *w0 = own, *w1 = w0 + over_units * WORDS;
     float sums[4 * WORDS];
+    __m512 by = _mm512_set1_ps(scale);
     accumulators acc;
     begin_tiles(&acc);
     // along the rows of dw, which are pages apart
     team_loop *rows = team_share(), *columns = team_share();
-    for (int unit; (unit = (int)team_take(rows) * PAIR) < units;)
+    for (int unit; (unit = (int)team_take(rows) * PAIR) < units;) {
+        int part = unit / d->units, first = unit % d->units;
+        bf16 *dw = gradients->part[part].w + (long)first * depth, *sigma = gradients->part[part].w_sigma;
         for (int at = 0; at < depth; at += PAIR) {
             const char *a0 = (const char *)(turned + (long)unit / TILE * over_batch * WORDS);
             const char *b0 = (const char *)(packed + at / PAIR * 2L * over_batch * WORDS);
@@ -142,22 +167,29 @@ void dense_gradients_by_team(
             zero_tiles(&acc);
             multiply(&acc, a0, a0 + next, 64, WORDS * 4, b0, b0 + next, WORDS * 4, over_batch, 2, 2);
             store_sums(&acc, sums);
-            store_rows(sums, PAIR, depth, dw + (long)unit * depth + at);
+            store_rows(sums, PAIR, depth, dw + at);
+            if (!sigma) continue;
+            scale_rows(sums, gradients->part[part].noise_out + first, gradients->part[part].noise_in + at);
+            store_rows(sums, PAIR, depth, sigma + (long)first * depth + at);
         }
+    }
     for (int first; (first = (int)team_take(columns) * TOGETHER * PAIR) < depth;)
         for (int at = first; at < depth && at < first + TOGETHER * PAIR; at += PAIR) {
-            for (int u = 0; u < units; u += 2) {
-                const bf16 *row = w + (long)u * depth + at;
-                _mm_prefetch((const char *)(row + PAIR), _MM_HINT_T0);  // rows are pages apart, so nobody else does
-                _mm_prefetch((const char *)(row + depth + PAIR), _MM_HINT_T0);
-                weave32(row, row + depth, w0 + u * 8, w1 + u * 8);
-            }
+            for (int part = 0, u = 0; part < d->parts; part++)
+                for (const bf16 *row = d->part[part].w + at; u < (part + 1) * d->units; u += 2, row += 2L * depth) {
+                    _mm_prefetch((const char *)(row + PAIR), _MM_HINT_T0);  // rows are pages apart, so nobody else does
+                    _mm_prefetch((const char *)(row + depth + PAIR), _MM_HINT_T0);
+                    weave32(row, row + depth, w0 + u * 8, w1 + u * 8);
+                }
             ORDER();
             for (int b = 0; b < batch; b += PAIR) {
                 const char *a0 = (const char *)(slopes + (long)b * units), *a1 = a0 + (long)TILE * units * sizeof(bf16);
                 zero_tiles(&acc);
                 multiply(&acc, a0, a1, units * sizeof(bf16), 64, (char *)w0, (char *)w1, WORDS * 4, over_units, 2, 2);
                 store_sums(&acc, sums);
+                if (scale != 1.0f)
+                    for (int i = 0; i < 4 * WORDS; i += TILE)
+                        _mm512_storeu_ps(sums + i, _mm512_mul_ps(by, _mm512_loadu_ps(sums + i)));
                 store_rows(sums, batch - b < PAIR ? batch - b : PAIR, depth, dx + (long)b * depth + at);
             }
         }
@@ -165,11 +197,12 @@ void dense_gradients_by_team(
 }
 
 typedef struct {
-    int batch, depth, units;
-    const bf16 *x, *w, *bias;
+    int batch, depth;
+    dense of, gradients;
+    const bf16 *x;
     float *hidden;
     const float *dhidden;
-    bf16 *dx, *dw, *dbias, *slopes;
+    bf16 *dx, *slopes;
     uint32_t *packed;
     char *own;
 } layer;
@@ -178,12 +211,12 @@ static void forward_by_team(void *of) {
     const layer *l = of;
     dense_pack_by_team(l->batch, l->depth, l->x, l->packed);
     team_wait();
-    dense_hidden_by_team(l->batch, l->depth, l->units, l->packed, l->w, l->bias, l->hidden);
+    dense_hidden_by_team(l->batch, l->depth, &l->of, l->packed, 1, l->hidden);
 }
 
 // hidden [batch][units] float32 = max(0, x [batch][depth] · w [units][depth] + bias [units]).
-long pixelq_dense_forward(int batch, int depth, int units, const bf16 *x, const bf16 *w, const bf16 *bias, float *hidden) {
-    layer l = {.batch = batch, .depth = depth, .units = units, .x = x, .w = w, .bias = bias, .hidden = hidden};
+long pixelq_dense_forward(int batch, int depth, int units, const bf16 *x, bf16 *w, bf16 *bias, float *hidden) {
+    layer l = {.batch = batch, .depth = depth, .of = {1, units, {{w, bias}}}, .x = x, .hidden = hidden};
     l.packed = aligned_alloc(64, dense_packed_bytes(batch, depth));
     if (!l.packed) return 1;
     team_run(team_threads, forward_by_team, &l);
@@ -194,19 +227,19 @@ long pixelq_dense_forward(int batch, int depth, int units, const bf16 *x, const 
 static void backward_by_team(void *of) {
     const layer *l = of;
     dense_pack_back_by_team(l->batch, l->depth, l->x, l->packed);
-    dense_slopes_by_team(l->batch, l->units, l->hidden, l->dhidden, l->slopes, l->dbias);
+    dense_slopes_by_team(l->batch, &l->gradients, l->hidden, l->dhidden, l->slopes);
     team_wait();
-    dense_gradients_by_team(l->batch, l->depth, l->units, l->packed, l->slopes, l->w, l->dx, l->dw,
-                            l->own + team_member() * dense_own_back_bytes(l->units));
+    dense_gradients_by_team(l->batch, l->depth, &l->of, &l->gradients, l->packed, l->slopes, 1.0f, l->dx,
+                            l->own + team_member() * dense_own_back_bytes(l->of.units));
 }
 
 // From dhidden [batch][units] float32, the gradient of `hidden`: dx [batch][depth], dw [units][depth], dbias [units].
 long pixelq_dense_backward(
-    int batch, int depth, int units, const bf16 *x, const bf16 *w, float *hidden, const float *dhidden, bf16 *dx, bf16 *dw,
+    int batch, int depth, int units, const bf16 *x, bf16 *w, float *hidden, const float *dhidden, bf16 *dx, bf16 *dw,
     bf16 *dbias
 ) {
-    layer l = {.batch = batch, .depth = depth, .units = units, .x = x, .w = w, .hidden = hidden, .dhidden = dhidden,
-               .dx = dx, .dw = dw, .dbias = dbias};
+    layer l = {.batch = batch, .depth = depth, .of = {1, units, {{w}}}, .gradients = {1, units, {{dw, dbias}}}, .x = x,
+               .hidden = hidden, .dhidden = dhidden, .dx = dx};
     long packed = dense_packed_back_bytes(batch, depth), shared = packed + dense_slopes_bytes(batch, units);
     char *scratch = aligned_alloc(64, shared + team_threads * dense_own_back_bytes(units));
     if (!scratch) return 1;

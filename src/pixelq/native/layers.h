@@ -84,16 +84,47 @@ void torso_shares_by_team(
     float *shares, void *own);
 void torso_gradients_by_team(const sizes *s, int batch, const float *shares, const weights *gradients);
 
-// The dense layer: x [batch][depth], w [units][depth], hidden [batch][units].
+// A dense layer in one part or two over the same inputs, of as many units each: w [units][depth], b [units]; or their
+// gradients. Where the weights are noisy, w and b are what they have become, and gradients are those of the means; then
+// gradients of the noise's scales are made of them, from the noise of inputs and outputs.
+typedef struct {
+    int parts, units;  // units of a part
+    struct {
+        bf16 *w, *b, *w_sigma, *b_sigma;
+        const float *noise_in, *noise_out;
+    } part[2];
+} dense;
+
+static inline int all_units(const dense *d) { return d->parts * d->units; }
+
+// x [batch][depth], hidden [batch][all units].
 long dense_packed_bytes(int batch, int depth);
 void dense_pack_by_team(int batch, int depth, const bf16 *x, uint32_t *packed);
-void dense_hidden_by_team(
-    int batch, int depth, int units, const uint32_t *packed, const bf16 *w, const bf16 *bias, float *hidden);
+// With a ReLU, or without.
+void dense_hidden_by_team(int batch, int depth, const dense *d, const uint32_t *packed, int relu, float *hidden);
 
 long dense_packed_back_bytes(int batch, int depth);
 long dense_slopes_bytes(int batch, int units);
 long dense_own_back_bytes(int units);
 void dense_pack_back_by_team(int batch, int depth, const bf16 *x, uint32_t *packed);
-void dense_slopes_by_team(int batch, int units, const float *hidden, const float *dhidden, bf16 *slopes, bf16 *dbias);
+// `hidden`: NULL if it was made without a ReLU.
+void dense_slopes_by_team(int batch, const dense *gradients, const float *hidden, const float *dhidden, bf16 *slopes);
+// `dx` is multiplied by a scale.
 void dense_gradients_by_team(
-    int batch, int depth, int units, const uint32_t *packed, const bf16 *slopes, const bf16 *w, bf16 *dx, bf16 *dw, void *own);
+    int batch, int depth, const dense *d, const dense *gradients, const uint32_t *packed, const bf16 *slopes, float scale,
+    bf16 *dx, void *own);
+
+// Linear outputs in float32, of hidden [batch] rows so many numbers apart: w [outputs][units], b [outputs]; or gradients, as
+// those of a dense layer.
+typedef struct {
+    int units, outputs;
+    float *w, *b, *w_sigma, *b_sigma;
+    const float *noise_in, *noise_out;
+} linear;
+
+long linear_own_bytes(const linear *l);
+long linear_own_back_bytes(const linear *l, int batch);
+void linear_by_team(const linear *l, int batch, const float *hidden, long row, float *outputs, void *own);
+void linear_back_by_team(
+    const linear *l, const linear *gradients, int batch, const float *hidden, long row, const float *doutputs,
+    float *dhidden, void *own);

@@ -56,6 +56,10 @@ _TILE_FORMS = _TEAM_FORMS | {
     "pixelq_q_learning_scratch": "pip",
     "pixelq_q_learning": "ppi" + 6 * "p",
     "pixelq_move": "pp",
+    "pixelq_network_scratch": "pii",
+    "pixelq_network_own": "pi",
+    "pixelq_network_forward": "pipi" + 3 * "p",
+    "pixelq_network_backward": "ppi" + 3 * "p",
 }
 _REPLAY_FORMS = _TEAM_FORMS | {
     "pixelq_read_plane": "plp",

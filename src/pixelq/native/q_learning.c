@@ -27,6 +27,8 @@ typedef struct {
     int size, weight_step;  // numbers from one transition's weight to the next one's: 0 if there is one for all
 } transitions;
 
+static dense dense_of(const sizes *s, const weights *w) { return (dense){1, s->units, {{w->w4, w->b4}}}; }
+
 // Values [batch][actions] of hidden [batch][units].
 static void outputs(const sizes *s, const weights *w, int batch, const float *hidden, float *q) {
     for (int i = 0; i < batch; i++)
@@ -62,7 +64,8 @@ static void values_by_team(void *of) {
     team_wait();
     dense_pack_by_team(a->batch, depth, a->features, a->rows);
     team_wait();
-    dense_hidden_by_team(a->batch, depth, a->s->units, a->rows, a->w->w4, a->w->b4, a->hidden);
+    dense d = dense_of(a->s, a->w);
+    dense_hidden_by_team(a->batch, depth, &d, a->rows, 1, a->hidden);
 }
 
 static void *take(char *memory, long *used, long bytes) {
@@ -243,16 +246,17 @@ static void update_by_team(const updates *u, int number) {
     dense_pack_by_team(online, depth, x->chosen_features, x->rows);
     dense_pack_back_by_team(size, depth, x->features, x->columns);
     team_wait();
-    dense_hidden_by_team(size, depth, s->units, x->target_rows, l->target.w4, l->target.b4, x->next_hidden);
-    dense_hidden_by_team(online, depth, s->units, x->rows, w->w4, w->b4, x->chosen_hidden);
+    dense of_target = dense_of(s, &l->target), of_online = dense_of(s, w), slopes = dense_of(s, g);
+    dense_hidden_by_team(size, depth, &of_target, x->target_rows, 1, x->next_hidden);
+    dense_hidden_by_team(online, depth, &of_online, x->rows, 1, x->chosen_hidden);
     team_wait();
     errors_by_team(l, t, x, q, error);
     team_wait();
     team_loop *once = team_share();
     if (team_take(once) == 0) outputs_back(l, t, x, q, u->means + number, u->means + u->count + number);
-    dense_slopes_by_team(size, s->units, x->hidden, x->dhidden, x->slopes, g->b4);
+    dense_slopes_by_team(size, &slopes, x->hidden, x->dhidden, x->slopes);
     team_wait();
-    dense_gradients_by_team(size, depth, s->units, x->columns, x->slopes, w->w4, x->dfeatures, g->w4, own);
+    dense_gradients_by_team(size, depth, &of_online, &slopes, x->columns, x->slopes, 1.0f, x->dfeatures, own);
     team_wait();
     torso_shares_by_team(s, size, x->filters_back, &x->kept, x->features, x->dfeatures, x->shares, own);
     team_wait();

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pixelq.native.library import ask, call
-from pixelq.native.replay import UnreadBatch, UnreadPlanes
+from pixelq.native.replay import Images, UnreadBatch, UnreadPlanes, images_of
 from pixelq.types import Batch
 
 __all__ = ["Learned", "QLearningKernel", "q_values"]
@@ -54,24 +54,20 @@ def _pointers(weights: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
     return _Pointers(*(weight.data_ptr() for weight in weights))
 
 
-class _Images(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ("bytes", "read", "store", "slots", "failed"))
-
-
 class _Transitions(ctypes.Structure):
     # first the fields of a `Batch` in their order
     _fields_ = (
-        *((name, _Images if name.startswith("obs") else ctypes.c_void_p) for name in Batch._fields),
+        *((name, Images if name.startswith("obs") else ctypes.c_void_p) for name in Batch._fields),
         ("size", ctypes.c_int),
         ("weight_step", ctypes.c_int),
     )
 
 
 def _place(field: Tensor | UnreadPlanes) -> Any:
-    """Where a kernel finds a field of a batch, observations as `_Images`."""
-    if isinstance(field, UnreadPlanes):
-        return _Images(None, *field.where)
-    return _Images(field.data_ptr()) if field.dtype == torch.uint8 else field.data_ptr()
+    """Where a kernel finds a field of a batch, observations as `Images`."""
+    if isinstance(field, UnreadPlanes) or field.dtype == torch.uint8:
+        return images_of(field)
+    return field.data_ptr()
 
 
 class Learned(NamedTuple):

@@ -14,12 +14,14 @@ from pixelq.native.library import address_of, call, replay_kernels
 
 __all__ = [
     "DecompressKernel",
+    "Images",
     "TransitionsKernel",
     "UnreadBatch",
     "UnreadPlanes",
     "address",
     "can_decompress",
     "has_replay_kernels",
+    "images_of",
     "tree_find",
     "tree_set",
 ]
@@ -89,6 +91,17 @@ class UnreadPlanes:
         assert len(planes) == self.slots.size
         blocks = ctypes.byref(self._blocks)
         call("pixelq_read_planes", blocks, len(planes), self.slots.ctypes.data, planes.ctypes.data)
+
+
+class Images(ctypes.Structure):
+    """Where kernels find images."""
+
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ("bytes", "read", "store", "slots", "failed"))
+
+
+def images_of(obs: Tensor | UnreadPlanes) -> Images:
+    """Observations [B, 4, 84, 84], bytes without holes or unread, as kernels find them; they must be kept."""
+    return Images(None, *obs.where) if isinstance(obs, UnreadPlanes) else Images(obs.data_ptr())
 
 
 class UnreadBatch(NamedTuple):

@@ -1,0 +1,276 @@
+// A network: forward to its outputs, and back from the gradient at the outputs to the gradients of all weights.
+//
+// What lies between the two, the loss, is the caller's. The network has three convolutions, then one stream or two, each a
+// dense layer with a ReLU and linear outputs in float32. Two streams are a value and advantages of actions.
+
+#include "layers.h"
+
+#include <math.h>
+
+// Weights are means, if there are scales of noise too; then the noise is that of inputs and outputs, or NULL: silent.
+typedef struct {
+    bf16 *w, *b, *w_sigma, *b_sigma;
+    float *out_w, *out_b, *out_w_sigma, *out_b_sigma;
+    const float *noise_in, *noise_out, *out_noise_in, *out_noise_out;
+} stream;
+
+typedef struct {
+    sizes of;           // units: of a stream
+    int streams, each;  // numbers of an action
+    weights torso;      // of the three convolutions
+    stream stream[2];
+} network;  // or its gradients
+
+enum { PAIR = 2 * TILE };
+
+static int outputs_of(const network *n, int s) { return n->streams == 2 && s == 0 ? n->each : n->of.actions * n->each; }
+
+// Where everything that is made on the way lies.
+typedef struct {
+    uint32_t *filters, *filters_back, *rows, *columns;  // packed for products
+    activations kept;
+    bf16 *features, *dfeatures, *slopes;
+    float *hidden, *dhidden;     // [batch][streams][units]
+    float *parts[2], *dparts[2];  // outputs of two streams, and their gradients
+    struct {
+        bf16 *w, *b;
+        float *out_w, *out_b;
+    } noisy[2];  // weights with their noise
+    float *shares;
+} scratch;
+
+static void *take(char *memory, long *used, long bytes) {
+    void *taken = memory + *used;
+    *used += lines(bytes);
+    return taken;
+}
+
+// Lays it out in memory; returns the bytes it takes.
+static long lay_out(const network *n, int batch, int back, char *memory, scratch *x) {
+    const sizes *s = &n->of;
+    int depth = (int)features_size(s), units = n->streams * s->units;
+    long used = 0, numbers = (long)batch * depth * sizeof(bf16), floats = (long)batch * units * sizeof(float);
+    x->filters = take(memory, &used, torso_packed_bytes(s));
+    x->rows = take(memory, &used, dense_packed_bytes(batch, depth));
+    x->features = take(memory, &used, numbers);
+    x->hidden = take(memory, &used, floats);
+    for (int i = 0; i < n->streams; i++) {
+        long outputs = outputs_of(n, i);
+        if (n->streams == 2) x->parts[i] = take(memory, &used, batch * outputs * sizeof(float));
+        if (n->streams == 2 && back) x->dparts[i] = take(memory, &used, batch * outputs * sizeof(float));
+        if (!n->stream[i].w_sigma) continue;
+        x->noisy[i].w = take(memory, &used, (long)s->units * depth * sizeof(bf16));
+        x->noisy[i].b = take(memory, &used, s->units * sizeof(bf16));
+        x->noisy[i].out_w = take(memory, &used, outputs * s->units * sizeof(float));
+        x->noisy[i].out_b = take(memory, &used, outputs * sizeof(float));
+    }
+    if (!back) return used;
+    x->filters_back = take(memory, &used, torso_packed_back_bytes(s));
+    x->columns = take(memory, &used, dense_packed_back_bytes(batch, depth));
+    x->kept = activations_in(s, batch, take(memory, &used, activations_bytes(s, batch)));
+    x->dfeatures = take(memory, &used, numbers);
+    x->slopes = take(memory, &used, dense_slopes_bytes(batch, units));
+    x->dhidden = take(memory, &used, floats);
+    x->shares = take(memory, &used, torso_shares_bytes(s));
+    return used;
+}
+
+// Bytes of memory that a forward pass needs, so that there can be a backward pass or without.
+long pixelq_network_scratch(const network *n, int batch, int back) {
+    scratch x;
+    return lay_out(n, batch, back, NULL, &x);
+}
+
+static dense dense_of(const network *n, const scratch *x) {
+    dense d = {n->streams, n->of.units, {{0}}};
+    for (int i = 0; i < n->streams; i++) {
+        int noisy = x && n->stream[i].noise_in;
+        d.part[i].w = noisy ? x->noisy[i].w : n->stream[i].w, d.part[i].b = noisy ? x->noisy[i].b : n->stream[i].b;
+    }
+    return d;
+}
+
+static linear linear_of(const network *n, const scratch *x, int i) {
+    const stream *s = n->stream + i;
+    int noisy = x && s->out_noise_in;
+    return (linear){.units = n->of.units, .outputs = outputs_of(n, i), .w = noisy ? x->noisy[i].out_w : s->out_w,
+                    .b = noisy ? x->noisy[i].out_b : s->out_b};
+}
+
+static long own_bytes_of(const network *n, int batch) {
+    long most = torso_own_bytes(&n->of, batch);
+    long others[2] = {torso_own_back_bytes(&n->of), dense_own_back_bytes(n->streams * n->of.units)};
+    for (int i = 0; i < 2; i++)
+        if (others[i] > most) most = others[i];
+    for (int i = 0; i < n->streams; i++) {
+        linear l = linear_of(n, NULL, i);
+        if (linear_own_bytes(&l) > most) most = linear_own_bytes(&l);
+        if (linear_own_back_bytes(&l, batch) > most) most = linear_own_back_bytes(&l, batch);
+    }
+    return most;
+}
+
+// Bytes of memory that any pass needs beside, on so many threads as there are now.
+long pixelq_network_own(const network *n, int batch) { return team_threads * own_bytes_of(n, batch); }
+
+// Weights with their noise.
+static void make_noisy(const network *n, const scratch *x, int i) {
+    const stream *s = n->stream + i;
+    int depth = (int)features_size(&n->of), units = n->of.units, outputs = outputs_of(n, i);
+    team_loop *hidden = team_share(), *last = team_share();
+    if (s->noise_in)
+        for (int unit; (unit = (int)team_take(hidden) * TILE) < units;) {
+            for (long row = unit; row < unit + TILE; row++)
+                for (long at = row * depth, k = 0; k < depth; k += TILE, at += TILE) {
+                    __m512 noise = _mm512_mul_ps(_mm512_set1_ps(s->noise_out[row]), _mm512_loadu_ps(s->noise_in + k));
+                    __m512 mean = widen(_mm256_loadu_si256((const __m256i *)(s->w + at)));
+                    __m512 sigma = widen(_mm256_loadu_si256((const __m256i *)(s->w_sigma + at)));
+                    _mm256_storeu_si256((__m256i *)(x->noisy[i].w + at), narrow(_mm512_fmadd_ps(sigma, noise, mean)));
+                }
+            __m512 mean = widen(_mm256_loadu_si256((const __m256i *)(s->b + unit)));
+            __m512 sigma = widen(_mm256_loadu_si256((const __m256i *)(s->b_sigma + unit)));
+            mean = _mm512_fmadd_ps(sigma, _mm512_loadu_ps(s->noise_out + unit), mean);
+            _mm256_storeu_si256((__m256i *)(x->noisy[i].b + unit), narrow(mean));
+        }
+    if (s->out_noise_in)
+        for (int o; (o = (int)team_take(last)) < outputs;) {
+            for (long at = (long)o * units, k = 0; k < units; k += TILE, at += TILE) {
+                __m512 noise = _mm512_mul_ps(_mm512_set1_ps(s->out_noise_out[o]), _mm512_loadu_ps(s->out_noise_in + k));
+                __m512 w = _mm512_fmadd_ps(_mm512_loadu_ps(s->out_w_sigma + at), noise, _mm512_loadu_ps(s->out_w + at));
+                _mm512_storeu_ps(x->noisy[i].out_w + at, w);
+            }
+            x->noisy[i].out_b[o] = s->out_b[o] + s->out_b_sigma[o] * s->out_noise_out[o];
+        }
+}
+
+// outputs [batch][actions][each] = value [batch][each] + advantage [batch][actions][each] less its mean over the actions.
+static void combine(const network *n, int batch, float *const *parts, float *outputs) {
+    int actions = n->of.actions, each = n->each;
+    team_loop *rows = team_share();
+    for (int i; (i = (int)team_take(rows)) < batch;) {
+        const float *value = parts[0] + (long)i * each, *advantage = parts[1] + (long)i * actions * each;
+        float *to = outputs + (long)i * actions * each, base[each];
+        for (int k = 0; k < each; k++) base[k] = 0;
+        for (int a = 0; a < actions; a++)
+            for (int k = 0; k < each; k++) base[k] += advantage[a * each + k];
+        for (int k = 0; k < each; k++) base[k] = value[k] - base[k] / actions;
+        for (int a = 0; a < actions; a++)
+            for (int k = 0; k < each; k++) to[a * each + k] = advantage[a * each + k] + base[k];
+    }
+}
+
+// The way back.
+static void separate(const network *n, int batch, const float *doutputs, float *const *dparts) {
+    int actions = n->of.actions, each = n->each;
+    team_loop *rows = team_share();
+    for (int i; (i = (int)team_take(rows)) < batch;) {
+        const float *from = doutputs + (long)i * actions * each;
+        float *value = dparts[0] + (long)i * each, *advantage = dparts[1] + (long)i * actions * each;
+        for (int k = 0; k < each; k++) value[k] = 0;
+        for (int a = 0; a < actions; a++)
+            for (int k = 0; k < each; k++) value[k] += from[a * each + k];
+        for (int a = 0; a < actions; a++)
+            for (int k = 0; k < each; k++) advantage[a * each + k] = from[a * each + k] - value[k] / actions;
+    }
+}
+
+typedef struct {
+    const network *n, *gradients;
+    int batch, back;
+    images obs;
+    float *outputs;
+    const float *doutputs;
+    scratch x;
+    char *own;
+    long own_bytes;
+} passing;
+
+static void forward_by_team(void *of) {
+    const passing *p = of;
+    const network *n = p->n;
+    const scratch *x = &p->x;
+    const sizes *s = &n->of;
+    char *own = p->own + team_member() * p->own_bytes;
+    int depth = (int)features_size(s), units = n->streams * s->units;
+    torso_pack_by_team(s, &n->torso, x->filters);
+    for (int i = 0; i < n->streams; i++) make_noisy(n, x, i);
+    team_wait();
+    seen by = {&n->torso, x->filters, x->features};
+    torso_features_by_team(s, p->batch, &p->obs, 1, &by, p->back ? &x->kept : NULL, own);
+    team_wait();
+    dense_pack_by_team(p->batch, depth, x->features, x->rows);
+    team_wait();
+    dense d = dense_of(n, x);
+    dense_hidden_by_team(p->batch, depth, &d, x->rows, 1, x->hidden);
+    team_wait();
+    for (int i = 0; i < n->streams; i++) {
+        linear l = linear_of(n, x, i);
+        float *to = n->streams == 2 ? x->parts[i] : p->outputs;
+        linear_by_team(&l, p->batch, x->hidden + i * s->units, units, to, own);
+    }
+    if (n->streams < 2) return;
+    team_wait();
+    combine(n, p->batch, x->parts, p->outputs);
+}
+
+static void backward_by_team(void *of) {
+    const passing *p = of;
+    const network *n = p->n, *g = p->gradients;
+    const scratch *x = &p->x;
+    const sizes *s = &n->of;
+    char *own = p->own + team_member() * p->own_bytes;
+    int depth = (int)features_size(s), units = n->streams * s->units;
+    torso_pack_back_by_team(s, &n->torso, x->filters_back);
+    dense_pack_back_by_team(p->batch, depth, x->features, x->columns);
+    if (n->streams == 2) {
+        separate(n, p->batch, p->doutputs, x->dparts);
+        team_wait();
+    }
+    dense d = dense_of(n, x), dd = dense_of(g, NULL);
+    for (int i = 0; i < n->streams; i++) {
+        const stream *to = g->stream + i, *from = n->stream + i;
+        linear l = linear_of(n, x, i), dl = linear_of(g, NULL, i);
+        if (from->noise_in) {
+            dd.part[i].w_sigma = to->w_sigma, dd.part[i].b_sigma = to->b_sigma;
+            dd.part[i].noise_in = from->noise_in, dd.part[i].noise_out = from->noise_out;
+            dl.w_sigma = to->out_w_sigma, dl.b_sigma = to->out_b_sigma;
+            dl.noise_in = from->out_noise_in, dl.noise_out = from->out_noise_out;
+        }
+        linear_back_by_team(&l, &dl, p->batch, x->hidden + i * s->units, units, n->streams == 2 ? x->dparts[i] : p->doutputs,
+                            x->dhidden + i * s->units, own);
+    }
+    team_wait();
+    dense_slopes_by_team(p->batch, &dd, x->hidden, x->dhidden, x->slopes);
+    team_wait();
+    float scale = n->streams == 2 ? sqrtf(0.5f) : 1.0f;  // where gradients of two streams meet
+    dense_gradients_by_team(p->batch, depth, &d, &dd, x->columns, x->slopes, scale, x->dfeatures, own);
+    team_wait();
+    torso_shares_by_team(s, p->batch, x->filters_back, &x->kept, x->features, x->dfeatures, x->shares, own);
+    team_wait();
+    torso_gradients_by_team(s, p->batch, x->shares, &g->torso);
+}
+
+// Outputs [batch][actions][each] of images; in memory that a backward pass needs, if there is to be one. 1 if planes could
+// not be read.
+long pixelq_network_forward(
+    const network *n, int batch, const images *obs, int back, float *outputs, void *memory, void *own
+) {
+    atomic_int failed = 0;
+    passing p = {.n = n, .batch = batch, .back = back, .obs = *obs, .outputs = outputs, .own = own,
+                 .own_bytes = own_bytes_of(n, batch)};
+    p.obs.failed = &failed;
+    lay_out(n, batch, back, memory, &p.x);
+    team_run(team_threads, forward_by_team, &p);
+    return atomic_load(&failed);
+}
+
+// Gradients of all weights from the gradient at the outputs, and the memory of the forward pass.
+long pixelq_network_backward(
+    const network *n, const network *gradients, int batch, const float *doutputs, void *memory, void *own
+) {
+    passing p = {.n = n, .gradients = gradients, .batch = batch, .back = 1, .doutputs = doutputs, .own = own,
+                 .own_bytes = own_bytes_of(n, batch)};
+    lay_out(n, batch, 1, memory, &p.x);
+    team_run(team_threads, backward_by_team, &p);
+    return 0;
+}

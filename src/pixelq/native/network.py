@@ -1,0 +1,193 @@
+"""A network as two kernels: forward to its outputs, and back from the gradient at them, whatever the loss is."""
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from pixelq.native.layers import takes_dense, takes_torso
+from pixelq.native.library import ask, call
+from pixelq.native.replay import UnreadPlanes, images_of
+
+__all__ = ["Dense", "Layers", "NetworkKernel", "Noise", "Stream", "takes_layers"]
+
+_POINTERS = (
+    *("w", "b", "w_sigma", "b_sigma", "out_w", "out_b", "out_w_sigma", "out_b_sigma"),
+    *("noise_in", "noise_out", "out_noise_in", "out_noise_out"),
+)
+
+
+class _Stream(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_void_p) for name in _POINTERS)
+
+
+class _Network(ctypes.Structure):
+    _fields_ = (
+        ("sizes", ctypes.c_int * 5),
+        ("streams", ctypes.c_int),
+        ("each", ctypes.c_int),
+        ("torso", ctypes.c_void_p * 10),
+        ("stream", _Stream * 2),
+    )
+
+
+class Dense(NamedTuple):
+    """Weights of a dense layer; with scales of its noise, they are means."""
+
+    weight: Tensor  # [outputs, inputs]
+    bias: Tensor  # [outputs]
+    weight_sigma: Tensor | None = None
+    bias_sigma: Tensor | None = None
+
+
+class Stream(NamedTuple):
+    """A dense layer with a ReLU in bfloat16, then linear outputs in float32."""
+
+    hidden: Dense
+    output: Dense
+
+
+class Layers(NamedTuple):
+    """What kernels have to know of a network."""
+
+    convolutions: Sequence[tuple[Tensor, Tensor]]
+    """Weights and biases of the three, as `torso` has them."""
+    streams: Sequence[Stream]
+    """One; or two of as many units, a value and the advantages of actions."""
+    num_actions: int
+
+    def weights(self) -> list[Tensor]:
+        """All of them, in order."""
+        dense = [layer for stream in self.streams for layer in stream]
+        return [tensor for layer in (*self.convolutions, *dense) for tensor in layer if tensor is not None]
+
+
+Noise = Sequence[tuple[Tensor, Tensor]]
+"""Of each dense layer, streams in order, the outputs last: factors of inputs [p] and outputs [q], float32.
+
+Weights become μ + σ ∘ (outputs ⊗ inputs), biases μ + σ ∘ outputs (Fortunato et al. 2018, eq. 10–11).
+"""
+
+
+class _Pass(NamedTuple):
+    """What a forward pass leaves to the backward one."""
+
+    network: _Network
+    scratch: Tensor
+    noise: Noise | None  # alive
+
+
+def takes_layers(filters: tuple[int, int, int], units: int) -> bool:
+    """Whether `NetworkKernel` can have so many filters and units in its layers."""
+    return takes_torso(filters) and takes_dense(filters[2] * 49, units)
+
+
+class NetworkKernel:
+    """Three convolutions and one stream or two of dense layers; noisy or not, with any number of outputs.
+
+    Two streams are combined as value plus advantages less their mean over the actions, for each number of an action by
+    itself; the gradient into what both see is multiplied by 1/√2. Sums are float32, what goes from one layer of the
+    torso to the next is rounded to bfloat16. Results do not depend on the number of threads. For one thread at a time.
+
+    Args:
+        layers: weights, bfloat16 but for the output layers' float32. They must stay where they are.
+
+    Source: Mnih et al. 2015, Methods, Model architecture; Wang et al. 2016, "Dueling network architectures", eq. 9.
+    """
+
+    def __init__(self, layers: Layers) -> None:
+        self._layers = layers
+        self.weights = layers.weights()
+        for weight, _ in layers.convolutions:
+            assert weight.is_contiguous(memory_format=torch.channels_last)
+        self._outputs = len(layers.streams[-1].output.bias)
+        self._described = _described(layers, self.weights)
+        # memory of the kernels is kept: it would be new pages of the system's every time
+        self._own = torch.empty(0, dtype=torch.uint8)
+        self._free: tuple[list[Tensor], list[Tensor]] = [], []  # of passes without a way back, and with one
+
+    def __call__(self, obs: Tensor | UnreadPlanes, noise: Noise | None = None) -> Tensor:
+        """Outputs of observations.
+
+        Args:
+            obs: [B, 4, 84, 84] uint8, or where they are.
+            noise: of noisy layers; None: they are silent, and nothing can be differentiated.
+
+        Returns:
+            [B, actions · numbers of an action] float32, differentiable in all weights if gradients are enabled.
+        """
+        if torch.is_grad_enabled() and any(weight.requires_grad for weight in self.weights):
+            outputs: Tensor = _Outputs.apply(self, obs, noise, *self.weights)  # type: ignore[no-untyped-call]
+            return outputs
+        return self.forward(obs, noise, back=False)[0]
+
+    def forward(self, obs: Tensor | UnreadPlanes, noise: Noise | None, back: bool) -> tuple[Tensor, _Pass]:
+        """The same without autograd; so that `backward` can follow, or not."""
+        network = _Network.from_buffer_copy(self._described)
+        if noise is not None:
+            places = [factor.data_ptr() for factors in noise for factor in factors]
+            for stream, at in zip(network.stream, range(0, len(places), 4), strict=False):
+                stream.noise_in, stream.noise_out, stream.out_noise_in, stream.out_noise_out = places[at : at + 4]
+        scratch = self._free[back].pop() if self._free[back] else torch.empty(0, dtype=torch.uint8)
+        scratch = _at_least(scratch, ask("pixelq_network_scratch", ctypes.byref(network), len(obs), back))
+        self._make_room(network, len(obs))
+        obs = obs if isinstance(obs, UnreadPlanes) else obs.contiguous()
+        outputs = torch.empty(len(obs), self._outputs)
+        arguments = len(obs), ctypes.byref(images_of(obs)), back, outputs, scratch, self._own
+        call("pixelq_network_forward", ctypes.byref(network), *arguments)
+        if not back:
+            self._free[0].append(scratch)
+        return outputs, _Pass(network, scratch, noise)
+
+    def backward(self, begun: _Pass, gradient: Tensor) -> list[Tensor]:
+        """Gradients of `weights` from the gradient [B, outputs] at a pass' outputs; once for each pass."""
+        size, gradients = len(gradient), [torch.empty_like(weight, requires_grad=False) for weight in self.weights]
+        self._make_room(begun.network, size)
+        networks = ctypes.byref(begun.network), ctypes.byref(_described(self._layers, gradients))
+        call("pixelq_network_backward", *networks, size, gradient.contiguous(), begun.scratch, self._own)
+        self._free[1].append(begun.scratch)
+        return gradients
+
+    def _make_room(self, network: _Network, size: int) -> None:
+        self._own = _at_least(self._own, ask("pixelq_network_own", ctypes.byref(network), size))
+
+
+class _Outputs(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, kernel: NetworkKernel, obs: Tensor | UnreadPlanes, noise: Noise | None, *weights: Tensor
+    ) -> Tensor:
+        outputs, ctx.begun = kernel.forward(obs, noise, back=True)
+        ctx.kernel = kernel
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        begun, ctx.begun = ctx.begun, None
+        if begun is None:
+            raise RuntimeError("these outputs were differentiated before: a kernel's pass can be gone back once")
+        return None, None, None, *ctx.kernel.backward(begun, gradient)
+
+
+def _at_least(memory: Tensor, size: int) -> Tensor:
+    return memory if len(memory) >= size else torch.empty(size, dtype=torch.uint8)
+
+
+def _described(layers: Layers, tensors: Sequence[Tensor]) -> _Network:
+    """The network, or its gradients, given in the order of `Layers.weights`."""
+    filters = (len(bias) for _, bias in layers.convolutions)
+    hidden, output = layers.streams[-1]
+    sizes = (ctypes.c_int * 5)(*filters, len(hidden.bias), layers.num_actions)
+    places = [tensor.data_ptr() for tensor in tensors]
+    network = _Network(sizes, len(layers.streams), len(output.bias) // layers.num_actions)
+    network.torso[:6] = places[:6]
+    rest = iter(places[6:])
+    for stream, of in zip(network.stream, layers.streams, strict=False):
+        for name, layer in (("", of.hidden), ("out_", of.output)):
+            for field, tensor in zip(("w", "b", "w_sigma", "b_sigma"), layer, strict=True):
+                setattr(stream, name + field, None if tensor is None else next(rest))
+    return network

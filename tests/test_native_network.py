@@ -1,0 +1,161 @@
+"""A network's two kernels against float64."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from pixelq.native.network import Dense, Layers, NetworkKernel, Stream, takes_layers
+from pixelq.replay.lz4_frames import Lz4Frames
+from test_native import (  # noqa: F401 (a fixture)
+    BATCHES,
+    BF16,
+    difference,
+    in_float64,
+    instructions,
+    needs_kernels,
+    pixels,
+    rounded,
+    torso_in_float64,
+    torso_parameters,
+)
+
+SMALL, USUAL = ((16, 32, 32), 64), ((32, 64, 64), 512)
+KINDS = [  # sizes, streams, noisy, actions, numbers of an action
+    pytest.param(USUAL, 1, False, 4, 1, id="values"),
+    pytest.param(SMALL, 1, False, 3, 51, id="atoms"),
+    pytest.param(SMALL, 1, True, 6, 1, id="noisy"),
+    pytest.param(USUAL, 2, False, 4, 1, id="dueling"),
+    pytest.param(SMALL, 2, True, 5, 33, id="dueling, noisy, wide"),
+]
+
+
+def dense(inputs, outputs, dtype, noisy, generator):
+    shapes = ((outputs, inputs), (outputs,))
+    means = [torch.randn(shape, generator=generator) * inputs**-0.5 for shape in shapes]
+    sigmas = [0.5 * torch.rand(shape, generator=generator) * inputs**-0.5 for shape in shapes]
+    tensors = [*means, *(sigmas if noisy else [])]
+    return Dense(*(tensor.to(dtype).requires_grad_() for tensor in tensors))
+
+
+def make(sizes, streams, noisy, actions, each, seed=0):
+    """Layers, and the noise of an update."""
+    filters, units = sizes
+    weights, biases = torso_parameters(filters, seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    convolutions = list(zip(weights, biases, strict=True))
+    widths = [each, actions * each][-streams:]
+    made = [
+        Stream(
+            dense(filters[2] * 49, units, BF16, noisy, generator), dense(units, width, torch.float32, noisy, generator)
+        )
+        for width in widths
+    ]
+    layers = Layers(convolutions, made, actions)
+    shapes = [layer.weight.shape for stream in made for layer in stream]
+    noise = [tuple(torch.randn(n, generator=generator) for n in reversed(shape)) for shape in shapes]
+    return layers, noise if noisy else None
+
+
+def outputs_in_float64(layers, weights, noise, obs):
+    """The same sums in float64 of weights in the order of `Layers.weights`, rounded where the kernel rounds."""
+    rest = iter(weights[6:])
+    features = torso_in_float64(obs, weights[0:6:2], weights[1:6:2])
+    if len(layers.streams) == 2:
+        scale = 0.5**0.5
+        features = features * scale + features.detach() * (1 - scale)
+    parts = []
+    for index, stream in enumerate(layers.streams):
+        numbers = features
+        for place, layer in enumerate(stream):
+            weight, bias, *sigmas = (next(rest) for tensor in layer if tensor is not None)
+            if sigmas and noise is not None:
+                inputs, outputs = (factor.double() for factor in noise[2 * index + place])
+                weight, bias = weight + sigmas[0] * outputs.outer(inputs), bias + sigmas[1] * outputs
+                if layer.weight.dtype == BF16:
+                    weight, bias = rounded(weight), rounded(bias)
+            numbers = functional.linear(numbers, weight, bias)
+            if place == 0:
+                numbers = numbers.relu()
+        parts.append(numbers)
+    if len(parts) == 1:
+        return parts[0]
+    value, advantage = parts[0].unsqueeze(1), parts[1].unflatten(1, (layers.num_actions, -1))
+    return (value + advantage - advantage.mean(1, keepdim=True)).flatten(1)
+
+
+@needs_kernels
+@pytest.mark.parametrize(("sizes", "streams", "noisy", "actions", "each"), KINDS)
+@pytest.mark.parametrize("size", [BATCHES[0], *BATCHES[3:5]])
+def test_outputs_and_gradients_are_those_of_float64(sizes, streams, noisy, actions, each, size):
+    layers, noise = make(sizes, streams, noisy, actions, each)
+    obs = pixels(size)
+    kernel = NetworkKernel(layers)
+    outputs = kernel(obs, noise)
+    exact = in_float64(kernel.weights)
+    wanted = outputs_in_float64(layers, exact, noise, obs)
+    assert outputs.shape == (size, actions * each)
+    assert difference(outputs, wanted.detach()) < 2e-3
+    with torch.no_grad():
+        assert torch.equal(kernel(obs, noise), outputs)
+        silent = outputs_in_float64(layers, exact, None, obs)  # in evaluation
+        assert difference(kernel(obs), silent) < 2e-3
+    push = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(3))
+    got = torch.autograd.grad(outputs, kernel.weights, push)
+    for index, (mine, theirs) in enumerate(zip(got, torch.autograd.grad(wanted, exact, push.double()), strict=True)):
+        assert mine.stride() == kernel.weights[index].stride()
+        assert mine.dtype == kernel.weights[index].dtype
+        # a unit within rounding of zero may be on its other side in float64
+        assert difference(mine, theirs) < 3e-2, index
+
+
+@needs_kernels
+def test_a_pass_back_is_of_its_own_pass_forward():
+    layers, noise = make(*KINDS[-1].values)
+    other = [tuple(-factor for factor in factors) for factors in noise]
+    kernel = NetworkKernel(layers)
+
+    def gradients(outputs):
+        return torch.autograd.grad(outputs.sum(), kernel.weights)
+
+    wanted = [gradients(kernel(pixels(5), which)) for which in (noise, other)]
+    first, second = (kernel(pixels(5), which) for which in (noise, other))
+    with torch.no_grad():
+        kernel(pixels(70, seed=9), noise)
+    for outputs, expected in ((second, wanted[1]), (first, wanted[0])):
+        assert all(torch.equal(a, b) for a, b in zip(gradients(outputs), expected, strict=True))
+    outputs = kernel(pixels(5), noise)
+    outputs.sum().backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="differentiated before"):
+        outputs.sum().backward()
+
+
+@needs_kernels
+def test_a_network_does_not_depend_on_the_number_of_threads():
+    layers, noise = make(*KINDS[-1].values)
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3, 7):
+            torch.set_num_threads(count)
+            kernel = NetworkKernel(layers)
+            outputs = kernel(pixels(70), noise)
+            results.append([outputs, *torch.autograd.grad(outputs.cos().sum(), kernel.weights)])
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@needs_kernels
+def test_planes_are_read_when_they_are_wanted():
+    frames = Lz4Frames(64)
+    obs = pixels(12)
+    frames.write(0, obs.flatten(0, 1).numpy())
+    slots = torch.arange(48).view(12, 4).flip(0).numpy().copy()
+    kernel = NetworkKernel(make(*KINDS[1].values)[0])
+    assert torch.equal(kernel(frames.unread(slots)), kernel(obs.flip(0)))
+
+
+def test_what_a_network_must_be():
+    assert takes_layers((32, 64, 64), 512)
+    assert not takes_layers((24, 64, 64), 512)
+    assert not takes_layers((32, 64, 64), 500)
