@@ -19,7 +19,8 @@ LAYERS = (
     ("algos", "actor", "clipping", "divergence", "health", "optimisers", "learner"),
     ("evaluation", "agent"),
     ("training",),
-    ("viewer", "bench", "plots", "distributed"),
+    ("viewer", "bench", "plots", "sweeps"),
+    ("distributed",),
     ("cli",),
     ("__main__",),
 )

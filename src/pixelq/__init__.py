@@ -5,12 +5,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pixelq.agent import load_agent
     from pixelq.presets import preset
+    from pixelq.sweeps.runner import sweep
     from pixelq.training.run import train
 
-__all__ = ["load_agent", "preset", "train"]
+__all__ = ["load_agent", "preset", "sweep", "train"]
 __version__ = "0.1.0"
 
-_HOMES = {"load_agent": "pixelq.agent", "preset": "pixelq.presets", "train": "pixelq.training.run"}
+_HOMES = {
+    "load_agent": "pixelq.agent",
+    "preset": "pixelq.presets",
+    "sweep": "pixelq.sweeps.runner",
+    "train": "pixelq.training.run",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,72 @@
+"""`pixelq sweep`: many runs at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from pixelq.cli.options import parse
+from pixelq.cli.places import check_new_place
+from pixelq.errors import PixelqError
+from pixelq.sweeps.budget import describe, share
+from pixelq.sweeps.plan import Plan, planned_runs, read_plan, read_seeds, read_setting
+from pixelq.sweeps.state import run_state
+
+__all__ = ["run"]
+
+
+@dataclass(frozen=True)
+class _Options:
+    presets: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")]
+    """Recipes, or one file .toml with presets, games, seeds and a table [set]."""
+    folder: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Where the runs go; the same command in the same folder goes on with what is left."""
+    games: Annotated[tuple[str, ...], tyro.conf.arg(metavar="G")] = ()
+    """Games; default: each preset's own."""
+    seeds: Annotated[str | None, tyro.conf.arg(metavar="1-5|1,3,7")] = None
+    """Seeds, a run each; default: 1."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=V[,V]")] = ()
+    """A setting by its option's name, with one value or several to try, e.g. algo.n-step=1,3; may be given often."""
+    jobs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Runs at once; default: as many as cores and memory carry."""
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Say how many runs, how long, how much memory and disk, and do nothing."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the verb and return the exit status."""
+    about = "Train presets × games × seeds × settings, each an ordinary run directory in one folder."
+    options = parse(_Options, words, "pixelq sweep", about)
+    plan = _plan(options)
+    if options.jobs is not None and options.jobs < 1:
+        raise PixelqError(f"--jobs is {options.jobs}: must be at least 1")
+    runs = planned_runs(plan)
+    check_new_place("--folder", options.folder)
+    if options.dry_run:
+        states = [run_state(options.folder, run) for run in runs]
+        left = [run for run, state in zip(runs, states, strict=True) if state.status != "finished"]
+        for run, state in zip(runs, states, strict=True):
+            print(f"{run.name}: {state.status}")
+        print(describe(runs, states, share(left, options.jobs)))
+        return 0
+
+    from pixelq.sweeps.runner import sweep
+
+    result = sweep(plan, options.folder, jobs=options.jobs)
+    print(f"{len(result.finished)} of {len(runs)} runs finished in {result.folder}", flush=True)
+    if result.interrupted and len(result.finished) < len(runs):
+        print("go on with the same command", flush=True)
+        return 130
+    return 1 if result.failed else 0
+
+
+def _plan(options: _Options) -> Plan:
+    files = [name for name in options.presets if name.endswith(".toml")]
+    if not files:
+        seeds = read_seeds(options.seeds or "1")
+        return Plan(options.presets, options.games, seeds, tuple(map(read_setting, options.set)))
+    if len(options.presets) > 1 or options.games or options.seeds or options.set:
+        raise PixelqError(f"{files[0]} is the whole plan: leave out other presets, --games, --seeds and --set")
+    return read_plan(Path(files[0]))

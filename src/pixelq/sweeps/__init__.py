@@ -1,0 +1,1 @@
+"""Many runs on one machine: their plan, their state, and who runs them."""
