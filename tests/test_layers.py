@@ -20,7 +20,7 @@ LAYERS = (
     ("evaluation", "agent"),
     ("training",),
     ("viewer", "bench", "plots", "sweeps"),
-    ("distributed",),
+    ("distributed", "reports"),
     ("cli",),
     ("__main__",),
 )

@@ -5,15 +5,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pixelq.agent import load_agent
     from pixelq.presets import preset
+    from pixelq.reports.report import report
     from pixelq.sweeps.runner import sweep
     from pixelq.training.run import train
 
-__all__ = ["load_agent", "preset", "sweep", "train"]
+__all__ = ["load_agent", "preset", "report", "sweep", "train"]
 __version__ = "0.1.0"
 
 _HOMES = {
     "load_agent": "pixelq.agent",
     "preset": "pixelq.presets",
+    "report": "pixelq.reports.report",
     "sweep": "pixelq.sweeps.runner",
     "train": "pixelq.training.run",
 }

@@ -16,6 +16,7 @@ _VERBS = {
     "train": "train an agent: pixelq train [PRESET] [--game G] [--run DIR] [options]",
     "resume": "go on with a run: pixelq resume RUN",
     "sweep": "train many at once: pixelq sweep PRESET … --folder DIR [--games G …] [--seeds 1-5]",
+    "report": "tables and pictures of a folder of runs: pixelq report DIR",
     "eval": "score an agent under a named protocol: pixelq eval AGENT [--protocol P]",
     "record": "write a video of an agent: pixelq record AGENT --out FILE.mp4",
     "export": "write an agent to a file: pixelq export AGENT --out FILE.safetensors",
