@@ -12,12 +12,12 @@ import pixelq
 ROOT = Path(pixelq.__file__).parent
 
 LAYERS = (
-    ("errors", "types", "schedules", "returns", "losses", "cache", "system"),
+    ("errors", "types", "schedules", "returns", "losses", "cache", "system", "extras"),
     ("native",),
     ("config", "presets", "games", "shipped"),
     ("networks", "envs", "replay", "rollouts", "run", "device", "graphs", "compiling"),
     ("algos", "actor", "clipping", "divergence", "health", "optimisers", "learner"),
-    ("evaluation", "agent"),
+    ("evaluation", "agent", "interop"),
     ("training",),
     ("viewer", "bench", "plots", "sweeps"),
     ("distributed", "reports"),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pixelq.config import ExplorationConfig
 from pixelq.graphs import Graph, GraphsByShape
-from pixelq.networks import QNetwork
+from pixelq.networks import OnnxNetwork, QNetwork
 from pixelq.schedules import exponential, linear
 
 __all__ = ["Actor", "epsilon_at", "epsilon_greedy", "greedy_actions"]
@@ -26,7 +26,7 @@ def epsilon_at(config: ExplorationConfig, step: int) -> float:
 
 
 @torch.inference_mode()
-def greedy_actions(network: QNetwork, obs: NDArray[np.uint8], device: torch.device) -> NDArray[np.int64]:
+def greedy_actions(network: QNetwork | OnnxNetwork, obs: NDArray[np.uint8], device: torch.device) -> NDArray[np.int64]:
     """The actions of highest value, [N, 4, 84, 84] uint8 to [N] int64."""
     values = network.q_values(torch.from_numpy(obs).to(device))
     return values.argmax(dim=1).cpu().numpy()

@@ -20,7 +20,7 @@ from pixelq.algos import algo_of
 from pixelq.config import AlgoConfig, NetworkConfig, TrainConfig, from_json, to_json, validate_agent
 from pixelq.device import resolve_device
 from pixelq.errors import CheckpointError, ConfigError, PixelqError
-from pixelq.networks import QNetwork
+from pixelq.networks import CARD_METADATA, OnnxNetwork, QNetwork
 from pixelq.run.manifest import MANIFEST, read_manifest, verify_file
 from pixelq.run.rundir import find_agent
 from pixelq.run.storage import storage_errors, write_atomically
@@ -28,7 +28,6 @@ from pixelq.run.storage import storage_errors, write_atomically
 __all__ = ["Agent", "AgentCard", "load_agent", "save_agent"]
 
 _FORMAT = 2
-_METADATA = "pixelq"  # the key of the card in a safetensors file's metadata
 _FILE = "agent.safetensors"  # an agent in a checkpoint
 _OBS_SHAPE = (4, 84, 84)
 _CARD_TYPES: dict[str, type] = {
@@ -100,20 +99,25 @@ class Agent:
     """A trained network with its card; it acts greedily, exploration is its user's.
 
     Args:
-        network: as `card.network` describes it.
+        network: as `card.network` describes it; one from an ONNX file plays, but has no weights at hand.
         card: what it plays and how it was trained.
         device: where the network lives.
     """
 
-    def __init__(self, network: QNetwork, card: AgentCard, device: torch.device | None = None) -> None:
+    def __init__(self, network: QNetwork | OnnxNetwork, card: AgentCard, device: torch.device | None = None) -> None:
         self.card = card
         self.device = device or torch.device("cpu")
-        self.network = network.to(self.device).eval()
+        self.network: QNetwork | OnnxNetwork = network.to(self.device).eval()
 
     @property
     def game(self) -> str:
         """ROM name of the game it plays."""
         return self.card.game
+
+    @property
+    def obs_shape(self) -> tuple[int, ...]:
+        """Shape of an observation, [4, 84, 84]."""
+        return _OBS_SHAPE
 
     @property
     def action_meanings(self) -> tuple[str, ...]:
@@ -170,15 +174,15 @@ def save_agent(
         raise PixelqError(f"{path}: an agent file's name ends in .safetensors")
     tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in state_dict.items()}
     with storage_errors(path):
-        write_atomically(path, safetensors.torch.save(tensors, {_METADATA: card.to_json()}))
+        write_atomically(path, safetensors.torch.save(tensors, {CARD_METADATA: card.to_json()}))
 
 
 def load_agent(path: Path | str, device: str = "cpu", on_damage: Callable[[str], None] = warnings.warn) -> Agent:
     """Read an agent; nothing is unpickled.
 
     Args:
-        path: a run directory (the newest undamaged checkpoint's agent), a `.safetensors` file of pixelq's, or the name
-            of an agent that comes with pixelq, e.g. `breakout`.
+        path: a run directory (the newest undamaged checkpoint's agent), a `.safetensors` or `.onnx` file of pixelq's,
+            or the name of an agent that comes with pixelq, e.g. `breakout`.
         device: `cpu`, `cuda` or `auto`.
         on_damage: called with one line for each newer checkpoint that is damaged.
 
@@ -194,6 +198,8 @@ def load_agent(path: Path | str, device: str = "cpu", on_damage: Callable[[str],
             data = path.read_bytes()
         except OSError as error:
             raise PixelqError(f"cannot read {path}: {error.strerror or error}") from error
+    if path.suffix == ".onnx":
+        return _onnx_agent(data, path)
     tensors, card = _parse(data, path)
     return Agent(_build(tensors, card, path), card, where)
 
@@ -242,13 +248,29 @@ def _parse(data: bytes, path: Path) -> tuple[dict[str, Tensor], AgentCard]:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     except (SafetensorError, ValueError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged, or no safetensors file") from error
-    text = header.get("__metadata__", {}).get(_METADATA)
+    text = header.get("__metadata__", {}).get(CARD_METADATA)
     if text is None:
         raise PixelqError(f"{path} is not an agent of pixelq: it has no agent card")
     try:
         return tensors, AgentCard.from_json(text)
     except ConfigError as error:
         raise PixelqError(f"{path} cannot be used: {error}") from error
+
+
+def _onnx_agent(data: bytes, path: Path) -> Agent:
+    """The agent of an ONNX file, on the CPU."""
+    try:
+        network = OnnxNetwork(data)
+        if network.card is None:
+            raise PixelqError("it has no agent card: it was not exported by pixelq")
+        card = AgentCard.from_json(network.card)
+    except PixelqError as error:
+        raise PixelqError(f"{path} cannot be used: {error}") from error
+    agent = Agent(network, card)
+    found, wanted = (network.num_actions, *network.obs_shape), (len(card.action_meanings), *agent.obs_shape)
+    if found != wanted:
+        raise PixelqError(f"{path} does not fit its agent card: actions and observations are {found}, not {wanted}")
+    return agent
 
 
 def _build(tensors: dict[str, Tensor], card: AgentCard, path: Path) -> QNetwork:

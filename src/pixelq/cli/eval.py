@@ -29,7 +29,7 @@ _READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}  # somebody else's run, wh
 @dataclass(frozen=True)
 class _Options:
     agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
-    """A run directory, a .safetensors file, `breakout`, which comes with pixelq, or `random`."""
+    """A run directory, a .safetensors or .onnx file, `breakout`, which comes with pixelq, or `random`."""
     protocol: Annotated[str, tyro.conf.arg(metavar="P")] = DEFAULT_PROTOCOL
     """How it is played: nature, noop, dopamine or machado."""
     episodes: Annotated[int, tyro.conf.arg(metavar="N")] = 30

@@ -11,40 +11,50 @@ from pixelq.cli.options import parse
 from pixelq.cli.places import check_new_file
 from pixelq.cli.players import RANDOM, open_player
 from pixelq.errors import PixelqError
+from pixelq.extras import need
 from pixelq.run.rundir import find_agent
-from pixelq.run.storage import storage_errors
 
 __all__ = ["run"]
+
+_SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx", "torch": ".pt2"}
 
 
 @dataclass(frozen=True)
 class _Options:
     agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
     """A run directory (its newest checkpoint), a .safetensors file, or `breakout`, which comes with pixelq."""
-    out: Annotated[Path, tyro.conf.arg(metavar="FILE.safetensors")]
-    """The agent's file; one of that name is replaced, as a whole."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
+    """The agent's file, .safetensors, .onnx or .pt2; one of that name is replaced, as a whole."""
+    format: Literal["auto", "safetensors", "onnx", "torch"] = "auto"
+    """What is written: weights and card; an ONNX model; a torch.export program. auto: as the file's name says."""
     weights: Literal["float32", "bfloat16", "float16"] = "float32"
-    """How weights are stored; the two short ones halve the file and round the weights."""
+    """How a .safetensors file stores weights; the two short ones halve the file and round the weights."""
 
 
 def run(words: Sequence[str]) -> int:
     """Run the verb and return the exit status."""
-    about = "Write an agent's weights and card to one file, which eval, record, watch and train --init take."
+    about = (
+        "Write an agent to one file: weights and card, which eval, record, watch and train --init take; or a model for "
+        "other programs, uint8 observations [B, 4, 84, 84] to float32 action values [B, A], its card in the metadata."
+    )
     options = parse(_Options, words, "pixelq export", about)
     if options.agent == RANDOM:
         raise PixelqError("random has no weights: give a run directory or a .safetensors file")
+    kinds = {suffix: kind for kind, suffix in _SUFFIXES.items()}
+    kind = kinds.get(options.out.suffix, "safetensors") if options.format == "auto" else options.format
+    file = "an agent file" if kind == "safetensors" else f"a file of format {kind}"
+    check_new_file("--out", options.out, _SUFFIXES[kind], file, "agent")
     find_agent(options.agent)
-    check_new_file("--out", options.out, ".safetensors", "an agent file", "agent")
+    if kind == "onnx":
+        need("onnx", "onnx", "onnxscript")
 
-    import torch
-
-    from pixelq.agent import Agent, save_agent
+    from pixelq.agent import Agent
+    from pixelq.interop.exports import export_agent
 
     agent = open_player(options.agent, None, "cpu")
     assert isinstance(agent, Agent)
-    with storage_errors(options.out):
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-    save_agent(options.out, agent.network.state_dict(), agent.card, getattr(torch, options.weights))
+    export_agent(agent, options.out, weights=options.weights)
     card, size = agent.card, options.out.stat().st_size
-    print(f"{options.out}: {card.game}, {card.preset}, step {card.step:,}, {options.weights}, {size / 1e6:.1f} MB")
+    what = options.weights if kind == "safetensors" else kind
+    print(f"{options.out}: {card.game}, {card.preset}, step {card.step:,}, {what}, {size / 1e6:.1f} MB")
     return 0

@@ -19,7 +19,7 @@ _VERBS = {
     "report": "tables and pictures of a folder of runs: pixelq report DIR",
     "eval": "score an agent under a named protocol: pixelq eval AGENT [--protocol P]",
     "record": "write a video of an agent: pixelq record AGENT --out FILE.mp4",
-    "export": "write an agent to a file: pixelq export AGENT --out FILE.safetensors",
+    "export": "write an agent to a file: pixelq export AGENT --out FILE.safetensors|onnx|pt2",
     "watch": "watch an agent play in a page, or play against it: pixelq watch AGENT [--port N]",
     "dashboard": "a page over runs, live or finished: pixelq dashboard [RUNS] [--port P]",
     "plot": "draw curves and scores: pixelq plot RUN … [--out FILE.png|svg]",
@@ -36,7 +36,7 @@ _USAGE = "\n".join(
         "",
         *(f"  {verb:<11}{text}" for verb, text in _VERBS.items()),
         "",
-        "AGENT is a run directory, a .safetensors file, `breakout`, which comes with pixelq, or `random`.",
+        "AGENT is a run directory, a .safetensors or .onnx file, `breakout`, which comes with pixelq, or `random`.",
         "`pixelq VERB --help` lists a verb's options.",
         "Exit status: 0 done, 1 the run failed, 2 bad input, 130 interrupted after saving.",
     ]

@@ -9,13 +9,16 @@ from pixelq.networks.network import (
     make_network,
     make_quantile_network,
 )
+from pixelq.networks.onnx import CARD_METADATA, OnnxNetwork
 
 __all__ = [
+    "CARD_METADATA",
     "CategoricalHead",
     "DuelingHead",
     "Head",
     "ImplicitHead",
     "LinearHead",
+    "OnnxNetwork",
     "QNetwork",
     "QuantileHead",
     "hidden_activations",

@@ -8,6 +8,7 @@ from pixelq.algos import algo_of
 from pixelq.config import NetworkConfig
 from pixelq.config.algos import kind_of
 from pixelq.errors import PixelqError
+from pixelq.networks import QNetwork
 from pixelq.training.parts import Parts
 
 __all__ = ["load_initial"]
@@ -29,6 +30,8 @@ def load_initial(parts: Parts, init: str) -> None:
     if agent.action_meanings != parts.envs.action_meanings:
         ours, theirs = (" ".join(names) for names in (parts.envs.action_meanings, agent.action_meanings))
         raise PixelqError(f"--init {init}: it plays {agent.card.game} with the actions {theirs}; this run has {ours}")
+    if not isinstance(agent.network, QNetwork):
+        raise PixelqError(f"--init {init}: an ONNX file's weights cannot be learned on; give a .safetensors file")
     weights = dict(agent.network.state_dict())
     wanted = {name: tensor.shape for name, tensor in parts.learner.weights().items()}
     if {name: tensor.shape for name, tensor in weights.items()} != wanted:

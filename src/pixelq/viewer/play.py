@@ -19,6 +19,7 @@ from pixelq.envs.fire import fire_index
 from pixelq.evaluation.players import Player, RandomAgent, env_config, fire_assist, make_games
 from pixelq.evaluation.protocols import PROTOCOLS
 from pixelq.evaluation.screens import make_screen
+from pixelq.networks import QNetwork
 from pixelq.run.seeding import stream
 from pixelq.viewer.joystick import joystick_action
 from pixelq.viewer.saliency import gradient_saliency, occlusion_saliency
@@ -136,7 +137,8 @@ class LiveGame:
         seen = dict(self._recent.copy()).get(number)
         if seen is None or not isinstance(self.player, Agent):
             return None
-        compute = gradient_saliency if kind == "gradient" else occlusion_saliency
+        differentiable = isinstance(self.player.network, QNetwork)
+        compute = gradient_saliency if kind == "gradient" and differentiable else occlusion_saliency
         return compute(self.player.network.q_values, seen, self.player.device)
 
     def close(self) -> None:

@@ -1,0 +1,22 @@
+"""Libraries that come with an extra of the package, each needed for one thing."""
+
+import importlib.util
+
+from pixelq.errors import PixelqError
+
+__all__ = ["need"]
+
+
+def need(extra: str, *libraries: str) -> None:
+    """Make sure that libraries are installed; imports none.
+
+    Args:
+        extra: the extra of pixelq that brings them, e.g. `onnx`.
+        libraries: names to import them by.
+
+    Raises:
+        PixelqError: one is missing; says how to install it.
+    """
+    missing = [name for name in libraries if importlib.util.find_spec(name) is None]
+    if missing:
+        raise PixelqError(f"this needs {' and '.join(missing)}: pip install 'pixelq[{extra}]'")

@@ -1,0 +1,1 @@
+"""Agents in the forms that other tools read, and other tools' agents."""
