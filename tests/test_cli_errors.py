@@ -379,7 +379,7 @@ CASES = {
         2,
     ),
     "an empty name": ("eval ''", ". is no run directory: it has no checkpoints folder", 2),
-    "another kind of file": ("eval agent.pt", "agent.pt is no agent file: pixelq loads .safetensors only", 2),
+    "another kind of file": ("eval agent.pt", "agent.pt is no agent file: pixelq loads .safetensors and .onnx", 2),
     "an empty file": ("eval empty.safetensors", "empty.safetensors is damaged, or no safetensors file", 2),
     "half a file": ("eval truncated.safetensors", "truncated.safetensors is damaged, or no safetensors file", 2),
     "noise": ("eval noise.safetensors", "noise.safetensors is damaged, or no safetensors file", 2),
@@ -451,7 +451,7 @@ CASES = {
     # agent files
     "nothing to export": (
         "export --out a.safetensors",
-        "AGENT is missing: pixelq export AGENT --out FILE.safetensors",
+        "AGENT is missing: pixelq export AGENT --out FILE",
         2,
     ),
     "nobody to export": (

@@ -209,13 +209,13 @@ def find_agent(agent: Path | str) -> Path:
             names = shipped_agents()
             raise PixelqError(
                 f"{agent} does not exist{did_you_mean(str(agent), names)}: "
-                f"give a run directory, a .safetensors or .onnx file or one that comes along: {', '.join(names)}"
+                f"give a run directory, a .safetensors file or one that comes along: {', '.join(names)}"
             )
         if path.is_dir():
             if not (path / "checkpoints").is_dir():
                 raise PixelqError(f"{path} is no run directory: it has no checkpoints folder")
         elif path.suffix not in (".safetensors", ".onnx"):
-            raise PixelqError(f"{path} is no agent file: pixelq loads .safetensors and .onnx only")
+            raise PixelqError(f"{path} is no agent file: pixelq loads .safetensors and .onnx")
     except OSError as error:
         raise PixelqError(f"cannot read {path}: {reason(error)}") from error
     return path
