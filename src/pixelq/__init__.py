@@ -7,12 +7,14 @@ if TYPE_CHECKING:
     from pixelq.presets import preset
     from pixelq.reports.report import report
     from pixelq.sweeps.runner import sweep
+    from pixelq.training.callbacks import Callback
     from pixelq.training.run import train
 
-__all__ = ["load_agent", "preset", "report", "sweep", "train"]
+__all__ = ["Callback", "load_agent", "preset", "report", "sweep", "train"]
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Callback": "pixelq.training.callbacks",
     "load_agent": "pixelq.agent",
     "preset": "pixelq.presets",
     "report": "pixelq.reports.report",

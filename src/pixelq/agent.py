@@ -25,7 +25,7 @@ from pixelq.run.manifest import MANIFEST, read_manifest, verify_file
 from pixelq.run.rundir import find_agent
 from pixelq.run.storage import storage_errors, write_atomically
 
-__all__ = ["Agent", "AgentCard", "load_agent", "save_agent"]
+__all__ = ["Agent", "AgentCard", "load_agent", "make_agent", "save_agent"]
 
 _FORMAT = 2
 _FILE = "agent.safetensors"  # an agent in a checkpoint
@@ -204,6 +204,19 @@ def load_agent(path: Path | str, device: str = "cpu", on_damage: Callable[[str],
     return Agent(_build(tensors, card, path), card, where)
 
 
+def make_agent(weights: dict[str, Tensor], card: AgentCard) -> Agent:
+    """An agent of weights at hand, on the CPU.
+
+    Args:
+        weights: by name, as the card's network has them; they are the agent's from now on.
+        card: what it plays and how it was trained.
+
+    Raises:
+        PixelqError: the weights are not those of the card's network.
+    """
+    return Agent(_build(weights, card, "agent"), card)
+
+
 def _checked_obs(obs: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if not isinstance(obs, np.ndarray) or obs.dtype != np.uint8:
         kind = obs.dtype if isinstance(obs, np.ndarray) else type(obs).__name__
@@ -273,7 +286,7 @@ def _onnx_agent(data: bytes, path: Path) -> Agent:
     return agent
 
 
-def _build(tensors: dict[str, Tensor], card: AgentCard, path: Path) -> QNetwork:
+def _build(tensors: dict[str, Tensor], card: AgentCard, path: Path | str) -> QNetwork:
     """The network of a card with a file's tensors in it."""
     with torch.device("meta"):  # shapes only, so that a wrong card costs no memory
         make_network = algo_of(card.algo).make_network

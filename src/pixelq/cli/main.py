@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import keyword
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ _VERBS = {
     "eval": "score an agent under a named protocol: pixelq eval AGENT [--protocol P]",
     "record": "write a video of an agent: pixelq record AGENT --out FILE.mp4",
     "export": "write an agent to a file: pixelq export AGENT --out FILE.safetensors|onnx|pt2",
+    "import": "an agent of what another library trained: pixelq import FILE --from sb3|cleanrl --game G --out FILE",
     "watch": "watch an agent play in a page, or play against it: pixelq watch AGENT [--port N]",
     "dashboard": "a page over runs, live or finished: pixelq dashboard [RUNS] [--port P]",
     "plot": "draw curves and scores: pixelq plot RUN … [--out FILE.png|svg]",
@@ -136,7 +138,8 @@ def _dispatch(words: list[str]) -> int:
     # which spins on, gave 96 steps/s and this 298 to 315; alone it costs less than a tenth
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-    status: int = importlib.import_module(f"pixelq.cli.{verb}").run(rest)
+    module = f"{verb}_" if keyword.iskeyword(verb) else verb
+    status: int = importlib.import_module(f"pixelq.cli.{module}").run(rest)
     return status
 
 

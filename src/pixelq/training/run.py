@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from pixelq.run.metrics import MetricsLog
 from pixelq.run.newrun import free_place, new_run
 from pixelq.run.provenance import add_resume, provenance
 from pixelq.run.rundir import RunDir
+from pixelq.training.callbacks import Callbacks, RunView
 from pixelq.training.changes import allowed_changes, check_same_recipe, still_solved
 from pixelq.training.initial import load_initial
 from pixelq.training.parts import Parts, begin, make_parts, resolve
@@ -57,6 +58,7 @@ def train(
     progress: Progress | None = None,
     *,
     or_resume: bool = False,
+    callbacks: Sequence[object] = (),
 ) -> RunResult:
     """Start a run and train until it is solved, out of steps or interrupted.
 
@@ -68,6 +70,7 @@ def train(
         progress: what to show; None: a live bar on a terminal, lines elsewhere.
         or_resume: if `run_dir` holds a run of this recipe and seed already, go on with it, so that one command serves a
             job that may be ended and started again at any time.
+        callbacks: called at certain moments; see `pixelq.Callback`.
 
     Returns:
         How the run stands.
@@ -77,12 +80,13 @@ def train(
         StorageError: the disk takes no more.
         DivergedError: the loss or the weights became NaN.
     """
+    hooks = Callbacks(callbacks)
     config = resolve(config)
     if or_resume and run_dir is None:
         raise PixelqError("or_resume needs a run_dir: the run is found again by its path")
     if or_resume and run_dir is not None and (Path(run_dir) / "config.json").is_file():
         check_same_recipe(config, RunDir(Path(run_dir)))
-        return resume(run_dir, progress=progress)
+        return resume(run_dir, progress=progress, callbacks=callbacks)
     stop = Stop()
     with stop.heeded():
         if run_dir is not None:
@@ -101,7 +105,7 @@ def train(
                     chunks = save_parts(store, parts, [], log.offset())
                     # last, so that what has a config.json can be resumed
                     run.write_json("config.json", to_json(config))
-                    return _go_on(run, parts, Saver(parts, log, store, chunks, show.note), show, stop)
+                    return _go_on(run, parts, Saver(parts, log, store, chunks, show.note), show, stop, hooks)
 
 
 @tiny_as_zero()
@@ -119,6 +123,7 @@ def resume(
     stop_at: float | None = None,
     keep_going: bool | None = None,
     fresh_games: bool = False,
+    callbacks: Sequence[object] = (),
 ) -> RunResult:
     """Go on with a run from its newest good checkpoint.
 
@@ -137,6 +142,7 @@ def resume(
         keep_going: whether to train on when the disk takes no more, from now on; None: the same.
         fresh_games: give up the games that were being played and start new ones, which saves the time to replay
             them, but is no longer bit for bit the run that was never stopped.
+        callbacks: as in `train`.
 
     Returns:
         How the run stands; a finished run comes back as it is.
@@ -146,6 +152,7 @@ def resume(
             there.
         StorageError, DivergedError: as in `train`.
     """
+    hooks = Callbacks(callbacks)
     run = RunDir.open(run_dir)
     stop = Stop()
     with stop.heeded(), run.lock():
@@ -175,7 +182,7 @@ def resume(
             show.note(f"{run.path} is " + (f"solved, {end}; --stop-on none goes on" if solved else f"finished, {end}"))
             return _finished(run, config, checkpoint, solved)
         with show:
-            return _restore_and_go_on(run, config, store, checkpoint, show, stop, fresh_games)
+            return _restore_and_go_on(run, config, store, checkpoint, show, stop, fresh_games, hooks)
 
 
 def _given(**settings: Any) -> dict[str, Any]:
@@ -196,6 +203,7 @@ def _restore_and_go_on(
     show: Progress,
     stop: Stop,
     fresh_games: bool,
+    hooks: Callbacks,
 ) -> RunResult:
     parts = make_parts(config)
     with closing(parts.envs):
@@ -213,13 +221,13 @@ def _restore_and_go_on(
         with closing(MetricsLog(run.metrics, run.tb, offset, parts.step + 1)) as log:
             if log.missing_bytes:
                 show.note(f"{run.metrics} lost {log.missing_bytes} bytes that were written before")
-            return _go_on(run, parts, Saver(parts, log, store, chunks, show.note), show, stop)
+            return _go_on(run, parts, Saver(parts, log, store, chunks, show.note), show, stop, hooks)
 
 
-def _go_on(run: RunDir, parts: Parts, saver: Saver, show: Progress, stop: Stop) -> RunResult:
+def _go_on(run: RunDir, parts: Parts, saver: Saver, show: Progress, stop: Stop, hooks: Callbacks) -> RunResult:
     config = parts.config
     videos = Videos(run.videos, config.video_every_episodes, config.video_min_seconds, config.keep_videos, show.note)
-    session = Session(parts, saver, videos, show, stop)
+    session = Session(parts, saver, videos, show, stop, hooks)
     with closing(videos), session.clock.stops_with_the_process(), _given_up(run, saver, show), stop.saves_first():
         by = parts.learner.instructions
         way = ", compiled updates" if parts.learner.compiles else f", {by} kernels" if by else ""
@@ -233,8 +241,10 @@ def _go_on(run: RunDir, parts: Parts, saver: Saver, show: Progress, stop: Stop) 
         notes = gpu_notes(config, parts.learner.compiles) + kernel_notes(config, parts.learner)
         for line in notes:
             show.note(line)
+        hooks.start(RunView(parts, run.path, lambda: stop.ask("a callback"), show.note))
         LOOPS[kind](parts, session)
         session.finish()
+        hooks.end()
         if session.interrupted and not parts.finished:
             show.note(f"saved at step {parts.step:,}; go on with: pixelq resume {run.path}")
     interrupted = session.interrupted and not parts.finished

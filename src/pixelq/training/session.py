@@ -6,6 +6,7 @@ from typing import Any
 from pixelq.actor import epsilon_at
 from pixelq.config import FRAME_SKIP
 from pixelq.envs.episodes import Episode
+from pixelq.training.callbacks import Callbacks
 from pixelq.training.health import HealthWatch
 from pixelq.training.parts import Parts
 from pixelq.training.progress import Progress
@@ -30,10 +31,17 @@ class Session:
         videos: its recordings.
         progress: what a person sees.
         stop: who tells the run to stop; None: nobody.
+        callbacks: what else is called; None: nothing.
     """
 
     def __init__(
-        self, parts: Parts, saver: Saver, videos: Videos, progress: Progress, stop: Stop | None = None
+        self,
+        parts: Parts,
+        saver: Saver,
+        videos: Videos,
+        progress: Progress,
+        stop: Stop | None = None,
+        callbacks: Callbacks | None = None,
     ) -> None:
         self._parts = parts
         self._saver = saver
@@ -42,6 +50,7 @@ class Session:
         self._health = HealthWatch(parts)
         self.clock = Clock()
         self._stop = stop or Stop()
+        self._callbacks = callbacks or Callbacks()
         self._answered = False
         self._tick_seconds, self._tick_step = parts.seconds, parts.step
         self._saved_seconds = parts.seconds  # a run begins with a checkpoint, or from one
@@ -71,6 +80,8 @@ class Session:
         if finished:
             self._check_solved()
             self._videos.after_episodes(parts, self._episodes())
+        if self._callbacks.hear_steps:
+            self._callbacks.steps(finished)
         if config.notebook_log and crossed(parts.step, before, config.target_period_steps):
             self._progress.note(self._notebook_line())
         if crossed(parts.step, before, config.log_every_steps):
@@ -113,6 +124,7 @@ class Session:
         self._saver.save(last)
         self._update_seconds()
         self._saved_seconds = self._parts.seconds
+        self._callbacks.checkpoint()
 
     def _episodes(self) -> int:
         tracker = self._parts.tracker
@@ -162,3 +174,4 @@ class Session:
         if warning:
             self._progress.note(warning)
         self._saver.check_learner()
+        self._callbacks.log(record)

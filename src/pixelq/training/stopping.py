@@ -25,7 +25,7 @@ class Stop:
 
     def __init__(self) -> None:
         self._first: float | None = None  # when it was asked
-        self._by: signal.Signals | None = None
+        self._by: signal.Signals | str | None = None
         self._saves = False
 
     @property
@@ -33,11 +33,11 @@ class Stop:
         """Whether the run should save and stop."""
         return self._by is not None
 
-    def ask(self, by: signal.Signals = signal.SIGTERM) -> None:
+    def ask(self, by: signal.Signals | str = signal.SIGTERM) -> None:
         """Ask the run to save and stop.
 
         Args:
-            by: as if this signal had come.
+            by: as if this signal had come; or who asks, in words.
         """
         if self._by is None:
             self._first, self._by = time.monotonic(), by
@@ -52,7 +52,7 @@ class Stop:
             return None
         if self._by == signal.SIGINT:
             return f"saving; Ctrl-C again gives up what came after step {saved_step:,}"
-        return f"saving, since {self._by.name} asks the run to stop"
+        return f"saving, since {self._by if isinstance(self._by, str) else self._by.name} asks the run to stop"
 
     @contextmanager
     def heeded(self) -> Iterator[None]:
