@@ -399,7 +399,7 @@ def test_importing_pixelq_loads_no_torch():
 
 
 def test_what_pixelq_exports():
-    assert sorted(pixelq.__all__) == ["load_agent", "preset", "report", "sweep", "train"]
+    assert sorted(pixelq.__all__) == ["Callback", "load_agent", "preset", "report", "sweep", "train"]
     assert all(callable(getattr(pixelq, name)) for name in pixelq.__all__)
     with pytest.raises(AttributeError, match="no attribute 'resume'"):
         _ = pixelq.resume
