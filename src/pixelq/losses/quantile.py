@@ -1,9 +1,11 @@
 """Losses of value distributions given by quantiles (QR-DQN, IQN, and the latter with Munchausen)."""
 
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pixelq.losses.checks import check_tensors
-from pixelq.losses.td import huber, log_policy, munchausen_bonus, soft_value
+from pixelq.losses.td import log_policy, munchausen_bonus, soft_value
 
 __all__ = ["munchausen_quantile_q_learning", "quantile_q_learning", "quantile_regression"]
 
@@ -31,10 +33,17 @@ def quantile_regression(dist: Tensor, tau: Tensor, target: Tensor, huber_param: 
     check_tensors(dist=(dist, "B N"), tau=(tau, "B N"), target=(target, "B M"))
     if not huber_param >= 0:
         raise ValueError(f"huber_param is {huber_param}: must be at least 0")
-    error = target.detach()[:, None, :] - dist[:, :, None]  # [B, N, M]
-    weight = (tau.detach()[:, :, None] - (error < 0).to(tau.dtype)).abs()
-    penalty = huber(error, huber_param) / huber_param if huber_param > 0 else error.abs()
-    return (weight * penalty).mean(dim=2).sum(dim=1)
+    tau, target = tau.detach()[:, :, None], target.detach()[:, None, :]
+    below = target < dist.detach()[:, :, None]  # [B, N, M]
+    weight = torch.where(below, 1 - tau, tau)  # |τ − 1{δ < 0}|
+    error = target - dist[:, :, None]
+    # one operation there and one back, of N · M numbers; 200 · 200 of each transition for QR-DQN
+    penalty = (
+        error.abs()
+        if huber_param == 0
+        else functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=huber_param)
+    )
+    return (weight * penalty).mean(dim=2).sum(dim=1) / (huber_param or 1.0)
 
 
 def quantile_q_learning(
