@@ -189,6 +189,19 @@ def test_what_fails_is_tried_three_times_and_named(capsys, tmp_path):
     assert (tmp_path / "sweep" / "logs" / "fast-catch-s1.log").read_text().count("it broke") == 3
 
 
+@pytest.mark.usefixtures("failing")
+def test_a_sweep_needs_nobody_to_read_what_it_says(tmp_path):
+    few = Plan(("fast",), ("catch",), (1,), PLAN.settings)
+    code = f"import sys; from pixelq.cli.main import main; sys.executable = {sys.executable!r}; "
+    code += f"sys.exit(main({words(few, tmp_path / 'sweep')!r}))"
+    python = os.path.join(sys.exec_prefix, "bin", "python")
+    process = subprocess.Popen([python, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    with process.stderr:
+        assert process.wait() == 1
+    assert (tmp_path / "sweep" / "logs" / "fast-catch-s1.log").read_text().count("it broke") == 3
+
+
 def test_a_dry_run_says_what_it_would_take_and_writes_nothing(capsys, tmp_path):
     assert main([*words(PLAN, tmp_path / "sweep"), "--dry-run"]) == 0
     last = capsys.readouterr().out.splitlines()[-1]

@@ -29,7 +29,7 @@ _VERBS = {
     "presets": "list the recipes",
     "games": "list the games",
 }
-_TRAINING = ("train", "resume")  # go on whatever becomes of their output
+_TRAINING = ("train", "resume", "sweep")  # go on whatever becomes of their output
 _USAGE = "\n".join(
     [
         "pixelq: deep Q-learning from pixels",

@@ -53,11 +53,12 @@ def run(words: Sequence[str]) -> int:
         return 0
 
     from pixelq.sweeps.runner import sweep
+    from pixelq.training.output import Output
 
     result = sweep(plan, options.folder, jobs=options.jobs)
-    print(f"{len(result.finished)} of {len(runs)} runs finished in {result.folder}", flush=True)
+    print(f"{len(result.finished)} of {len(runs)} runs finished in {result.folder}", file=Output(), flush=True)
     if result.interrupted and len(result.finished) < len(runs):
-        print("go on with the same command", flush=True)
+        print("go on with the same command", file=Output(), flush=True)
         return 130
     return 1 if result.failed else 0
 

@@ -26,6 +26,7 @@ __all__ = ["SweepResult", "run_all", "sweep"]
 
 _TRIES = 3  # of a run that fails, in all
 _LOOK_SECONDS = 0.2
+_SAVE_SECONDS = 60.0
 
 
 class SweepResult(NamedTuple):
@@ -156,8 +157,7 @@ class _Runner:
                 self._pass_on_stop()
                 self._show.table(self._lines())
         finally:
-            for child in self._children:  # only if something failed here
-                self._signal(child, signal.SIGKILL)
+            self._save_all()  # none is left, unless something failed here: a full disk, say
         finished = tuple(run.name for run in self._runs if self._states[run.name].status == "finished")
         for name, line in self._failed.items():
             self._show.note(f"{name} failed: {line}")
@@ -211,6 +211,14 @@ class _Runner:
         self._show.note("saving all runs; once more: stop at once" if first else "stopping at once")
         for child in self._children:
             self._signal(child, signal.SIGTERM if first else signal.SIGKILL)
+
+    def _save_all(self) -> None:
+        for child in self._children:
+            self._signal(child, signal.SIGTERM)
+        for child in self._children:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.process.wait(_SAVE_SECONDS)
+            self._signal(child, signal.SIGKILL)
 
     @staticmethod
     def _signal(child: _Child, number: int) -> None:

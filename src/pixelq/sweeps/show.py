@@ -3,9 +3,10 @@
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, TextIO, cast
 
 from pixelq.sweeps.state import RunState
+from pixelq.training.output import Output, is_terminal
 
 __all__ = ["Line", "Show", "make_show"]
 
@@ -59,7 +60,7 @@ class _Plain:
         pass
 
     def note(self, text: str) -> None:
-        print(text, flush=True)
+        print(text, file=Output(), flush=True)
 
     def table(self, lines: Sequence[Line]) -> None:
         if time.monotonic() - self._said < _PLAIN_SECONDS:
@@ -69,7 +70,7 @@ class _Plain:
         training = (
             f"{name} step {step} return {score}" for name, status, step, score, _ in _figures(lines, "training")
         )
-        print(f"{done} of {len(lines)} finished; {'; '.join(training)}", flush=True)
+        print(f"{done} of {len(lines)} finished; {'; '.join(training)}", file=Output(), flush=True)
 
 
 def _figures(lines: Sequence[Line], status: str) -> list[tuple[str, ...]]:
@@ -81,7 +82,7 @@ class _Live:
         from rich.console import Console
         from rich.live import Live
 
-        self._live = Live(console=Console(), refresh_per_second=2)
+        self._live = Live(console=Console(file=cast(TextIO, Output())), refresh_per_second=2)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -114,4 +115,4 @@ def _table(lines: Sequence[Line]) -> Any:
 
 def make_show() -> Show:
     """The live table if standard output is a terminal, else plain lines."""
-    return _Live() if sys.stdout.isatty() else _Plain()
+    return _Live() if is_terminal(sys.stdout) else _Plain()
