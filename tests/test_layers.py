@@ -19,7 +19,7 @@ LAYERS = (
     ("algos", "actor", "clipping", "divergence", "health", "optimisers", "learner"),
     ("evaluation", "agent", "interop"),
     ("training",),
-    ("viewer", "bench", "plots", "sweeps"),
+    ("viewer", "bench", "plots", "sweeps", "trackers"),
     ("distributed", "reports"),
     ("cli",),
     ("__main__",),
@@ -35,6 +35,10 @@ ONLY_IN = {  # libraries and the parts that may import them
     "matplotlib": {"plots"},
     "starlette": {"viewer"},
     "uvicorn": {"viewer"},
+    "wandb": {"trackers"},
+    "mlflow": {"trackers"},
+    "onnx": {"interop"},
+    "onnxruntime": {"networks"},
 }
 LIGHT = ("errors", "games", "presets", "shipped", "config", "schedules", "__init__", "__main__")  # load no torch
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "base"}

@@ -49,8 +49,10 @@ def run(words: Sequence[str]) -> int:
     options = parse(_Options, words, "pixelq resume", "Go on with a run from its newest good checkpoint.")
     _check(RunDir.open(options.run), options)
 
+    from pixelq.trackers.tracking import saved_tracking
     from pixelq.training.run import resume
 
+    tracking = saved_tracking(RunDir(options.run))
     result = resume(
         options.run,
         options.device,
@@ -63,6 +65,7 @@ def run(words: Sequence[str]) -> int:
         stop_at=options.stop_at,
         keep_going=options.keep_going or None,
         fresh_games=options.fresh_games,
+        callbacks=() if tracking is None else (tracking,),
     )
     return 130 if result.interrupted else 0
 

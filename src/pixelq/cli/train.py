@@ -11,10 +11,12 @@ from pixelq.cli.options import parse
 from pixelq.cli.places import check_new_place
 from pixelq.config import TrainConfig, validate
 from pixelq.errors import PixelqError
+from pixelq.extras import need
 from pixelq.games import resolve_game
 from pixelq.presets import DEFAULT_PRESET, PRESETS, preset
 from pixelq.run.newrun import RUNS
 from pixelq.run.rundir import RunDir, find_agent
+from pixelq.trackers.protocol import TrackerName, TrackOptions
 
 __all__ = ["run"]
 
@@ -28,6 +30,9 @@ class _Options:
     """If the run is there already, go on with it: one command for a job that may be ended and started again."""
     init: Annotated[str | None, tyro.conf.arg(metavar="AGENT")] = None
     """Agent whose weights to begin with: a run directory, a .safetensors file, or `breakout`, which comes along."""
+    track: tuple[TrackerName, ...] = ()
+    """Trackers that are told of the run: wandb, mlflow or both; TensorBoard's files are always written."""
+    tracking: Annotated[TrackOptions, tyro.conf.arg(name="track")] = field(default_factory=TrackOptions)
 
 
 def run(words: Sequence[str]) -> int:
@@ -57,7 +62,15 @@ def run(words: Sequence[str]) -> int:
     if options.init is not None:
         find_agent(options.init)
 
+    for library in options.track:
+        need(library, library)
+
+    from pixelq.trackers.tracking import Tracking, saved_tracking
     from pixelq.training.run import train
 
-    result = train(config, options.run, options.init, or_resume=options.or_resume)
+    tracking = Tracking(options.track, options.tracking) if options.track else None
+    if tracking is None and options.or_resume and options.run is not None:
+        tracking = saved_tracking(RunDir(options.run))
+    callbacks = () if tracking is None else (tracking,)
+    result = train(config, options.run, options.init, or_resume=options.or_resume, callbacks=callbacks)
     return 130 if result.interrupted else 0
