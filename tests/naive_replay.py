@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pixelq.config import ReplayConfig
+from pixelq.config import ObsShape, ReplayConfig
 from pixelq.envs.episodes import EpisodeTracker
 from pixelq.envs.testing import CounterEnv
 from pixelq.replay import ReplayBuffer
@@ -17,12 +17,15 @@ CPU = torch.device("cpu")
 GAMMA = 0.9
 STORES = ("ram", "lz4", "device")
 ON_DEVICE = "device, sampled there"
+ATARI = ObsShape()
+# the one of Atari, and others: in colour, not square, with fewer pictures, too large for the kernels
+SHAPES = (ATARI, ObsShape(4, 3, 96, 96), ObsShape(4, 1, 60, 80), ObsShape(2, 3, 36, 40), ObsShape(3, 3, 150, 160))
 
 
-def make_buffer(capacity, num_envs, n_step, store="ram", sampling="uniform", generator=None, device=CPU):
+def make_buffer(capacity, num_envs, n_step, store="ram", sampling="uniform", generator=None, device=CPU, shape=ATARI):
     config = ReplayConfig(capacity=capacity, store="device" if store == ON_DEVICE else store, sampling=sampling)
     generator = generator or np.random.default_rng(7)
-    return ReplayBuffer(config, num_envs, GAMMA, n_step, device, generator, store == ON_DEVICE)
+    return ReplayBuffer(config, num_envs, GAMMA, n_step, device, generator, store == ON_DEVICE, shape=shape)
 
 
 def drawn(rows, envs):
@@ -36,6 +39,30 @@ def batch_at(buffer, rows, envs):
     ring = buffer.ring
     slots = torch.from_numpy(rows % ring.rows * ring.num_envs + envs)
     return buffer.sampler.batch(DeviceDraw(slots, torch.ones(len(rows))))
+
+
+class Reshaped:
+    """A `CounterEnv` with observations of another shape; pictures that differ there differ here."""
+
+    def __init__(self, envs, shape):
+        self.envs, self.shape, self.num_envs = envs, shape, envs.num_envs
+
+    def reset(self):
+        return self._reshaped(self.envs.reset())
+
+    def send(self, actions):
+        self.envs.send(actions)
+
+    def recv(self):
+        return self._reshaped(self.envs.recv())
+
+    def _reshaped(self, result):
+        if self.shape == ATARI:
+            return result
+        stack, channels, height, width = self.shape
+        planes = np.tile(result.obs[:, -stack:], (1, 1, 2, 2))[:, :, :height, :width]
+        coloured = np.stack([planes // (1 + channel) for channel in range(channels)], axis=2)
+        return result._replace(obs=coloured.reshape(-1, *self.shape.obs))
 
 
 class Step(NamedTuple):
@@ -65,10 +92,12 @@ class Pair:
         store="ram",
         sampling="uniform",
         device=CPU,
+        shape=ATARI,
     ):
+        self.shape = shape
         self.kind = (store, sampling)
         self.device = device
-        self.envs = CounterEnv(num_envs, seed, chances)
+        self.envs = Reshaped(CounterEnv(num_envs, seed, chances), shape)
         self.n_step = n_step
         self.life_terminal = life_terminal
         self.rng = np.random.default_rng(seed)
@@ -80,10 +109,12 @@ class Pair:
         self.tracker.reset(result)
         self.obs = result.obs
         self.started = [0] * num_envs
-        self.buffer.ring.start(result.obs[:, -1])
+        self.buffer.ring.start(self.shape.newest(result.obs))
 
     def fresh(self):
-        return make_buffer(self.capacity, self.envs.num_envs, self.n_step, *self.kind, device=self.device)
+        return make_buffer(
+            self.capacity, self.envs.num_envs, self.n_step, *self.kind, device=self.device, shape=self.shape
+        )
 
     def play(self, ticks):
         for _ in range(ticks):
@@ -93,7 +124,9 @@ class Pair:
             lost, _ = self.tracker.update(result)
             terminated = result.terminated | lost if self.life_terminal else result.terminated
             reward = np.sign(result.reward)
-            self.buffer.append(actions, reward, terminated, result.truncated, result.reset, result.obs[:, -1])
+            self.buffer.append(
+                actions, reward, terminated, result.truncated, result.reset, self.shape.newest(result.obs)
+            )
             row = len(self.steps[0])
             for i, history in enumerate(self.steps):
                 flags = (bool(terminated[i]), bool(result.truncated[i]), bool(result.reset[i]))
@@ -106,10 +139,10 @@ class Pair:
 
     def give_up(self):
         """Begin other games in the middle of those that are played."""
-        self.envs = CounterEnv(self.envs.num_envs, self.rng.integers(1_000))
+        self.envs = Reshaped(CounterEnv(self.envs.num_envs, self.rng.integers(1_000)), self.shape)
         result = self.envs.reset()
         self.tracker.reset(result)
-        self.buffer.restart(result.obs[:, -1])
+        self.buffer.restart(self.shape.newest(result.obs))
         row = len(self.steps[0])
         for i, history in enumerate(self.steps):
             if row and not history[-1].ignored and not history[-1].terminated:
@@ -139,7 +172,7 @@ class Pair:
             (row, env)
             for env, history in enumerate(self.steps)
             for row in range(oldest, head - self.n_step + 1)
-            if not history[row].ignored and max(row - 3, history[row].started) >= oldest
+            if not history[row].ignored and max(row - self.shape.stack + 1, history[row].started) >= oldest
         }
 
     def check(self, rows, envs, buffer=None):

@@ -78,7 +78,7 @@ def make(env=ENV, *, network=None, fire=FIRE, rollout_steps=7, **fields):
         **fields,
     )
     envs = CounterEnv(config.envs, seed=3, script=SCRIPT)
-    tracker = EpisodeTracker(config.envs, clip=env.clip_rewards)
+    tracker = EpisodeTracker(config.envs, clip=env.rewards == "sign")
     learner = Learner(config, ACTIONS, CPU, torch.Generator().manual_seed(0))
     noise = torch.Generator().manual_seed(1)
     actor = Actor(network or learner.online, CPU, ACTIONS, fire, np.random.default_rng(CHANCE), noise)
@@ -92,7 +92,7 @@ def naive_play(env, epsilons, fire=FIRE):
     """The same games once more, step by step: a list of steps for each, and the games and lives that ended."""
     envs, chance = CounterEnv(len(SCRIPT), seed=3, script=SCRIPT), np.random.default_rng(CHANCE)
     now = envs.reset()
-    tracker = EpisodeTracker(len(SCRIPT), clip=env.clip_rewards)
+    tracker = EpisodeTracker(len(SCRIPT), clip=env.rewards == "sign")
     tracker.reset(now)
     histories, ended = [[] for _ in SCRIPT], []
     lost_before = [False] * len(SCRIPT)
@@ -111,7 +111,7 @@ def naive_play(env, epsilons, fire=FIRE):
                 {
                     "obs": now.obs[n],
                     "action": FIRE if lost_before[n] and fire is not None else int(action),
-                    "reward": float(np.sign(raw)) if env.clip_rewards else raw,
+                    "reward": float(np.sign(raw)) if env.rewards == "sign" else raw,
                     "terminated": bool(then.terminated[n]) or (lost and env.life_loss_terminal),
                     "truncated": bool(then.truncated[n]),
                     "ignored": bool(then.reset[n]),

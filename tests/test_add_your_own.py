@@ -70,8 +70,8 @@ def loss(config, online, target, batch, generator):
     return LossOutput(td.huber(error), q_tm1.detach(), error.detach())
 
 
-def make_dueling_network(network, config, num_actions, generator):
-    return make_network(dataclasses.replace(network, dueling=True), num_actions, generator)
+def make_dueling_network(network, config, num_actions, generator, shape):
+    return make_network(dataclasses.replace(network, dueling=True), num_actions, generator, shape)
 
 
 MELLOW = Algo(make_dueling_network, loss)

@@ -14,7 +14,16 @@ import loss_oracles as oracles
 from algo_oracles import expected
 from oracles import screens
 from pixelq.algos import ALGOS
-from pixelq.config import C51Config, DQNConfig, IQNConfig, MunchausenConfig, NetworkConfig, PQNConfig, QRConfig
+from pixelq.config import (
+    C51Config,
+    DQNConfig,
+    IQNConfig,
+    MunchausenConfig,
+    NetworkConfig,
+    ObsShape,
+    PQNConfig,
+    QRConfig,
+)
 from pixelq.networks import QNetwork
 from pixelq.networks.noisy import NoisyLinear
 from pixelq.types import Batch, RolloutBatch
@@ -57,7 +66,7 @@ def make_network(algo, kind, seed):
 @functools.cache
 def made(algo, kind, seed):
     config = ALGO[algo]
-    network = ALGOS[type(config)].make_network(NETWORK[kind], config, ACTIONS, generator(seed)).eval()
+    network = ALGOS[type(config)].make_network(NETWORK[kind], config, ACTIONS, generator(seed), ObsShape()).eval()
     named = dict(network.named_parameters())
     obs = torch.from_numpy(screens(np.random.default_rng(9), 32))
     tau = (torch.rand(32, 5, generator=generator()),) if isinstance(config, IQNConfig) else ()

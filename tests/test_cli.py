@@ -327,7 +327,7 @@ def test_random_play_is_scored_under_every_protocol(capsys, protocol):
     assert result["human_normalised"] is not None
     cap = "18,000" if protocol == "nature" else "108,000"
     sticky = "sticky 0.25" if protocol in ("dopamine", "machado") else "sticky 0"
-    noops = "no no-ops" if protocol in ("dopamine", "machado") else "up to 30 no-ops"
+    noops = "no no-ops" if protocol in ("dopamine", "machado", "plain") else "up to 30 no-ops"
     for part in (f"protocol {protocol}", cap, sticky, noops, "random", "FIRE pressed at the start", "FIRE assist"):
         assert part in lines[1]
 

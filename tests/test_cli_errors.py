@@ -397,7 +397,7 @@ CASES = {
     ),
     "unknown protocol": (
         "eval catch.safetensors --protocol natur",
-        'unknown protocol "natur" (did you mean "nature"?); there are: nature, noop, dopamine, machado',
+        'unknown protocol "natur" (did you mean "nature"?); there are: nature, noop, dopamine, machado, plain',
         2,
     ),
     "a protocol for 18 actions": (

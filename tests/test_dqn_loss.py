@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from pixelq.algos import ALGOS, dqn
-from pixelq.config import DQNConfig, NetworkConfig
+from pixelq.config import DQNConfig, NetworkConfig, ObsShape
 from pixelq.networks import make_network
 from pixelq.types import Batch
 
@@ -193,4 +193,7 @@ def test_pixels_are_scaled_once(online, target):
 def test_the_config_finds_the_algorithm():
     algo = ALGOS[DQNConfig]
     assert (algo.memory, algo.loss) == ("replay", dqn.loss)
-    assert algo.make_network(NetworkConfig(channels=(1, 1, 1), hidden=2), DQNConfig(), 5, None).num_actions == 5
+    assert (
+        algo.make_network(NetworkConfig(channels=(1, 1, 1), hidden=2), DQNConfig(), 5, None, ObsShape()).num_actions
+        == 5
+    )

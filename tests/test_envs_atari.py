@@ -12,8 +12,9 @@ from ale_py.vector_env import AtariVectorEnv
 
 from pixelq.config import EnvConfig, TrainConfig
 from pixelq.envs import make_envs
-from pixelq.envs.atari import AtariEnvs, game_seed
+from pixelq.envs.atari import AtariEnvs
 from pixelq.envs.fire import fire_index
+from pixelq.envs.interface import game_seed
 from pixelq.errors import CheckpointError, PixelqError
 from pixelq.training.parts import resolve
 

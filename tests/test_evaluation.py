@@ -9,7 +9,7 @@ import torch
 import pixelq.evaluation.evaluate as evaluate_module
 from pixelq.agent import Agent, AgentCard
 from pixelq.config import DQNConfig, EnvConfig, NetworkConfig
-from pixelq.envs import StepResult
+from pixelq.envs import EnvSpec, StepResult
 from pixelq.envs.fire import fire_index
 from pixelq.errors import PixelqError
 from pixelq.evaluation import DEFAULT_PROTOCOL, PROTOCOLS, find_protocol
@@ -39,7 +39,7 @@ class ScriptedGames:
 
     def __init__(self, lengths, *, truncate=False, life_lost_at=None):
         self.num_envs = len(lengths)
-        self.action_meanings = MEANINGS
+        self.spec, self.action_meanings = EnvSpec(MEANINGS), MEANINGS
         self.lengths = np.array(lengths)
         self.truncate = truncate
         self.life_lost_at = life_lost_at
@@ -129,7 +129,7 @@ def test_protocols(name, noops, epsilon, cap, sticky, full):
 
 def test_the_default_is_nature_and_there_are_no_others():
     assert DEFAULT_PROTOCOL == "nature"
-    assert set(PROTOCOLS) == {"nature", "noop", "dopamine", "machado"}
+    assert set(PROTOCOLS) == {"nature", "noop", "dopamine", "machado", "plain"}
 
 
 def test_whose_actions_count():
@@ -141,7 +141,7 @@ def test_an_unknown_protocol_is_one_line():
     with pytest.raises(PixelqError) as error:
         find_protocol("natur")
     assert str(error.value) == (
-        'unknown protocol "natur" (did you mean "nature"?); there are: nature, noop, dopamine, machado'
+        'unknown protocol "natur" (did you mean "nature"?); there are: nature, noop, dopamine, machado, plain'
     )
 
 

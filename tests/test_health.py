@@ -48,7 +48,9 @@ def test_dormant_shares_by_hand():
 
 def network_and_obs(name, actions=4, batch=8):
     config = preset(name)
-    network = algo_of(config.algo).make_network(config.network, config.algo, actions, torch.Generator().manual_seed(3))
+    network = algo_of(config.algo).make_network(
+        config.network, config.algo, actions, torch.Generator().manual_seed(3), config.env.obs_shape
+    )
     obs = torch.randint(0, 256, (batch, 4, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
     return network.eval(), obs
 

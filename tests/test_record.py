@@ -14,7 +14,7 @@ from ale_py.vector_env import AtariVectorEnv
 import pixelq.evaluation.record as record_module
 from pixelq.agent import AgentCard, save_agent
 from pixelq.config import DQNConfig, EnvConfig, NetworkConfig
-from pixelq.envs.atari import game_seed
+from pixelq.envs.interface import game_seed
 from pixelq.errors import PixelqError
 from pixelq.evaluation import PROTOCOLS
 from pixelq.evaluation.players import Policy, RandomAgent

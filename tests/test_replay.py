@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from naive_replay import GAMMA, STORES, Pair, drawn, make_buffer
+from naive_replay import GAMMA, ON_DEVICE, SHAPES, STORES, Pair, drawn, make_buffer
 from pixelq.envs.testing import decode
 
 
@@ -54,6 +54,21 @@ def test_every_store_gives_the_same_batches_bit_for_bit():
         batches = [pair.buffer.batch(pair.buffer.draw(32, 1.0)) for pair in pairs]
         for tensors in zip(*batches, strict=True):
             assert all(torch.equal(tensors[0], tensor) for tensor in tensors)
+
+
+@pytest.mark.parametrize("shape", SHAPES[1:], ids=str)
+@pytest.mark.parametrize("store", [*STORES, ON_DEVICE])
+def test_pictures_of_any_shape_equal_the_naive_lists(store, shape):
+    pair = Pair(2, 60, 2, 6, store=store, shape=shape, sampling="prioritised")
+    pair.play(90)  # the ring has wrapped
+    pair.check_all()
+    if pair.buffer.sampler is None:
+        draw = pair.buffer.draw(32, 0.4)
+        assert set(zip(draw.rows.tolist(), draw.envs.tolist(), strict=True)) <= pair.sampleable()
+    pair.check_all(pair.reloaded())
+    pair.buffer = pair.reloaded()
+    pair.play(40)
+    pair.check_all()
 
 
 @pytest.mark.parametrize("other", STORES)

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from naive_replay import STORES, make_buffer
 from no_waiting import no_waiting_for_the_gpu
+from pixelq.config import ObsShape
 from pixelq.errors import PixelqError
 from pixelq.replay import lz4_frames, memory
 from pixelq.replay.frames import NO_PLANE, DeviceFrames, RamFrames
-from pixelq.replay.lz4_frames import BLOCK_MOST, Lz4Frames
+from pixelq.replay.lz4_frames import Lz4Frames, block_most
 from pixelq.replay.memory import available_memory, format_bytes, require_memory
 from pixelq.replay.stores import choose_store, describe_store, make_frames
 
@@ -96,7 +97,9 @@ def test_lz4_keeps_to_its_bound_and_frees_what_is_overwritten():
         for at in range(0, 64, 8):
             frames.write(at, planes_of(rng, 8, "noise"))
             held = {id(s): len(s.arena) + 6 * 16 for s in [*frames._sealed, frames._open] if s is not None}
-            assert sum(held.values()) <= (64 + 16) * BLOCK_MOST  # a segment more than full while one is replaced
+            assert sum(held.values()) <= (64 + 16) * block_most(
+                ObsShape()
+            )  # a segment more than full while one is replaced
     for at in range(0, 64, 8):
         frames.write(at, planes_of(rng, 8, "sparse"))
     assert sum(len(s.arena) for s in frames._sealed) < 64 * 100

@@ -183,7 +183,7 @@ EPSILONS = [1 - 6 * k / 126 for k in range(21)]
 ENVS = {
     "lives-end-episodes": (ENV, FIRE),
     "lives-do-not": (EnvConfig(life_loss_terminal=False), FIRE),
-    "raw-rewards-no-fire": (EnvConfig(life_loss_terminal=True, clip_rewards=False), None),
+    "raw-rewards-no-fire": (EnvConfig(life_loss_terminal=True, rewards="raw"), None),
 }
 
 

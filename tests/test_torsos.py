@@ -30,7 +30,7 @@ def randomise(module, seed=0):
 
 
 def test_norm_over_a_layer_is_pytorchs_over_channels_rows_columns():
-    (norm,) = plane_norm("layer", 3, 4)
+    (norm,) = plane_norm("layer", 3, (4, 4))
     randomise(norm)
     planes = random_planes(2, 3, 4, 4)
     weight, bias = (tensor.permute(2, 0, 1) for tensor in (norm.norm.weight, norm.norm.bias))  # [H, W, C] to [C, H, W]
@@ -39,7 +39,7 @@ def test_norm_over_a_layer_is_pytorchs_over_channels_rows_columns():
 
 
 def test_norm_at_each_pixel_by_its_formula():
-    (norm,) = plane_norm("layer_per_pixel", 3, 4)
+    (norm,) = plane_norm("layer_per_pixel", 3, (4, 4))
     randomise(norm)
     planes = random_planes(2, 3, 4, 4)
     wide = planes.double()
@@ -57,14 +57,14 @@ def test_epsilon_is_that_of_each_program(kind, epsilon):
     expected = 1e-3 / (1e-6 + epsilon) ** 0.5
     assert dense_norm(kind, 2)(units).tolist() == [pytest.approx([expected, -expected], rel=1e-5)]
     if kind == "layer_per_pixel":
-        (norm,) = plane_norm(kind, 2, 1)
+        (norm,) = plane_norm(kind, 2, (1, 1))
         assert norm(units[:, :, None, None]).flatten().tolist() == pytest.approx([expected, -expected], rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["layer", "layer_per_pixel"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_norms_keep_channels_last_and_the_type(kind, dtype):
-    (norm,) = plane_norm(kind, 5, 4)
+    (norm,) = plane_norm(kind, 5, (4, 4))
     normalised = norm.to(dtype)(random_planes(3, 5, 4, 4).to(dtype))
     assert normalised.is_contiguous(memory_format=torch.channels_last)
     assert normalised.dtype == dtype
@@ -73,7 +73,7 @@ def test_norms_keep_channels_last_and_the_type(kind, dtype):
 def test_statistics_in_bfloat16_are_float32():
     # 257 numbers around 100: a sum or a variance in bfloat16, whose spacing is ½ at 100, would be far off
     planes = (100 + random_planes(1, 257, 1, 1)).bfloat16()
-    (norm,) = plane_norm("layer_per_pixel", 257, 1)
+    (norm,) = plane_norm("layer_per_pixel", 257, (1, 1))
     expected = functional.layer_norm(planes.double().flatten(), (257,), eps=1e-6)
     normalised = norm.to(torch.bfloat16)(planes).double().flatten()
     assert (normalised - expected).abs().max() < 2**-8 * expected.abs().max()

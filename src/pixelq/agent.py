@@ -4,7 +4,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,16 @@ from torch import Tensor
 
 from pixelq.actor import greedy_actions
 from pixelq.algos import algo_of
-from pixelq.config import AlgoConfig, NetworkConfig, TrainConfig, from_json, to_json, validate_agent
+from pixelq.config import (
+    AlgoConfig,
+    NetworkConfig,
+    ObsShape,
+    TrainConfig,
+    ViewConfig,
+    from_json,
+    to_json,
+    validate_agent,
+)
 from pixelq.device import resolve_device
 from pixelq.errors import CheckpointError, ConfigError, PixelqError
 from pixelq.networks import CARD_METADATA, OnnxNetwork, QNetwork
@@ -29,7 +38,6 @@ __all__ = ["Agent", "AgentCard", "load_agent", "make_agent", "save_agent"]
 
 _FORMAT = 2
 _FILE = "agent.safetensors"  # an agent in a checkpoint
-_OBS_SHAPE = (4, 84, 84)
 _CARD_TYPES: dict[str, type] = {
     "game": str,
     "full_action_space": bool,
@@ -65,6 +73,13 @@ class AgentCard:
     """Agent steps of training behind the weights."""
     seed: int
     """The run's seed."""
+    view: ViewConfig = field(default_factory=ViewConfig)
+    """What the network sees of the game."""
+
+    @property
+    def obs_shape(self) -> ObsShape:
+        """Shape of what the network sees."""
+        return self.view.obs_shape
 
     def to_json(self) -> str:
         """The card as the JSON text that `from_json` reads."""
@@ -90,9 +105,16 @@ class AgentCard:
         if wrong:
             raise ConfigError(f'its agent card has no proper "{wrong[0]}"')
         config: TrainConfig = from_json(TrainConfig, {name: values.get(name) for name in ("network", "algo")})
-        validate_agent(config.network, config.algo)
+        view: ViewConfig = from_json(ViewConfig, values.get("view", {}), "view")  # older cards have none: Atari's
+        validate_agent(config.network, config.algo, view)
         facts = {name: values[name] for name in _CARD_TYPES}
-        return cls(action_meanings=tuple(values["action_meanings"]), network=config.network, algo=config.algo, **facts)
+        return cls(
+            action_meanings=tuple(values["action_meanings"]),
+            network=config.network,
+            algo=config.algo,
+            view=view,
+            **facts,
+        )
 
 
 class Agent:
@@ -116,8 +138,8 @@ class Agent:
 
     @property
     def obs_shape(self) -> tuple[int, ...]:
-        """Shape of an observation, [4, 84, 84]."""
-        return _OBS_SHAPE
+        """Shape of an observation, [planes, H, W], on Atari [4, 84, 84]."""
+        return self.card.obs_shape.obs
 
     @property
     def action_meanings(self) -> tuple[str, ...]:
@@ -136,7 +158,7 @@ class Agent:
         Raises:
             ValueError: another dtype or shape.
         """
-        return greedy_actions(self.network, _checked_obs(obs), self.device)
+        return greedy_actions(self.network, _checked_obs(obs, self.card.obs_shape), self.device)
 
     def q_values(self, obs: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The expected return of every action.
@@ -151,7 +173,7 @@ class Agent:
             ValueError: another dtype or shape.
         """
         with torch.inference_mode():
-            values = self.network.q_values(torch.from_numpy(_checked_obs(obs)).to(self.device))
+            values = self.network.q_values(torch.from_numpy(_checked_obs(obs, self.card.obs_shape)).to(self.device))
         return np.asarray(values.float().cpu().numpy())
 
 
@@ -217,12 +239,12 @@ def make_agent(weights: dict[str, Tensor], card: AgentCard) -> Agent:
     return Agent(_build(weights, card, "agent"), card)
 
 
-def _checked_obs(obs: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _checked_obs(obs: NDArray[np.uint8], shape: ObsShape) -> NDArray[np.uint8]:
     if not isinstance(obs, np.ndarray) or obs.dtype != np.uint8:
         kind = obs.dtype if isinstance(obs, np.ndarray) else type(obs).__name__
         raise ValueError(f"obs must be a numpy array of uint8, got {kind}")
-    if obs.ndim != 4 or obs.shape[1:] != _OBS_SHAPE:
-        raise ValueError(f"obs must have the shape [B, 4, 84, 84], got {list(obs.shape)}")
+    if obs.ndim != 4 or obs.shape[1:] != shape.obs:
+        raise ValueError(f"obs must have the shape [B, {', '.join(map(str, shape.obs))}], got {list(obs.shape)}")
     return np.require(obs, requirements=["C", "W"])  # torch takes no negative strides, and warns of read-only memory
 
 
@@ -290,7 +312,7 @@ def _build(tensors: dict[str, Tensor], card: AgentCard, path: Path | str) -> QNe
     """The network of a card with a file's tensors in it."""
     with torch.device("meta"):  # shapes only, so that a wrong card costs no memory
         make_network = algo_of(card.algo).make_network
-        network = make_network(card.network, card.algo, len(card.action_meanings), None)
+        network = make_network(card.network, card.algo, len(card.action_meanings), None, card.obs_shape)
     wanted = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
     for name in sorted(wanted.keys() | tensors.keys()):
         found = list(tensors[name].shape) if name in tensors else None

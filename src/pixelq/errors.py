@@ -1,6 +1,6 @@
 """The family of errors a person can cause: each is one line that names what is wrong and what would be right."""
 
-__all__ = ["CheckpointError", "ConfigError", "PixelqError"]
+__all__ = ["CheckpointError", "ConfigError", "GameError", "PixelqError"]
 
 
 class PixelqError(Exception):
@@ -15,3 +15,9 @@ class ConfigError(PixelqError):
 
 class CheckpointError(PixelqError):
     """A checkpoint that is missing or damaged, or does not fit the run."""
+
+
+class GameError(PixelqError):
+    """A game that failed while it was played; the exit status is 1."""
+
+    exit_status = 1

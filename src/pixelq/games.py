@@ -1,25 +1,59 @@
-"""Names of games: ROM names and Gymnasium ids to one `Game`, with «did you mean» for anything else."""
+"""Names of games: ROM names, Gymnasium ids and functions to one `Game`, with «did you mean» for anything else."""
 
 import difflib
+import importlib
 import importlib.util
+import os
 import re
+import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pixelq.errors import PixelqError
 
-__all__ = ["TEST_GAMES", "Game", "did_you_mean", "game_names", "resolve_game"]
+__all__ = [
+    "FUNCTION",
+    "TEST_GAMES",
+    "Game",
+    "GameKind",
+    "did_you_mean",
+    "file_word",
+    "function_game",
+    "game_kind",
+    "game_names",
+    "maker_of",
+    "resolve_game",
+]
+
+GameKind = Literal["atari", "test", "gymnasium", "function"]
 
 _TWO_PLAYERS = {"combat", "joust", "maze_craze", "warlords"}  # ale-py ends the process when given one alone
 TEST_GAMES = ("catch",)  # pixelq's own, seconds to learn, for trying things out
+FUNCTION = "make_env:"  # how the name of a game begins that only a Python program can make
+_ID = re.compile(r"([\w.-]+/)?[\w.-]+-v\d+")  # Gymnasium's
+# packages whose ids are known once they are imported: how their ids begin, what is imported, what is installed
+_PACKAGES = (
+    ("MiniGrid-", "minigrid", "minigrid"),
+    ("BabyAI-", "minigrid", "minigrid"),
+    ("Vizdoom", "vizdoom.gymnasium_wrapper", "vizdoom"),
+    ("MiniWorld-", "miniworld", "miniworld"),
+    ("FlappyBird-", "flappy_bird_gymnasium", "flappy-bird-gymnasium"),
+    ("highway-", "highway_env", "highway-env"),
+)
 
 
 class Game(NamedTuple):
     """A game and what its id says about sticky actions."""
 
-    name: str  # ROM name, e.g. "ms_pacman"
+    name: str  # ROM name, e.g. "ms_pacman"; a Gymnasium id or `module:name` as it was given
     sticky: float  # probability that the emulator repeats the last action, as the id means it
+
+    @property
+    def kind(self) -> GameKind:
+        """What plays it."""
+        return game_kind(self.name)
 
 
 @cache
@@ -46,8 +80,13 @@ def resolve_game(text: str) -> Game:
             (0.25) or `BreakoutNoFrameskip-v4` (0).
 
     Raises:
-        PixelqError: unknown; the line suggests the nearest game.
+        PixelqError: unknown, or it cannot be imported; the line suggests the nearest game.
     """
+    if game_kind(text) == "function":
+        return Game(text, 0.0)
+    if ":" in text:
+        maker_of(text)
+        return Game(text, 0.0)
     if text in game_names():
         return Game(text, 0.0)
     by_camel = {name.title().replace("_", ""): name for name in game_names()}
@@ -57,11 +96,88 @@ def resolve_game(text: str) -> Game:
         if camel in by_camel:
             return Game(by_camel[camel], 0.0 if match[3] == "4" else 0.25)
         raise PixelqError(f'unknown game "{text}"{did_you_mean(_snake(camel), game_names())}; see: pixelq games')
-    if re.fullmatch(r"(\w+)-v\d+", text):
+    camel = re.sub(r"(Deterministic)?-v\d+$", "", text).removeprefix("ALE/")
+    if camel in by_camel and _ID.fullmatch(text):
         raise PixelqError(
             f'game id "{text}" has another frame skip: use a ROM name, "ALE/Breakout-v5" or "BreakoutNoFrameskip-v4"'
         )
+    if _ID.fullmatch(text):
+        maker_of(text)
+        return Game(text, 0.0)
     raise PixelqError(f'unknown game "{text}"{did_you_mean(_snake(text), game_names())}; see: pixelq games')
+
+
+def game_kind(name: str) -> GameKind:
+    """What plays a game: ale-py, pixelq itself, Gymnasium, or a function that only a Python program has.
+
+    Args:
+        name: of a resolved game.
+    """
+    if name in TEST_GAMES:
+        return "test"
+    if name.startswith(FUNCTION):
+        return "function"
+    return "gymnasium" if ":" in name or _ID.fullmatch(name) else "atari"
+
+
+def file_word(name: str) -> str:
+    """A game's name as a part of a file name."""
+    return re.sub(r"[^\w.-]+", "-", name)
+
+
+def function_game(make_env: Callable[[], Any]) -> str:
+    """The name of a game that a function makes."""
+    return FUNCTION + getattr(make_env, "__qualname__", type(make_env).__name__)
+
+
+def maker_of(name: str) -> "str | Callable[..., Any]":
+    """What makes a game of Gymnasium's: an id that it knows now, or a function.
+
+    Args:
+        name: `Id-v0`, `module:Id-v0` or `module:function`; modules in the current folder are found, too.
+
+    Raises:
+        PixelqError: the module cannot be imported, or has no such function; Gymnasium knows no such id.
+    """
+    module, colon, rest = name.rpartition(":")
+    found = _imported(module, name) if colon else None
+    if found is None or _ID.fullmatch(rest):
+        return _known_id(rest, name)
+    if not hasattr(found, rest):
+        functions = tuple(word for word, value in vars(found).items() if callable(value))
+        raise PixelqError(f'game "{name}": {module} has no "{rest}"{did_you_mean(rest, functions)}')
+    function: Callable[..., Any] = getattr(found, rest)
+    if not callable(function):
+        raise PixelqError(f'game "{name}": "{rest}" is no function that returns a gymnasium.Env')
+    return function
+
+
+def _imported(module: str, name: str) -> Any:
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = next((package for _, known, package in _PACKAGES if known == module), None)
+        install = f": pip install {package}" if package else "; is it in this folder, or installed?"
+        raise PixelqError(f'game "{name}": there is no module "{error.name}"{install}') from error
+    except Exception as error:  # whatever a module of somebody's does
+        raise PixelqError(f'game "{name}": {module} cannot be imported: {type(error).__name__}: {error}') from error
+
+
+def _known_id(text: str, name: str) -> str:
+    """An id that Gymnasium has."""
+    import gymnasium  # late: it takes half a second
+
+    if text in gymnasium.registry:
+        return text
+    for start, module, package in _PACKAGES:
+        if text.startswith(start) and text == name:
+            raise PixelqError(f'unknown game "{text}": it is "{module}:{text}", of the package {package}')
+    near = did_you_mean(text, tuple(gymnasium.registry)) or did_you_mean(_snake(text), game_names())
+    if text != name:
+        raise PixelqError(f'unknown game "{name}": the module registers no "{text}"{near}')
+    raise PixelqError(f'unknown game "{text}"{near}: if its package registers it on import, say "module:{text}"')
 
 
 def _snake(camel: str) -> str:

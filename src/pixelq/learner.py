@@ -52,7 +52,7 @@ def is_for_kernels(config: TrainConfig) -> bool:
     algo = algo_of(config.algo)
     if not config.compile or algo.kernel is None:
         return False
-    network = algo.make_network(config.network, config.algo, 1, torch.Generator())
+    network = algo.make_network(config.network, config.algo, 1, torch.Generator(), config.env.obs_shape)
     network.lower_precision(torch.bfloat16)
     network.use_kernels()
     return network.all_in_kernels
@@ -86,7 +86,7 @@ class Learner:
         self._config = config
         self._device = device
         self._algo = algo_of(config.algo)
-        network = self._algo.make_network(config.network, config.algo, num_actions, generator)
+        network = self._algo.make_network(config.network, config.algo, num_actions, generator, config.env.obs_shape)
         self.online: QNetwork = network.to(device)
         self.generator = generator_on(device, generator)
         self.compiles = config.compile and can_compile(device)

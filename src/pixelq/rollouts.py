@@ -7,10 +7,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pixelq.config import ObsShape
 from pixelq.device import send, to_device
 from pixelq.types import Rollout, RolloutBatch
 
 __all__ = ["Rollouts"]
+
+_ATARI = ObsShape()
 
 
 class Rollouts:
@@ -21,16 +24,24 @@ class Rollouts:
         num_envs: games N.
         device: where batches go.
         generator: the source of chance of the minibatches.
+        obs: shape of the observations.
 
     Source: Gallici et al. 2024, "Simplifying deep temporal difference learning", Algorithm 1.
     """
 
-    def __init__(self, rollout_steps: int, num_envs: int, device: torch.device, generator: np.random.Generator) -> None:
+    def __init__(
+        self,
+        rollout_steps: int,
+        num_envs: int,
+        device: torch.device,
+        generator: np.random.Generator,
+        obs: ObsShape = _ATARI,
+    ) -> None:
         self.generator = generator
         self._device = device
         self._t = 0
         shape = (rollout_steps, num_envs)
-        self._obs = torch.zeros((*shape, 4, 84, 84), dtype=torch.uint8, device=device)
+        self._obs = torch.zeros((*shape, *obs.obs), dtype=torch.uint8, device=device)
         self._actions = np.zeros(shape, np.int64)
         self._rewards = np.zeros(shape, np.float32)
         self._terminated = np.zeros(shape, np.bool_)

@@ -12,6 +12,7 @@ from pixelq.config import (
     IQNConfig,
     MunchausenConfig,
     NetworkConfig,
+    ObsShape,
     PQNConfig,
     QRConfig,
 )
@@ -26,7 +27,8 @@ __all__ = ["ALGOS", "Algo", "algo_of"]
 class Algo(NamedTuple):
     """What an algorithm brings; `config` below is of its own config class."""
 
-    make_network: Callable[[NetworkConfig, Any, int, Generator | None], QNetwork]  # network, config, actions, chance
+    make_network: Callable[[NetworkConfig, Any, int, Generator | None, ObsShape], QNetwork]
+    """From network, config, actions, chance and the shape of observations."""
     loss: Callable[[Any, QNetwork, QNetwork, Any, Generator], LossOutput]  # config, online, target, batch, chance
     memory: Literal["replay", "rollout"] = "replay"  # what its batches come from, and so which loop it runs in
     draws: bool = False  # whether its loss draws from the chance it is given, noise of noisy layers aside
@@ -34,10 +36,12 @@ class Algo(NamedTuple):
     """From config, online and target: what does loss and gradients at once where there are kernels; optional."""
 
 
-def _values(network: NetworkConfig, config: Any, num_actions: int, generator: Generator | None) -> QNetwork:
+def _values(
+    network: NetworkConfig, config: Any, num_actions: int, generator: Generator | None, shape: ObsShape
+) -> QNetwork:
     """A network of values [B, A]."""
     del config
-    return make_network(network, num_actions, generator)
+    return make_network(network, num_actions, generator, shape)
 
 
 ALGOS: dict[type, Algo] = {

@@ -3,7 +3,7 @@
 import torch
 
 from pixelq.algos.choices import next_values
-from pixelq.config import C51Config, NetworkConfig
+from pixelq.config import C51Config, NetworkConfig, ObsShape
 from pixelq.losses import categorical
 from pixelq.networks import CategoricalHead, QNetwork, make_categorical_network
 from pixelq.types import Batch, LossOutput
@@ -12,10 +12,10 @@ __all__ = ["loss", "make_network"]
 
 
 def make_network(
-    network: NetworkConfig, config: C51Config, num_actions: int, generator: torch.Generator | None
+    network: NetworkConfig, config: C51Config, num_actions: int, generator: torch.Generator | None, shape: ObsShape
 ) -> QNetwork:
     """A network of logits [B, A, atoms]."""
-    return make_categorical_network(network, num_actions, config.atoms, config.v_min, config.v_max, generator)
+    return make_categorical_network(network, num_actions, config.atoms, config.v_min, config.v_max, generator, shape)
 
 
 def loss(config: C51Config, online: QNetwork, target: QNetwork, batch: Batch, generator: torch.Generator) -> LossOutput:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from pixelq.algos.choices import next_values
-from pixelq.config import IQNConfig, NetworkConfig
+from pixelq.config import IQNConfig, NetworkConfig, ObsShape
 from pixelq.losses import quantile
 from pixelq.networks import QNetwork, make_implicit_network
 from pixelq.types import Batch, LossOutput
@@ -13,10 +13,10 @@ __all__ = ["loss", "make_network"]
 
 
 def make_network(
-    network: NetworkConfig, config: IQNConfig, num_actions: int, generator: torch.Generator | None
+    network: NetworkConfig, config: IQNConfig, num_actions: int, generator: torch.Generator | None, shape: ObsShape
 ) -> QNetwork:
     """A network of quantiles [B, N, A] at given fractions [B, N]."""
-    return make_implicit_network(network, num_actions, config.cosines, config.policy_quantiles, generator)
+    return make_implicit_network(network, num_actions, config.cosines, config.policy_quantiles, generator, shape)
 
 
 def loss(config: IQNConfig, online: QNetwork, target: QNetwork, batch: Batch, generator: torch.Generator) -> LossOutput:

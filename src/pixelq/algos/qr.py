@@ -3,7 +3,7 @@
 import torch
 
 from pixelq.algos.choices import next_values
-from pixelq.config import NetworkConfig, QRConfig
+from pixelq.config import NetworkConfig, ObsShape, QRConfig
 from pixelq.losses import quantile
 from pixelq.networks import QNetwork, make_quantile_network
 from pixelq.types import Batch, LossOutput
@@ -12,10 +12,10 @@ __all__ = ["loss", "make_network"]
 
 
 def make_network(
-    network: NetworkConfig, config: QRConfig, num_actions: int, generator: torch.Generator | None
+    network: NetworkConfig, config: QRConfig, num_actions: int, generator: torch.Generator | None, shape: ObsShape
 ) -> QNetwork:
     """A network of quantiles [B, N, A]."""
-    return make_quantile_network(network, num_actions, config.quantiles, generator)
+    return make_quantile_network(network, num_actions, config.quantiles, generator, shape)
 
 
 def loss(config: QRConfig, online: QNetwork, target: QNetwork, batch: Batch, generator: torch.Generator) -> LossOutput:

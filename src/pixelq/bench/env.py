@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pixelq.bench.child import in_own_process, peak_resident_bytes
-from pixelq.config import FRAME_SKIP, EnvConfig
+from pixelq.config import EnvConfig
 from pixelq.envs import make_envs
 
 __all__ = ["EnvMeasurement", "bench_env", "measure_env"]
@@ -54,7 +54,7 @@ def measure_env(game: str, num_envs: int, env: EnvConfig, threads: int, seconds:
     threads = min(threads or cores, num_envs)
     rng = np.random.default_rng(1)
     with closing(make_envs(game, num_envs, 1, env, threads)) as envs:
-        num_actions = len(envs.action_meanings)
+        num_actions, frame_skip = len(envs.action_meanings), envs.spec.frames_per_step
         obs = envs.reset().obs
         ticks, started, now = -_WARM_UP_TICKS, 0.0, 0.0
         while ticks <= 0 or now - started < seconds:
@@ -65,7 +65,7 @@ def measure_env(game: str, num_envs: int, env: EnvConfig, threads: int, seconds:
             now = time.perf_counter()
             ticks += 1
     spent, steps = now - started, ticks * num_envs
-    frames = FRAME_SKIP * steps / spent
+    frames = frame_skip * steps / spent
     return EnvMeasurement(
         *(game, num_envs, threads, num_actions, steps, spent, steps / spent, frames),
         frames_per_second_per_core=frames / min(threads, cores),

@@ -11,9 +11,8 @@ from torch import Tensor
 from pixelq.actor import epsilon_at
 from pixelq.algos import algo_of
 from pixelq.bench.roofline import count_flops, tensor_bytes
-from pixelq.config import PQNConfig, TrainConfig
+from pixelq.config import ObsShape, PQNConfig, TrainConfig
 from pixelq.learner import Learner
-from pixelq.replay.frames import PLANE_BYTES
 from pixelq.types import Batch, RolloutBatch
 
 __all__ = ["Cost", "Update", "Workload", "workload_of"]
@@ -21,7 +20,6 @@ __all__ = ["Cost", "Update", "Workload", "workload_of"]
 _CAPACITY = 10_000  # transitions
 _LEARN_START = 500  # transitions
 _WARM_UP_UPDATES = 20
-_STACK_BYTES = 4 * PLANE_BYTES
 
 
 class Cost(NamedTuple):
@@ -118,7 +116,7 @@ def _learner_and_batch(
     """A learner after its first update, so that the optimiser has its moments, and the batch of that update."""
     generator = torch.Generator().manual_seed(1)
     learner = Learner(config, num_actions, device, generator)
-    transitions = _random_batch(size, num_actions, device, generator)
+    transitions = _random_batch(config.env.obs_shape, size, num_actions, device, generator)
     batch: Batch | RolloutBatch = transitions
     if algo_of(config.algo).memory == "rollout":
         batch = RolloutBatch(transitions.obs_tm1, transitions.a_tm1, transitions.r_t, transitions.weight)
@@ -126,9 +124,11 @@ def _learner_and_batch(
     return learner, batch
 
 
-def _random_batch(size: int, num_actions: int, device: torch.device, generator: torch.Generator) -> Batch:
+def _random_batch(
+    shape: ObsShape, size: int, num_actions: int, device: torch.device, generator: torch.Generator
+) -> Batch:
     """Transitions of noise: how long an update takes does not depend on what is seen."""
-    obs = torch.randint(0, 256, (2, size, 4, 84, 84), dtype=torch.uint8, generator=generator).to(device)
+    obs = torch.randint(0, 256, (2, size, *shape.obs), dtype=torch.uint8, generator=generator).to(device)
     actions = torch.randint(0, num_actions, (size,), generator=generator).to(device)
     rewards = torch.randint(-1, 2, (size,), generator=generator).to(device, torch.float32)
     discounts, weights = torch.full((2, size), 0.99, device=device)
@@ -155,21 +155,21 @@ def _replay_step_cost(config: TrainConfig, num_actions: int) -> Cost:
     """
     share = 1 - epsilon_at(config.exploration, config.total_steps) ** config.envs
     cost = _step_cost(config, config.replay.batch_size, 1 / config.replay.train_period, share, num_actions)
-    return cost._replace(bytes=cost.bytes + PLANE_BYTES)
+    return cost._replace(bytes=cost.bytes + config.env.obs_shape.picture_bytes)
 
 
 def _step_cost(config: TrainConfig, size: int, updates: float, passes: float, num_actions: int) -> Cost:
     """So many updates a step, so many acting passes a step of all games, and the observation moved."""
     learner, batch = _learner_and_batch(config, size, num_actions, torch.device("cpu"))
     counted, _ = _learner_and_batch(_by_operations(config), size, num_actions, torch.device("cpu"))
-    obs = torch.zeros(config.envs, 4, 84, 84, dtype=torch.uint8)
+    obs = torch.zeros(config.envs, *config.env.obs_shape.obs, dtype=torch.uint8)
     counted.online.redraw_noise(torch.Generator())
     with torch.inference_mode():
         acting = count_flops(lambda: counted.online.q_values(obs))
     flops = updates * count_flops(lambda: counted.move(batch)) + passes * acting / config.envs
     updating = updates * (_update_bytes(learner) + tensor_bytes(batch))
     weights = passes * tensor_bytes(learner.online.parameters()) / config.envs
-    return Cost(flops, updating + weights + _STACK_BYTES)
+    return Cost(flops, updating + weights + math.prod(config.env.obs_shape.obs))
 
 
 def _rollout_settings(config: TrainConfig) -> PQNConfig:
@@ -195,7 +195,7 @@ def _rollout_step_cost(config: TrainConfig, num_actions: int) -> Cost:
     updates = algo.epochs * algo.minibatches / _rollout_cycle_steps(config)
     passes = 1 + 1 / algo.rollout_steps
     cost = _step_cost(config, _rollout_batch_size(config), updates, passes, num_actions)
-    return cost._replace(bytes=cost.bytes + _STACK_BYTES)
+    return cost._replace(bytes=cost.bytes + math.prod(config.env.obs_shape.obs))
 
 
 _REPLAY = Workload(_replay_at_once, _replay_cycle_steps, _replay_warm_up_steps, _replay_update, _replay_step_cost)

@@ -13,7 +13,7 @@ import tyro
 
 from pixelq.cli.options import parse
 from pixelq.cli.players import RANDOM, check_play, open_player, show_games
-from pixelq.evaluation import DEFAULT_PROTOCOL
+from pixelq.evaluation import choose_protocol
 from pixelq.run.rundir import RunDir
 from pixelq.run.storage import StorageError, storage_errors
 
@@ -30,8 +30,8 @@ _READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}  # somebody else's run, wh
 class _Options:
     agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
     """A run directory, a .safetensors or .onnx file, `breakout`, which comes with pixelq, or `random`."""
-    protocol: Annotated[str, tyro.conf.arg(metavar="P")] = DEFAULT_PROTOCOL
-    """How it is played: nature, noop, dopamine or machado."""
+    protocol: Annotated[str | None, tyro.conf.arg(metavar="P")] = None
+    """How it is played: nature (Atari's default), noop, dopamine or machado; plain for games that are not Atari's."""
     episodes: Annotated[int, tyro.conf.arg(metavar="N")] = 30
     """Games to play."""
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 1
@@ -39,7 +39,7 @@ class _Options:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network lives."""
     game: Annotated[str | None, tyro.conf.arg(metavar="G")] = None
-    """What `random` plays, a ROM name or Gymnasium id (default: breakout); an agent plays its own game."""
+    """What `random` plays: a ROM name, a Gymnasium id or `module:name` (default: breakout); an agent plays its own."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """The last line of stdout is the result as JSON."""
 
@@ -48,12 +48,13 @@ def run(words: Sequence[str]) -> int:
     """Run the verb and return the exit status."""
     about = "Play whole games and sum up their raw scores. Of a run directory, the result is also kept in its eval/."
     options = parse(_Options, words, "pixelq eval", about)
-    protocol = check_play(options.agent, options.game, options.protocol, options.episodes, options.seed)
+    check_play(options.agent, options.game, options.protocol, options.episodes, options.seed)
 
     from pixelq.agent import Agent
     from pixelq.evaluation.evaluate import evaluate
 
     player = open_player(options.agent, options.game, options.device)
+    protocol = choose_protocol(options.protocol, player.game)
     with show_games(f"{player.game}, protocol {protocol.name}") as progress:
         result = evaluate(player, protocol, options.episodes, options.seed, progress=progress)
     at = f" at step {player.card.step:,}" if isinstance(player, Agent) else ""

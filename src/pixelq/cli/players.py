@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pixelq.errors import PixelqError
-from pixelq.evaluation import Protocol, find_protocol
+from pixelq.evaluation import find_protocol
 from pixelq.games import resolve_game
 from pixelq.run.rundir import find_agent
 
@@ -21,23 +21,21 @@ _MOST_EPISODES = 100_000
 _SEEDS = 2**31
 
 
-def check_play(agent: str, game: str | None, protocol: str, episodes: int, seed: int) -> Protocol:
+def check_play(agent: str, game: str | None, protocol: str | None, episodes: int, seed: int) -> None:
     """Say what is wrong before torch is loaded.
 
     Args:
         agent: a run directory, a `.safetensors` file, the name of a shipped agent, or `random`.
-        game: ROM name or Gymnasium id; None: the agent's own, Breakout for `random`.
-        protocol: a protocol's name.
+        game: ROM name, Gymnasium id or `module:name`; None: the agent's own, Breakout for `random`.
+        protocol: a protocol's name; None: the game's own.
         episodes: games to play.
         seed: of the games and of all chance.
-
-    Returns:
-        The protocol of that name.
 
     Raises:
         PixelqError: the first that is wrong, with what would be right.
     """
-    conditions = find_protocol(protocol)
+    if protocol is not None:
+        find_protocol(protocol)
     if not 1 <= episodes <= _MOST_EPISODES:
         raise PixelqError(f"--episodes is {episodes}: must be between 1 and {_MOST_EPISODES:,}")
     if not 0 <= seed < _SEEDS:
@@ -46,7 +44,6 @@ def check_play(agent: str, game: str | None, protocol: str, episodes: int, seed:
         resolve_game(game)
     if agent != RANDOM:
         find_agent(agent)
-    return conditions
 
 
 def open_player(agent: str, game: str | None, device: str) -> "Player":

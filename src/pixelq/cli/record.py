@@ -10,7 +10,7 @@ import tyro
 from pixelq.cli.options import parse
 from pixelq.cli.places import check_new_file
 from pixelq.cli.players import check_play, open_player, show_games
-from pixelq.evaluation import DEFAULT_PROTOCOL
+from pixelq.evaluation import choose_protocol
 
 __all__ = ["run"]
 
@@ -21,8 +21,8 @@ class _Options:
     """A run directory, a .safetensors or .onnx file, `breakout`, which comes with pixelq, or `random`."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE.mp4")]
     """The video; a file of that name is replaced, as a whole."""
-    protocol: Annotated[str, tyro.conf.arg(metavar="P")] = DEFAULT_PROTOCOL
-    """How it is played: nature, noop, dopamine or machado."""
+    protocol: Annotated[str | None, tyro.conf.arg(metavar="P")] = None
+    """How it is played: nature (Atari's default), noop, dopamine or machado; plain for games that are not Atari's."""
     episodes: Annotated[int, tyro.conf.arg(metavar="N")] = 1
     """Games, one after the other."""
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 1
@@ -30,18 +30,19 @@ class _Options:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network lives."""
     game: Annotated[str | None, tyro.conf.arg(metavar="G")] = None
-    """What `random` plays, a ROM name or Gymnasium id (default: breakout); an agent plays its own game."""
+    """What `random` plays: a ROM name, a Gymnasium id or `module:name` (default: breakout); an agent plays its own."""
 
 
 def run(words: Sequence[str]) -> int:
     """Run the verb and return the exit status."""
     options = parse(_Options, words, "pixelq record", "Write whole games to an MP4, in colour and at real speed.")
-    protocol = check_play(options.agent, options.game, options.protocol, options.episodes, options.seed)
+    check_play(options.agent, options.game, options.protocol, options.episodes, options.seed)
     check_new_file("--out", options.out, ".mp4", "a video", "video")
 
     from pixelq.evaluation.record import record
 
     player = open_player(options.agent, options.game, options.device)
+    protocol = choose_protocol(options.protocol, player.game)
     with show_games(f"{player.game}, protocol {protocol.name}") as progress:
         made = record(player, options.out, options.episodes, options.seed, protocol=protocol, progress=progress)
     print(made.settings)

@@ -9,10 +9,10 @@ import tyro
 
 from pixelq.cli.options import parse
 from pixelq.cli.places import check_new_place
-from pixelq.config import TrainConfig, validate
+from pixelq.config import TrainConfig, validate, validate_view
 from pixelq.errors import PixelqError
 from pixelq.extras import need
-from pixelq.games import resolve_game
+from pixelq.games import file_word, resolve_game
 from pixelq.presets import DEFAULT_PRESET, PRESETS, preset
 from pixelq.run.newrun import RUNS
 from pixelq.run.rundir import RunDir, find_agent
@@ -53,10 +53,11 @@ def run(words: Sequence[str]) -> int:
     config = options.config
     # everything that can be wrong without torch is said before torch is loaded
     validate(config)
-    game = resolve_game(config.game).name
+    game = resolve_game(config.game)
+    validate_view(config.env, game.kind)
     if options.or_resume and options.run is None:
         raise PixelqError("--or-resume needs --run: the run is found again by its path")
-    check_new_place("--run", options.run or RUNS / game)
+    check_new_place("--run", options.run or RUNS / file_word(game.name))
     if options.run is not None and not (options.or_resume and (options.run / "config.json").is_file()):
         RunDir.check_new(options.run)
     if options.init is not None:

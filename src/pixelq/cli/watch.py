@@ -10,7 +10,6 @@ import tyro
 
 from pixelq.cli.options import parse
 from pixelq.cli.players import RANDOM, check_play, open_player
-from pixelq.evaluation import DEFAULT_PROTOCOL
 
 if TYPE_CHECKING:
     from pixelq.evaluation.players import Player
@@ -31,14 +30,14 @@ class _Options:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network lives."""
     game: Annotated[str | None, tyro.conf.arg(metavar="G")] = None
-    """What `random` plays, a ROM name or Gymnasium id (default: breakout); an agent plays its own game."""
+    """What `random` plays: a ROM name, a Gymnasium id or `module:name` (default: breakout); an agent plays its own."""
 
 
 def run(words: Sequence[str]) -> int:
     """Run the verb and return the exit status."""
     about = "Serve a page on which an agent plays live, and a person may take the joystick from it."
     options = parse(_Options, words, "pixelq watch", about)
-    check_play(options.agent, options.game, DEFAULT_PROTOCOL, 1, options.seed)
+    check_play(options.agent, options.game, None, 1, options.seed)
 
     import torch
 

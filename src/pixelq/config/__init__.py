@@ -17,13 +17,15 @@ from pixelq.config.settings import (
     EnvConfig,
     ExplorationConfig,
     NetworkConfig,
+    ObsShape,
     OptimiserConfig,
     ReplayConfig,
     StopOn,
     StoreName,
     TrainConfig,
+    ViewConfig,
 )
-from pixelq.config.validation import option, validate, validate_agent
+from pixelq.config.validation import option, validate, validate_agent, validate_view
 
 __all__ = [
     "ALGO_KINDS",
@@ -36,6 +38,7 @@ __all__ = [
     "IQNConfig",
     "MunchausenConfig",
     "NetworkConfig",
+    "ObsShape",
     "OptimiserConfig",
     "PQNConfig",
     "QRConfig",
@@ -43,10 +46,12 @@ __all__ = [
     "StopOn",
     "StoreName",
     "TrainConfig",
+    "ViewConfig",
     "from_json",
     "kind_of",
     "option",
     "to_json",
     "validate",
     "validate_agent",
+    "validate_view",
 ]

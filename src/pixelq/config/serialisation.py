@@ -6,6 +6,7 @@ import typing
 from typing import Any, Literal
 
 from pixelq.config.algos import ALGO_KINDS, AlgoConfig, kind_of
+from pixelq.config.settings import EnvConfig
 from pixelq.errors import ConfigError
 
 __all__ = ["from_json", "to_json"]
@@ -32,6 +33,7 @@ def from_json(kind: type, values: dict[str, Any], path: str = "") -> Any:
     """
     if not isinstance(values, dict):
         raise ConfigError(f'"{path}" must be an object' if path else "the settings must be an object")
+    values = _renamed(kind, values)
     hints = typing.get_type_hints(kind)
     built: dict[str, Any] = {}
     for name, value in values.items():
@@ -40,6 +42,14 @@ def from_json(kind: type, values: dict[str, Any], path: str = "") -> Any:
             raise ConfigError(f'unknown setting "{where}"')
         built[name] = _typed(hints[name], value, where)
     return kind(**built)
+
+
+def _renamed(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    """Values with today's names for those of older versions."""
+    if kind is EnvConfig and isinstance(values.get("clip_rewards"), bool):
+        values = dict(values)
+        values.setdefault("rewards", "sign" if values.pop("clip_rewards") else "raw")
+    return values
 
 
 def _algo_from_json(values: Any, where: str) -> Any:

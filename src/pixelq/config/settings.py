@@ -1,7 +1,7 @@
 """Every setting of a run: frozen dataclasses whose fields are the command line's options. Imports no torch."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, NamedTuple
 
 from pixelq.config.algos import AlgoConfig, DQNConfig
 
@@ -10,20 +10,88 @@ __all__ = [
     "EnvConfig",
     "ExplorationConfig",
     "NetworkConfig",
+    "ObsShape",
     "OptimiserConfig",
     "ReplayConfig",
     "StopOn",
     "StoreName",
     "TrainConfig",
+    "ViewConfig",
 ]
 
-FRAME_SKIP = 4  # emulator frames per agent step, in all of pixelq
+FRAME_SKIP = 4  # emulator frames an agent step on Atari; elsewhere `EnvSpec.frames_per_step` says
 StoreName = Literal["auto", "lz4", "ram", "device"]
 StopOn = Literal["none", "return_per_life", "return_per_game"]
 
 
+class ObsShape(NamedTuple):
+    """What a network sees: the newest pictures of a game, one plane each if grey, three if in colour."""
+
+    stack: int = 4
+    """Pictures in an observation."""
+    channels: int = 1
+    """Planes a picture: 1 or 3."""
+    height: int = 84
+    width: int = 84
+
+    @property
+    def planes(self) -> int:
+        """Planes in an observation."""
+        return self.stack * self.channels
+
+    @property
+    def obs(self) -> tuple[int, int, int]:
+        """Shape of an observation, [planes, H, W]; the newest picture's planes are the last."""
+        return self.planes, self.height, self.width
+
+    @property
+    def picture(self) -> tuple[int, ...]:
+        """Shape of one picture as replay memories hold it: [H, W] in grey, [3, H, W] in colour."""
+        return (self.height, self.width) if self.channels == 1 else (self.channels, self.height, self.width)
+
+    @property
+    def picture_bytes(self) -> int:
+        """Bytes of one picture."""
+        return self.channels * self.height * self.width
+
+    def newest(self, obs: Any) -> Any:
+        """The newest pictures [N, ...] of observations [N, planes, H, W]."""
+        return obs[:, -1] if self.channels == 1 else obs[:, -self.channels :]
+
+
 @dataclass(frozen=True)
-class EnvConfig:
+class ViewConfig:
+    """What the network sees of a game: an agent plays with the view that it learned with."""
+
+    frame_skip: int = 0
+    """Frames that an action lasts, its picture being the brighter of the last two; 0: 4 on Atari, 1 elsewhere."""
+    colour: bool = False
+    """Three planes a picture (red, green, blue) instead of a grey one."""
+    height: int = 84
+    """Rows of a picture, at least 36."""
+    width: int = 84
+    """Columns of a picture, at least 36."""
+    stack: int = 4
+    """Newest pictures that the network sees at once."""
+    crop: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """Pixels cut off at the top, bottom, left and right, before the picture is resized; not on Atari."""
+    observation: str = "auto"
+    """Which picture it is, not on Atari: `render`, an entry's name in observations that are dictionaries, or auto: an
+    observation of bytes with both sides at least 36, else what the environment renders."""
+
+    @property
+    def obs_shape(self) -> ObsShape:
+        """Shape of what the network sees."""
+        return ObsShape(self.stack, 3 if self.colour else 1, self.height, self.width)
+
+    @property
+    def view(self) -> "ViewConfig":
+        """These settings alone."""
+        return ViewConfig(**{one.name: getattr(self, one.name) for one in fields(ViewConfig)})
+
+
+@dataclass(frozen=True)
+class EnvConfig(ViewConfig):
     """How the games are played and what learning sees of them."""
 
     sticky: float | None = None
@@ -42,8 +110,15 @@ class EnvConfig:
     """A lost life ends the episode, for learning only; the game goes on."""
     max_steps_per_life: int = 0
     """Close the return per life after this many steps, the game going on; 0: no cap."""
-    clip_rewards: bool = True
-    """Learn from the sign of the reward; scores stay raw."""
+    rewards: Literal["sign", "scaled", "raw"] = "sign"
+    """Learn from the sign of the reward, from the reward times `reward_scale`, or from the reward; scores stay raw."""
+    reward_scale: float = 0.01
+    """What `scaled` rewards are multiplied by."""
+    max_steps: int = 0
+    """A game is truncated after so many steps; 0: by the environment's own limit; not on Atari, which counts frames."""
+    vector: Literal["auto", "processes", "one-thread"] = "auto"
+    """Play each game in a process of its own, or all of them in one thread, which is quicker for quick games; auto: by
+    measuring the first steps; not on Atari, which has threads."""
     reseed_steps: int = 0
     """A game whose emulator was seeded more steps ago is seeded anew when it next begins, since to resume is to replay
     what was played since then; 0: 5,000, on a GPU 20,000."""
@@ -156,7 +231,8 @@ class TrainConfig:
     preset: str = "custom"
     """Name of the recipe the settings started from; `pixelq train` takes it as its first word."""
     game: str = "breakout"
-    """ROM name or Gymnasium id; see `pixelq games`."""
+    """ROM name (see `pixelq games`), Gymnasium id, `module:Id-v0` (the module is imported first), or `module:function`,
+    which returns a gymnasium.Env."""
     seed: int = 1
     """Seed of every random stream."""
     total_steps: int = 10_000_000

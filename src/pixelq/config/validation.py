@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from pixelq.config.algos import ALGO_KINDS, AlgoConfig, DQNConfig, IQNConfig, PQNConfig
-from pixelq.config.settings import FRAME_SKIP, NetworkConfig, TrainConfig
+from pixelq.config.settings import FRAME_SKIP, EnvConfig, NetworkConfig, TrainConfig, ViewConfig
 from pixelq.errors import ConfigError
 
-__all__ = ["option", "validate", "validate_agent"]
+__all__ = ["SMALLEST_SIDE", "option", "validate", "validate_agent", "validate_view"]
 
 
 class _Bound(typing.NamedTuple):
@@ -18,6 +18,7 @@ class _Bound(typing.NamedTuple):
     wanted: str
 
 
+SMALLEST_SIDE = 36  # of a picture: what the three convolutions of 2015 leave one pixel of
 _MOST = 10**15  # of anything: beyond it libraries' integers overflow
 
 
@@ -56,10 +57,17 @@ _BOUNDS = (
     _at_least("video_min_seconds", 0),
     _at_least("keep_videos", 1),
     _at_least("target_period_steps", 1),
+    _between("env.frame_skip", 0, 60),
+    _between("env.height", SMALLEST_SIDE, 512),
+    _between("env.width", SMALLEST_SIDE, 512),
+    _between("env.stack", 1, 16),
+    _Bound("env.crop", lambda value: len(value) == 4 and min(value) >= 0, "four counts of at least 0"),
     _share("env.sticky"),
     _between("env.noop_max", 0, 10_000),
     _between("env.max_frames_per_game", FRAME_SKIP, 10**9),
     _at_least("env.max_steps_per_life", 0),
+    _at_least("env.max_steps", 0),
+    _above("env.reward_scale", 0),
     _between("env.reseed_steps", 0, 1_000_000),
     _Bound(
         "network.channels",
@@ -141,16 +149,38 @@ def validate(config: TrainConfig) -> None:
         _check_replay(config, config.algo.n_step)
 
 
-def validate_agent(network: NetworkConfig, algo: AlgoConfig) -> None:
+def validate_agent(network: NetworkConfig, algo: AlgoConfig, view: ViewConfig | None = None) -> None:
     """Check what an agent's network is made from.
 
     Raises:
         ConfigError: the first setting that is wrong, with what would be right.
     """
-    config = TrainConfig(network=network, algo=algo)
+    env = EnvConfig(**vars(view)) if view is not None else EnvConfig()
+    config = TrainConfig(network=network, algo=algo, env=env)
     _check_bounds(config)
     _check_network(config)
     _check_algo(config)
+
+
+def validate_view(env: EnvConfig, kind: str) -> None:
+    """Check that a game can be seen as it is asked for.
+
+    Args:
+        env: how it is played.
+        kind: what plays it, as `pixelq.games.GameKind`.
+
+    Raises:
+        ConfigError: the first setting that it does not have.
+    """
+    if kind not in ("atari", "test"):
+        return
+    fixed = ["crop", "observation", "max_steps", "vector"]
+    if kind == "test":
+        fixed += ["frame_skip", "colour", "height", "width", "stack"]
+    for name in fixed:
+        if getattr(env, name) != getattr(EnvConfig(), name):
+            who = "Atari games have" if kind == "atari" else "catch has"
+            raise ConfigError(f"{option('env.' + name)}: {who} no such choice; leave it out")
 
 
 def _check_bounds(config: TrainConfig) -> None:

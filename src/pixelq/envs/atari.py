@@ -9,15 +9,10 @@ from numpy.typing import NDArray
 
 from pixelq.config import FRAME_SKIP, EnvConfig
 from pixelq.envs.background import threads_that_wait
-from pixelq.envs.interface import RESEED_STEPS, StepResult, check_actions
+from pixelq.envs.interface import RESEED_STEPS, EnvSpec, StepResult, check_actions, game_seed
 from pixelq.errors import CheckpointError
 
-__all__ = ["AtariEnvs", "game_seed"]
-
-
-def game_seed(run_seed: int, env: int, count: int) -> int:
-    """The emulator's seed, an int32 >= 0, for the `count`-th seeding of game `env`."""
-    return int(np.random.SeedSequence([run_seed, env, count]).generate_state(1)[0] >> 1)
+__all__ = ["AtariEnvs"]
 
 
 class AtariEnvs:
@@ -35,6 +30,7 @@ class AtariEnvs:
         env: EnvConfig,
         threads: int = 0,
     ) -> None:
+        frame_skip = env.frame_skip or FRAME_SKIP
         with threads_that_wait():
             self._vector = AtariVectorEnv(
                 game,
@@ -43,13 +39,18 @@ class AtariEnvs:
                 max_num_frames_per_episode=env.max_frames_per_game,
                 repeat_action_probability=env.sticky or 0.0,
                 full_action_space=env.full_action_space,
-                frameskip=FRAME_SKIP,
+                frameskip=frame_skip,
                 noop_max=env.noop_max,
                 use_fire_reset=env.fire_at_start,
+                img_height=env.height,
+                img_width=env.width,
+                stack_num=env.stack,
+                grayscale=not env.colour,
                 reward_clipping=False,  # the score is lost otherwise
             )
         self.num_envs = num_envs
-        self.action_meanings = tuple(action.name for action in self._vector.ale.get_action_set())
+        meanings = tuple(action.name for action in self._vector.ale.get_action_set())
+        self.spec = EnvSpec(meanings, env.obs_shape, frame_skip, has_lives=True, steps_per_second=60 / frame_skip)
         self._seed = seed
         self._reseed_steps = env.reseed_steps or RESEED_STEPS["cpu"]
         self._seedings = np.zeros(num_envs, np.int64)  # how often each game has been seeded
@@ -58,6 +59,11 @@ class AtariEnvs:
         self._lengths = np.zeros(num_envs, np.int64)  # how many they are
         self._last: StepResult | None = None
         self._in_flight = False  # between send and recv
+
+    @property
+    def action_meanings(self) -> tuple[str, ...]:
+        """One for each action."""
+        return self.spec.action_meanings
 
     def reset(self) -> StepResult:
         """Seed all games from the seed given at construction and start them."""
@@ -151,7 +157,9 @@ class AtariEnvs:
         last = self._current()
         obs, reward, terminated, truncated, info = self._vector.recv()
         reset = last.terminated | last.truncated
-        self._last = StepResult(obs, reward.astype(np.float32), terminated, truncated, info["lives"], reset)
+        self._last = StepResult(
+            self._planes(obs), reward.astype(np.float32), terminated, truncated, info["lives"], reset
+        )
         return self._last
 
     def _seed_games(self, mask: NDArray[np.bool_]) -> StepResult:
@@ -164,7 +172,8 @@ class AtariEnvs:
 
     def _reset_to_seeds(self, mask: NDArray[np.bool_]) -> StepResult:
         """Start the games in `mask` from their seeds and leave the others as they are."""
-        obs, info = self._vector.reset(seed=self._seeds[mask], options={"reset_mask": mask})
+        pictures, info = self._vector.reset(seed=self._seeds[mask], options={"reset_mask": mask})
+        obs = self._planes(pictures)
         if self._last is None or mask.all():
             reward, no = np.zeros(self.num_envs, np.float32), np.zeros(self.num_envs, np.bool_)
             self._last = StepResult(obs, reward, no, no, info["lives"], ~no)
@@ -173,6 +182,12 @@ class AtariEnvs:
             reward = np.where(mask, np.float32(0), reward)
             self._last = StepResult(obs, reward, terminated & ~mask, truncated & ~mask, info["lives"], reset | mask)
         return self._last
+
+    def _planes(self, obs: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Observations [N, planes, H, W] of stacks [N, S, H, W], or of [N, S, H, W, 3] in colour."""
+        if self.spec.obs.channels == 1:
+            return obs
+        return np.ascontiguousarray(np.moveaxis(obs, -1, 2)).reshape(self.num_envs, *self.spec.obs.obs)
 
     def _load_logs(self, lengths: NDArray[np.int64], actions: NDArray[np.uint8]) -> None:
         capacity = max(int(lengths.max()), self._log.shape[1])

@@ -1,22 +1,54 @@
 """What every set of games looks like to the rest of pixelq."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["RESEED_STEPS", "StepResult", "VectorEnvs", "check_actions"]
+from pixelq.config import ObsShape
+
+__all__ = ["RESEED_STEPS", "EnvSpec", "StepResult", "VectorEnvs", "check_actions", "game_seed"]
 
 # after how many steps a game is seeded anew, by the device that learns: a seeded reset takes 0.1 to 0.2 s, in which no
 # game goes on; 64 games at 10,000 steps a second would have two of them every second after 5,000
 RESEED_STEPS = {"cpu": 5_000, "cuda": 20_000}
 
+_ATARI = ObsShape()
+
+
+def game_seed(run_seed: int, env: int, count: int) -> int:
+    """The seed, an int32 >= 0, for the `count`-th seeding of game `env`."""
+    return int(np.random.SeedSequence([run_seed, env, count]).generate_state(1)[0] >> 1)
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What a set of games is like: everything above asks here for shapes, actions and frames."""
+
+    action_meanings: tuple[str, ...]
+    """One for each action, e.g. ("NOOP", "FIRE", "RIGHT", "LEFT")."""
+    obs: ObsShape = _ATARI
+    """Shape of the observations."""
+    frames_per_step: int = 4
+    """Frames that an action lasts."""
+    has_lives: bool = False
+    """Whether `StepResult.lives` says anything."""
+    deterministic: bool = True
+    """Whether a game is its seed and the actions since, so that it can be played again."""
+    view: str = ""
+    """What the network sees, in words; empty on Atari, where it is what everybody's does."""
+    screen: tuple[int, int] = (0, 0)
+    """Rows and columns of the picture that a person sees; 0, 0: see `pixelq.evaluation.screens`."""
+    steps_per_second: float = 15.0
+    """Steps a second at the game's real speed."""
+
 
 class StepResult(NamedTuple):
     """What one step of N games gives; the arrays are fresh, so they may be kept, but not written to."""
 
-    obs: NDArray[np.uint8]  # [N, 4, 84, 84], newest plane last, zero planes before a game's first
+    obs: NDArray[np.uint8]  # [N, 4, 84, 84] or [N, planes, H, W], newest last, zeros before a game's first
     reward: NDArray[np.float32]  # [N], raw score
     terminated: NDArray[np.bool_]  # [N], the game is over; the next step starts a new one
     truncated: NDArray[np.bool_]  # [N], the frame cap cut the game; the next step starts a new one
@@ -28,7 +60,12 @@ class VectorEnvs(Protocol):
     """N games of one kind in step; the step after a game's end ignores its action and starts another."""
 
     num_envs: int
-    action_meanings: tuple[str, ...]  # e.g. ("NOOP", "FIRE", "RIGHT", "LEFT"): one for each action
+    spec: EnvSpec
+
+    @property
+    def action_meanings(self) -> tuple[str, ...]:
+        """One for each action, e.g. ("NOOP", "FIRE", "RIGHT", "LEFT"): those of `spec`."""
+        ...
 
     def reset(self) -> StepResult:
         """Seed all games from the seed given at construction and start them; `reset` is True for all."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelq.envs.interface import StepResult, check_actions
+from pixelq.envs.interface import EnvSpec, StepResult, check_actions
 from pixelq.errors import CheckpointError
 
 __all__ = ["Catch", "CounterEnv", "decode"]
@@ -95,12 +95,17 @@ class CounterEnv:
         script: Sequence[str] | None = None,
     ) -> None:
         self.num_envs = num_envs
-        self.action_meanings: tuple[str, ...] = ("NOOP", "FIRE", "RIGHT", "LEFT")
+        self.spec = EnvSpec(("NOOP", "FIRE", "RIGHT", "LEFT"), has_lives=True)
         self._seed = seed
         self._edges = np.cumsum(chances)
         self._script = script
         self._env = np.arange(num_envs)
         self._now = self._start()
+
+    @property
+    def action_meanings(self) -> tuple[str, ...]:
+        """One for each action."""
+        return self.spec.action_meanings
 
     def reset(self) -> StepResult:
         """Start episode 0 of every game."""
@@ -199,10 +204,15 @@ class Catch:
 
     def __init__(self, num_envs: int, seed: int = 0) -> None:
         self.num_envs = num_envs
-        self.action_meanings: tuple[str, ...] = ("NOOP", "RIGHT", "LEFT")
+        self.spec = EnvSpec(("NOOP", "RIGHT", "LEFT"))
         self._seed = seed
         self._env = np.arange(num_envs)
         self._now = self._start()
+
+    @property
+    def action_meanings(self) -> tuple[str, ...]:
+        """One for each action."""
+        return self.spec.action_meanings
 
     def reset(self) -> StepResult:
         """Start the first game."""

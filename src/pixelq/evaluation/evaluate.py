@@ -2,18 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pixelq.config import FRAME_SKIP
 from pixelq.envs import VectorEnvs
 from pixelq.envs.episodes import EpisodeTracker
 from pixelq.errors import PixelqError
 from pixelq.evaluation.players import Player, Policy, RandomAgent, fire_assist, make_games
 from pixelq.evaluation.protocols import Protocol
 from pixelq.evaluation.scores import human_normalised, summarise
+from pixelq.games import game_kind
 from pixelq.run.seeding import stream, stream_seed
+
+if TYPE_CHECKING:
+    import gymnasium
 
 __all__ = ["EvalResult", "PlayedGame", "evaluate", "play_quotas", "quotas"]
 
@@ -77,7 +80,9 @@ class EvalResult:
         """Lines that qualify the scores: games cut by the cap, games that outlived the ROM's input."""
         lines = []
         if self.cut:
-            lines.append(f"{self.cut} of {self.episodes} games reached the cap of {self.protocol.max_frames:,} frames")
+            atari = game_kind(self.game) == "atari"
+            cap = f"cap of {self.protocol.max_frames:,} frames" if atari else "limit of steps"
+            lines.append(f"{self.cut} of {self.episodes} games reached the {cap}")
         if self.past_input:
             limit = _INPUT_ENDS_FRAMES[self.game]
             lines.append(f"{self.past_input} of {self.episodes} games passed {limit:,} frames: input is ignored then")
@@ -93,6 +98,7 @@ def evaluate(
     num_envs: int | None = None,
     threads: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    make_env: "Callable[[], gymnasium.Env[Any, Any]] | None" = None,
 ) -> EvalResult:
     """Play whole games and sum up their raw scores.
 
@@ -104,6 +110,7 @@ def evaluate(
         num_envs: games at once; None: as few as play the same rounds as 16. Other numbers play other games.
         threads: threads of the emulator; 0: one a core.
         progress: called with the games done and the games to do.
+        make_env: makes one environment of a game whose name does not say how.
 
     Returns:
         The scores and what they come to.
@@ -116,7 +123,7 @@ def evaluate(
     if seed < 0:
         raise PixelqError(f"--seed is {seed}: must be at least 0")
     shares = quotas(episodes, num_envs)
-    games = make_games(agent, protocol, len(shares), stream_seed(seed, "evaluation games"), threads)
+    games = make_games(agent, protocol, len(shares), stream_seed(seed, "evaluation games"), threads, make_env)
     try:
         chance = stream(seed, "evaluation actions")
         policy = Policy(agent, games.action_meanings, protocol.epsilon, chance)
@@ -178,7 +185,7 @@ def play_quotas(
             env = episode.env
             if episode.unit == "game" and len(played[env]) < shares[env]:
                 cut = bool(result.truncated[env] and not result.terminated[env])
-                played[env].append(PlayedGame(episode.total, FRAME_SKIP * episode.steps, cut))
+                played[env].append(PlayedGame(episode.total, games.spec.frames_per_step * episode.steps, cut))
                 done += 1
                 if progress is not None:
                     progress(done, sum(shares))

@@ -1,18 +1,25 @@
 """Who plays, a trained agent or chance alone, and the games that a protocol gives them."""
 
+import dataclasses
 import functools
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pixelq.actor import epsilon_greedy
 from pixelq.agent import Agent
-from pixelq.config import EnvConfig
+from pixelq.config import EnvConfig, ViewConfig
 from pixelq.envs import VectorEnvs, make_envs
 from pixelq.envs.fire import fire_index
 from pixelq.errors import PixelqError
 from pixelq.evaluation.protocols import Protocol
+from pixelq.games import game_kind
+
+if TYPE_CHECKING:
+    import gymnasium
 
 __all__ = ["Player", "Policy", "RandomAgent", "env_config", "fire_assist", "make_games"]
 
@@ -24,7 +31,9 @@ class RandomAgent:
     """Plays a game uniformly at random, whatever ε says."""
 
     game: str
-    """ROM name, or `catch`."""
+    """A resolved game's name."""
+    view: ViewConfig = field(default_factory=ViewConfig)
+    """What it would see: how many frames an action lasts counts."""
 
 
 Player = Agent | RandomAgent
@@ -37,7 +46,11 @@ def fire_assist(player: Player) -> bool:
 
 def env_config(player: Player, protocol: Protocol) -> EnvConfig:
     """The settings of the games that a protocol gives a player."""
-    return protocol.env_config(isinstance(player, Agent) and player.card.full_action_space)
+    full = isinstance(player, Agent) and player.card.full_action_space
+    env = protocol.env_config(full, player.card.view if isinstance(player, Agent) else player.view)
+    if game_kind(player.game) in ("atari", "test"):
+        return env
+    return dataclasses.replace(env, max_steps=protocol.max_steps)
 
 
 class Policy:
@@ -81,7 +94,14 @@ def _never(obs: NDArray[np.uint8]) -> NDArray[np.int64]:
     raise AssertionError(f"chance alone has no greedy action for {len(obs)} games")
 
 
-def make_games(player: Player, protocol: Protocol, num_envs: int, seed: int, threads: int) -> VectorEnvs:
+def make_games(
+    player: Player,
+    protocol: Protocol,
+    num_envs: int,
+    seed: int,
+    threads: int,
+    make_env: "Callable[[], gymnasium.Env[Any, Any]] | None" = None,
+) -> VectorEnvs:
     """Make the games of a protocol for a player.
 
     Args:
@@ -90,6 +110,7 @@ def make_games(player: Player, protocol: Protocol, num_envs: int, seed: int, thr
         num_envs: games at once.
         seed: of the games.
         threads: of the emulator; 0: one a core.
+        make_env: makes one environment of a game whose name does not say how.
 
     Raises:
         PixelqError: unknown game, or the player's actions are not those that the protocol asks for.
@@ -97,7 +118,7 @@ def make_games(player: Player, protocol: Protocol, num_envs: int, seed: int, thr
     agent = player if isinstance(player, Agent) else None
     if agent is not None:
         _check_full(protocol, f"this agent of {player.game}", agent.action_meanings)
-    games = make_envs(player.game, num_envs, seed, env_config(player, protocol), threads)
+    games = make_envs(player.game, num_envs, seed, env_config(player, protocol), threads, make_env)
     try:
         _check_full(protocol, player.game, games.action_meanings)
         if agent is not None and agent.action_meanings != games.action_meanings:

@@ -3,22 +3,28 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from pixelq.config import FRAME_SKIP
-from pixelq.envs import VectorEnvs
-from pixelq.envs.atari import game_seed
+from pixelq.envs import EnvSpec, VectorEnvs
 from pixelq.envs.episodes import EpisodeTracker
+from pixelq.envs.interface import game_seed
 from pixelq.errors import PixelqError
 from pixelq.evaluation.players import Player, Policy, RandomAgent, env_config, fire_assist, make_games
 from pixelq.evaluation.protocols import DEFAULT_PROTOCOL, PROTOCOLS, Protocol
 from pixelq.evaluation.screens import Screen, make_screen, picture_form
 from pixelq.evaluation.video import VideoWriter, video_file
+from pixelq.games import game_kind
 from pixelq.run.seeding import stream, stream_seed
 
+if TYPE_CHECKING:
+    import gymnasium
+
 __all__ = ["Recording", "record"]
+
+MakeEnv = Callable[[], "gymnasium.Env[Any, Any]"]
 
 
 class Recording(NamedTuple):
@@ -40,6 +46,7 @@ def record(
     protocol: Protocol = PROTOCOLS[DEFAULT_PROTOCOL],
     max_frames: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    make_env: MakeEnv | None = None,
 ) -> Recording:
     """Play whole games and write them to an MP4, one after the other.
 
@@ -53,6 +60,7 @@ def record(
         protocol: the conditions.
         max_frames: cut a game after so many emulator frames; None: as the protocol says.
         progress: called with the games done and the games to do.
+        make_env: makes one environment of a game whose name does not say how.
 
     Returns:
         What was written.
@@ -70,23 +78,34 @@ def record(
             raise PixelqError(f"--max-frames is {max_frames}: must be at least {FRAME_SKIP}")
         protocol = dataclasses.replace(protocol, max_frames=max_frames)
     out = Path(out)
-    form = picture_form(agent.game)
+    form = picture_form(agent.game, _spec(agent, protocol, make_env))
     scores = []
     with video_file(out, (form.rows, form.columns), form.scale, form.rate) as video:
         for number in range(episodes):
-            scores.append(_play(agent, protocol, seed, number, video))
+            scores.append(_play(agent, protocol, seed, number, video, make_env))
             if progress is not None:
                 progress(number + 1, episodes)
     settings = protocol.describe(agent.game, fire_assist(agent), isinstance(agent, RandomAgent))
     return Recording(out, tuple(scores), video.frames, video.frames / form.rate, settings)
 
 
-def _play(agent: Player, protocol: Protocol, seed: int, number: int, video: VideoWriter) -> float:
+def _spec(agent: Player, protocol: Protocol, make_env: MakeEnv | None) -> EnvSpec | None:
+    """What a game of Gymnasium's is like; None of others, for which nothing is made."""
+    if game_kind(agent.game) in ("atari", "test"):
+        return None
+    games = make_games(agent, protocol, 1, 0, 1, make_env)
+    games.close()
+    return games.spec
+
+
+def _play(
+    agent: Player, protocol: Protocol, seed: int, number: int, video: VideoWriter, make_env: MakeEnv | None
+) -> float:
     """Play one game into a video; returns its score."""
     games_seed = stream_seed(seed, f"recorded game {number}")
-    games = make_games(agent, protocol, 1, games_seed, threads=1)
+    games = make_games(agent, protocol, 1, games_seed, 1, make_env)
     # the emulator's seed of the first game of environment 0
-    screen = make_screen(agent.game, env_config(agent, protocol), game_seed(games_seed, 0, 0))
+    screen = make_screen(agent.game, env_config(agent, protocol), game_seed(games_seed, 0, 0), games)
     try:
         chance = stream(seed, f"recorded actions {number}")
         return _follow(games, Policy(agent, games.action_meanings, protocol.epsilon, chance), screen, video)

@@ -38,11 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         import torch
 
         from pixelq.agent import load_agent
+        from pixelq.evaluation.protocols import choose_protocol
         from pixelq.evaluation.record import record
 
         torch.set_num_threads(1)
         max_frames = int(words[3]) if len(words) == 4 else _MAX_FRAMES
-        made = record(load_agent(words[0]), words[1], 1, int(words[2]), max_frames=max_frames)
+        agent = load_agent(words[0])
+        protocol = choose_protocol(None, agent.game)
+        made = record(agent, words[1], 1, int(words[2]), protocol=protocol, max_frames=max_frames)
     except PixelqError as error:
         print(f"pixelq: {error}", file=sys.stderr)
         return error.exit_status

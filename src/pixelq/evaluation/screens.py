@@ -1,7 +1,7 @@
 """What a person sees of a game: the true colour picture of an Atari game, the plane of a test game."""
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import ale_py
 import numpy as np
@@ -10,10 +10,10 @@ from ale_py.vector_env import AtariVectorEnv
 from numpy.typing import NDArray
 
 from pixelq.config import FRAME_SKIP, EnvConfig
-from pixelq.envs import StepResult
-from pixelq.games import TEST_GAMES
+from pixelq.envs import EnvSpec, StepResult, VectorEnvs
+from pixelq.games import TEST_GAMES, game_kind
 
-__all__ = ["AtariScreen", "PictureForm", "PlaneScreen", "Screen", "make_screen", "picture_form"]
+__all__ = ["AtariScreen", "GameScreen", "PictureForm", "PlaneScreen", "Screen", "make_screen", "picture_form"]
 
 
 class PictureForm(NamedTuple):
@@ -25,10 +25,19 @@ class PictureForm(NamedTuple):
     rate: int  # pictures a second at real speed
 
 
-def picture_form(game: str) -> PictureForm:
-    """The form of a game's pictures: 210 x 160 at 60 a second for most Atari games, 250 x 160 for some."""
+def picture_form(game: str, spec: EnvSpec | None = None) -> PictureForm:
+    """The form of a game's pictures: 210 x 160 at 60 a second for most Atari games, 250 x 160 for some.
+
+    Args:
+        game: a resolved game's name.
+        spec: what the game is like; needed of those of Gymnasium's.
+    """
     if game in TEST_GAMES:
         return PictureForm(84, 84, scale=4, rate=60 // FRAME_SKIP)
+    if game_kind(game) != "atari":
+        assert spec is not None
+        rows, columns = spec.screen
+        return PictureForm(rows, columns, _enlarged(rows, columns), max(1, round(spec.steps_per_second)))
     rom = roms.get_rom_path(game)
     assert rom is not None, game
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner on stderr
@@ -36,6 +45,12 @@ def picture_form(game: str) -> PictureForm:
     emulator.loadROM(rom)
     rows, columns = emulator.getScreenDims()
     return PictureForm(int(rows), int(columns), scale=2, rate=60)
+
+
+def _enlarged(rows: int, columns: int) -> int:
+    """How much a video enlarges pictures: small ones, and by 2 those of odd sides, which videos cannot have."""
+    odd = rows % 2 or columns % 2
+    return 4 if min(rows, columns) < 100 else 2 if odd or min(rows, columns) < 250 else 1
 
 
 class Screen(Protocol):
@@ -75,11 +90,12 @@ class AtariScreen:
     def __init__(self, game: str, env: EnvConfig, seed: int) -> None:
         form = picture_form(game)
         self._seed = seed
+        self._frames = env.frame_skip or FRAME_SKIP
         self._twin = AtariVectorEnv(
             game,
             1,
             num_threads=1,
-            max_num_frames_per_episode=env.max_frames_per_game + FRAME_SKIP,  # the other game's cap decides
+            max_num_frames_per_episode=env.max_frames_per_game + self._frames,  # the other game's cap decides
             repeat_action_probability=env.sticky or 0.0,
             full_action_space=env.full_action_space,
             img_height=form.rows,
@@ -110,7 +126,7 @@ class AtariScreen:
             RuntimeError: the two emulators no longer play the same game.
         """
         reward = np.zeros(1, np.float32)
-        for _ in range(FRAME_SKIP):
+        for _ in range(self._frames):
             obs, gained, over, _, info = self._twin.step(np.array([action]))
             reward += gained
             yield np.asarray(obs[0, 0])
@@ -124,6 +140,27 @@ class AtariScreen:
         if not self._twin.closed:
             self._twin.close()
             del self._twin.ale  # the thread ends with it
+
+
+class GameScreen:
+    """Shows the first of a set of Gymnasium's games as it renders itself, one picture a step."""
+
+    def __init__(self, games: VectorEnvs) -> None:
+        self._games: Any = games  # one of GymnasiumEnvs
+
+    def reseed(self, seed: int) -> None:
+        """The pictures are the game's own."""
+
+    def start(self, result: StepResult) -> NDArray[np.uint8]:
+        """The first picture."""
+        return np.asarray(self._games.show())
+
+    def step(self, action: int, result: StepResult) -> Iterator[NDArray[np.uint8]]:
+        """The picture after the step."""
+        yield self.start(result)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
 
 
 class PlaneScreen:
@@ -144,14 +181,17 @@ class PlaneScreen:
         """Nothing to let go of."""
 
 
-def make_screen(game: str, env: EnvConfig, seed: int) -> Screen:
+def make_screen(game: str, env: EnvConfig, seed: int, games: VectorEnvs) -> Screen:
     """What shows a game.
 
     Args:
-        game: ROM name, or `catch`.
+        game: a resolved game's name.
         env: the settings of the game that is followed.
         seed: its emulator's seed.
+        games: what is followed.
     """
+    if game_kind(game) not in ("atari", "test"):
+        return GameScreen(games)
     return PlaneScreen() if game in TEST_GAMES else AtariScreen(game, env, seed)
 
 

@@ -10,13 +10,14 @@ from pixelq.native.library import call
 
 __all__ = ["dense_relu", "takes_dense", "takes_torso", "torso"]
 
+_OBS = (4, 84, 84)
 _DEPTH = 32  # bfloat16 numbers that a product of tiles sums over
 
 
-def takes_torso(filters: tuple[int, int, int]) -> bool:
-    """Whether `torso` can have so many filters in its three convolutions."""
+def takes_torso(filters: tuple[int, int, int], obs: tuple[int, int, int] = _OBS) -> bool:
+    """Whether `torso` can have so many filters in its three convolutions, and planes of that number and size."""
     first, second, third = filters
-    return first % 16 == 0 and second % _DEPTH == 0 and third % _DEPTH == 0
+    return obs == _OBS and first % 16 == 0 and second % _DEPTH == 0 and third % _DEPTH == 0
 
 
 def takes_dense(inputs: int, units: int) -> bool:

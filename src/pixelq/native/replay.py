@@ -13,6 +13,7 @@ from torch import Tensor
 from pixelq.native.library import address_of, call, replay_kernels
 
 __all__ = [
+    "STACK_OF_KERNELS",
     "DecompressKernel",
     "Images",
     "TransitionsKernel",
@@ -25,6 +26,9 @@ __all__ = [
     "tree_find",
     "tree_set",
 ]
+
+
+STACK_OF_KERNELS = 4  # pictures in an observation that kernels know
 
 
 def has_replay_kernels() -> bool:

@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from pixelq.config import NetworkConfig
+from pixelq.config import NetworkConfig, ObsShape
 from pixelq.native.q_learning import q_values
 from pixelq.networks.heads import (
     CategoricalHead,
@@ -29,9 +29,11 @@ __all__ = [
     "make_quantile_network",
 ]
 
+_ATARI = ObsShape()
+
 
 class QNetwork(nn.Module):
-    """Action values of stacks of four planes.
+    """Action values of observations: stacks of pictures, [B, 4, 84, 84] on Atari.
 
     Args:
         torso: [B, 4, 84, 84] in 0…1 to [B, F].
@@ -146,18 +148,24 @@ class QNetwork(nn.Module):
             layer.redraw_noise(generator)
 
 
-def make_network(config: NetworkConfig, num_actions: int, generator: torch.Generator | None = None) -> QNetwork:
+def make_network(
+    config: NetworkConfig,
+    num_actions: int,
+    generator: torch.Generator | None = None,
+    shape: ObsShape = _ATARI,
+) -> QNetwork:
     """Build a network of action values on the CPU with fresh weights.
 
     Args:
         config: its sizes and its initial weights.
         num_actions: A.
         generator: source of the weights; None: torch's global one.
+        shape: of the observations.
 
     Returns:
         The network, float32, convolutions stored channels-last; forward gives [B, A].
     """
-    torso = _torso(config)
+    torso = _torso(config, shape)
     return _assemble(config, torso, _body(config, torso.features, num_actions, 1), generator)
 
 
@@ -168,6 +176,7 @@ def make_categorical_network(
     v_min: float,
     v_max: float,
     generator: torch.Generator | None = None,
+    shape: ObsShape = _ATARI,
 ) -> QNetwork:
     """Build a network of probabilities of returns on the CPU with fresh weights.
 
@@ -178,17 +187,22 @@ def make_categorical_network(
         v_min: return of the first atom.
         v_max: return of the last atom.
         generator: source of the weights; None: torch's global one.
+        shape: of the observations.
 
     Returns:
         The network; forward gives logits [B, A, N], `head.atoms` the returns [N].
     """
-    torso = _torso(config)
+    torso = _torso(config, shape)
     body = _body(config, torso.features, num_actions, atoms)
     return _assemble(config, torso, CategoricalHead(body, atoms, v_min, v_max), generator)
 
 
 def make_quantile_network(
-    config: NetworkConfig, num_actions: int, quantiles: int, generator: torch.Generator | None = None
+    config: NetworkConfig,
+    num_actions: int,
+    quantiles: int,
+    generator: torch.Generator | None = None,
+    shape: ObsShape = _ATARI,
 ) -> QNetwork:
     """Build a network of quantiles at fixed fractions on the CPU with fresh weights.
 
@@ -197,11 +211,12 @@ def make_quantile_network(
         num_actions: A.
         quantiles: N.
         generator: source of the weights; None: torch's global one.
+        shape: of the observations.
 
     Returns:
         The network; forward gives [B, N, A].
     """
-    torso = _torso(config)
+    torso = _torso(config, shape)
     return _assemble(config, torso, QuantileHead(_body(config, torso.features, num_actions, quantiles)), generator)
 
 
@@ -211,6 +226,7 @@ def make_implicit_network(
     cosines: int,
     policy_quantiles: int,
     generator: torch.Generator | None = None,
+    shape: ObsShape = _ATARI,
 ) -> QNetwork:
     """Build a network of quantiles at any fractions on the CPU with fresh weights.
 
@@ -220,20 +236,21 @@ def make_implicit_network(
         cosines: size of the embedding of a fraction.
         policy_quantiles: K, evenly spaced fractions whose mean is an action's value.
         generator: source of the weights; None: torch's global one.
+        shape: of the observations.
 
     Returns:
         The network; forward takes fractions [B, N] beside the observations and gives [B, N, A].
     """
-    torso = _torso(config)
+    torso = _torso(config, shape)
     body = _body(config, torso.features, num_actions, 1)
     return _assemble(config, torso, ImplicitHead(body, torso.features, cosines, policy_quantiles), generator)
 
 
-def _torso(config: NetworkConfig) -> NatureTorso | ImpalaTorso:
+def _torso(config: NetworkConfig, shape: ObsShape) -> NatureTorso | ImpalaTorso:
     first, second, third = (config.width * filters for filters in config.channels)
     if config.torso == "impala":
-        return ImpalaTorso((first, second, third), config.spectral_norm, config.max_pool)
-    return NatureTorso((first, second, third), config.norm)
+        return ImpalaTorso((first, second, third), config.spectral_norm, config.max_pool, shape)
+    return NatureTorso((first, second, third), config.norm, shape)
 
 
 def _body(config: NetworkConfig, features: int, num_actions: int, units: int) -> LinearHead | DuelingHead:

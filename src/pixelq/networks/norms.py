@@ -35,11 +35,11 @@ class PlaneNorm(nn.Module):
         return normalised
 
 
-def plane_norm(kind: NormKind, channels: int, side: int) -> list[PlaneNorm]:
-    """What stands between a convolution of `side` × `side` outputs and its ReLU: one norm, or none."""
+def plane_norm(kind: NormKind, channels: int, size: tuple[int, int]) -> list[PlaneNorm]:
+    """What stands between a convolution of so many rows and columns and its ReLU: one norm, or none."""
     if kind == "none":
         return []
-    shape = (side, side, channels) if kind == "layer" else (channels,)
+    shape = (*size, channels) if kind == "layer" else (channels,)
     return [PlaneNorm(shape, _EPSILON[kind])]
 
 

@@ -1,16 +1,28 @@
 """Torsos: from four planes of pixels to features."""
 
+from collections.abc import Iterator
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pixelq.config import ObsShape
 from pixelq.native.layers import takes_torso, torso
 from pixelq.networks.norms import NormKind, plane_norm
 from pixelq.networks.spectral import SpectralConv2d
 
 __all__ = ["ImpalaTorso", "NatureTorso", "ResidualBlock"]
+
+_ATARI = ObsShape()
+
+
+def _nature_sizes(shape: ObsShape) -> Iterator[tuple[int, int]]:
+    """Rows and columns of what each of the three convolutions of 2015 gives."""
+    rows, columns = shape.height, shape.width
+    for size, stride in ((8, 4), (4, 2), (3, 1)):
+        rows, columns = (rows - size) // stride + 1, (columns - size) // stride + 1
+        yield rows, columns
 
 
 class NatureTorso(nn.Module):
@@ -19,27 +31,29 @@ class NatureTorso(nn.Module):
     Args:
         channels: filters of the three.
         norm: layer normalisation before each ReLU.
+        shape: of the observations.
 
     Source: Mnih et al. 2015, Methods, Model architecture.
     """
 
-    def __init__(self, channels: tuple[int, int, int], norm: NormKind = "none") -> None:
+    def __init__(self, channels: tuple[int, int, int], norm: NormKind = "none", shape: ObsShape = _ATARI) -> None:
         super().__init__()
         first, second, third = channels
+        sizes = list(_nature_sizes(shape))
         self.layers = nn.Sequential(
-            _FoldingConv2d(4, first, 4),
-            *plane_norm(norm, first, 20),
+            _FoldingConv2d(shape.planes, first, 4),
+            *plane_norm(norm, first, sizes[0]),
             nn.ReLU(),
             _FoldingConv2d(first, second, 2),
-            *plane_norm(norm, second, 9),
+            *plane_norm(norm, second, sizes[1]),
             nn.ReLU(),
             nn.Conv2d(second, third, 3, 1),
-            *plane_norm(norm, third, 7),
+            *plane_norm(norm, third, sizes[2]),
             nn.ReLU(),
         )
         self.convolutions = [layer for layer in self.layers if isinstance(layer, nn.Conv2d)]
-        self.features = third * 7 * 7
-        self.suits_kernels = norm == "none" and takes_torso(channels)
+        self.features = third * sizes[2][0] * sizes[2][1]
+        self.suits_kernels = norm == "none" and takes_torso(channels, shape.obs)
         """Whether `of_bytes` can be asked, once it is bfloat16, where there are kernels."""
 
     @property
@@ -90,13 +104,15 @@ class _FoldingConv2d(nn.Conv2d):
         if not self.folded:
             return super().forward(planes)
         block = self.stride[0]
+        rows, columns = (side // block * block for side in planes.shape[2:])  # the filters reach no further
+        planes = planes[:, :, :rows, :columns]
         return functional.conv2d(_fold(planes, block), _fold(self.weight, block), self.bias)
 
 
 def _fold(planes: Tensor, block: int) -> Tensor:
     """[B, C, H, W] to [B, b·b·C, H/b, W/b], channels last: a b×b block by its rows, a pixel's planes side by side."""
     size, channels, height, width = planes.shape
-    blocks = planes.view(size, channels, height // block, block, width // block, block)
+    blocks = planes.reshape(size, channels, height // block, block, width // block, block)
     return blocks.permute(0, 2, 4, 3, 5, 1).flatten(3).permute(0, 3, 1, 2)
 
 
@@ -110,24 +126,33 @@ class ImpalaTorso(nn.Module):
         channels: filters of the three stages.
         spectral_norm: divide the weights of the residual convolutions, and only these, by their spectral norm.
         max_pool: max-pool the last planes to so many rows and columns; 0: leave them 11×11.
+        shape: of the observations.
 
     Source: Espeholt et al. 2018, "IMPALA", Figure 3 (right); spectral norm and max-pool as Clark et al. 2024, "Beyond
     the Rainbow".
     """
 
-    def __init__(self, channels: tuple[int, int, int], spectral_norm: bool = False, max_pool: int = 0) -> None:
+    def __init__(
+        self,
+        channels: tuple[int, int, int],
+        spectral_norm: bool = False,
+        max_pool: int = 0,
+        shape: ObsShape = _ATARI,
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        before = 4
+        before = shape.planes
+        rows, columns = shape.height, shape.width
         for filters in channels:
             layers += [nn.Conv2d(before, filters, 3, padding=1), nn.MaxPool2d(3, 2, padding=1)]
             layers += [ResidualBlock(filters, spectral_norm), ResidualBlock(filters, spectral_norm)]
             before = filters
+            rows, columns = -(-rows // 2), -(-columns // 2)
         layers.append(nn.ReLU())
         if max_pool:
             layers.append(nn.AdaptiveMaxPool2d(max_pool))
         self.layers = nn.Sequential(*layers)
-        self.features = before * (max_pool or 11) ** 2
+        self.features = before * (max_pool**2 or rows * columns)
 
     @property
     def compute_dtype(self) -> torch.dtype:

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixelq.config import ReplayConfig
+from pixelq.config import ObsShape, ReplayConfig
 from pixelq.device import to_device
 from pixelq.native.replay import UnreadBatch
 from pixelq.replay.device_sampler import DeviceSampler
@@ -21,6 +21,8 @@ from pixelq.replay.transitions import TransitionReader
 from pixelq.types import Batch
 
 __all__ = ["ReplayBuffer"]
+
+_ATARI = ObsShape()
 
 
 class ReplayBuffer:
@@ -36,6 +38,7 @@ class ReplayBuffer:
         sample_on_device: let a `DeviceSampler` do all sampling, if the planes lie on the device; `draw`, `batch` and
             `learned` are then its own.
         kernels: let kernels sample on the host where there are any; what is drawn does not depend on it.
+        shape: of the observations.
 
     Raises:
         PixelqError: the machine has not enough memory.
@@ -54,10 +57,11 @@ class ReplayBuffer:
         generator: np.random.Generator,
         sample_on_device: bool = False,
         kernels: bool = True,
+        shape: ObsShape = _ATARI,
     ) -> None:
-        rows = rows_needed(config.capacity, num_envs, n_step)
-        frames = make_frames(config.store, rows * num_envs, device, kernels)
-        self.ring = Ring(rows, num_envs, frames)
+        rows = rows_needed(config.capacity, num_envs, n_step, shape.stack)
+        frames = make_frames(config.store, rows * num_envs, device, kernels, shape)
+        self.ring = Ring(rows, num_envs, frames, shape)
         self._store = config.store
         self.sampler: DeviceSampler | None = None
         self._priorities: Priorities | None = None
@@ -78,7 +82,7 @@ class ReplayBuffer:
     def describe(self) -> str:
         """What it keeps where and how much memory it takes, in words."""
         beside = SCALAR_BYTES + (PRIORITY_BYTES if self._priorities is not None else 0)
-        return describe_store(self._store, self.ring.rows * self.ring.num_envs, beside)
+        return describe_store(self._store, self.ring.rows * self.ring.num_envs, beside, self.ring.shape)
 
     def append(
         self,

@@ -13,7 +13,7 @@ from pixelq.device import restore_generator_on, send
 from pixelq.graphs import Graph
 from pixelq.replay.block_sums import BlockSums
 from pixelq.replay.frames import DeviceFrames
-from pixelq.replay.ring import STACK, Ring
+from pixelq.replay.ring import Ring
 from pixelq.types import Batch
 
 __all__ = ["DeviceDraw", "DeviceSampler"]
@@ -75,7 +75,7 @@ class DeviceSampler:
         self._highest = torch.ones(1, dtype=torch.float64, device=device)
         self._envs = np.arange(ring.num_envs)
         self._head = torch.arange(ring.num_envs, device=device)  # slots of the head row
-        numbers = (_ROW_FIELDS + _CHANGED_FIELDS * (STACK + 1)) * ring.num_envs
+        numbers = (_ROW_FIELDS + _CHANGED_FIELDS * (ring.shape.stack + 1)) * ring.num_envs
         self._row = torch.zeros(numbers, dtype=torch.float64, device=device)  # what the host tells of a new row
         self._take = Graph(self._take_row, device)
 
@@ -84,8 +84,9 @@ class DeviceSampler:
         ring, n_envs = self._ring, self._ring.num_envs
         done, head = (ring.head - 1) % ring.rows, ring.head % ring.rows
         fresh = ring.head - self._n_step
-        rows = np.append(ring.oldest - 1 + np.arange(STACK), fresh).repeat(n_envs)
-        envs = np.tile(self._envs, STACK + 1)
+        stack = ring.shape.stack
+        rows = np.append(ring.oldest - 1 + np.arange(stack), fresh).repeat(n_envs)
+        envs = np.tile(self._envs, stack + 1)
         numbers = np.concatenate(
             [
                 *(done * n_envs + self._envs, ring.actions[done], ring.rewards[done]),
@@ -116,7 +117,7 @@ class DeviceSampler:
 
     def newest(self) -> Tensor:
         """What the games show now, [N, 4, 84, 84] uint8, from planes that are here already."""
-        return self._frames.gather(self._planes(self._head))
+        return self._observations(self._head)
 
     def draw(self, batch_size: int, importance_exponent: Tensor) -> DeviceDraw:
         """Draw transitions with probability in proportion to their priority, one from each of B equal shares.
@@ -143,14 +144,18 @@ class DeviceSampler:
     def batch(self, draw: DeviceDraw) -> Batch:
         """What was drawn; shapes are in `pixelq.types.Batch`."""
         returns, discounts, ends = self._n_step_returns(draw.slots)
-        stacks = self._frames.gather(self._planes(torch.cat([draw.slots, ends])))
+        stacks = self._observations(torch.cat([draw.slots, ends]))
         obs_tm1, obs_t = stacks.chunk(2)
         actions = self._actions[draw.slots]
         return Batch(obs_tm1, actions, returns.float(), discounts.float(), obs_t, draw.weight)
 
+    def _observations(self, slots: Tensor) -> Tensor:
+        """Those of slots [K], [K, 4, 84, 84]."""
+        return self._frames.gather(self._planes(slots)).view(len(slots), *self._ring.shape.obs)
+
     def _planes(self, slots: Tensor) -> Tensor:
         """Slots of the planes [K, 4] that make up the observations of slots [K]."""
-        back = torch.arange(STACK - 1, -1, -1, device=self._device)
+        back = torch.arange(self._ring.shape.stack - 1, -1, -1, device=self._device)
         planes = self._later(slots[:, None], -back)
         return planes.masked_fill(back > self._ages[slots][:, None], self._frames.no_plane)
 

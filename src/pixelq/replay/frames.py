@@ -1,4 +1,4 @@
-"""Frame stores: where the planes of a replay memory live. One slot holds one 84×84 plane."""
+"""Frame stores: where the planes of a replay memory live. One slot holds a picture: 1 plane or 3."""
 
 from typing import Protocol
 
@@ -7,14 +7,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pixelq.config import ObsShape
 from pixelq.device import send, to_device
 from pixelq.native.replay import UnreadPlanes
 from pixelq.replay.memory import require_memory
 
-__all__ = ["NO_PLANE", "PLANE_BYTES", "PLANE_SHAPE", "DeviceFrames", "FrameStore", "RamFrames"]
+__all__ = ["NO_PLANE", "DeviceFrames", "FrameStore", "RamFrames"]
 
-PLANE_SHAPE = (84, 84)
-PLANE_BYTES = 84 * 84
+_ATARI = ObsShape()
 NO_PLANE = -1  # the slot number that stands for a plane of zeros
 
 
@@ -22,7 +22,7 @@ class FrameStore(Protocol):
     """Planes by slot number; writing a slot again replaces its plane."""
 
     def write(self, first_slot: int, planes: NDArray[np.uint8]) -> None:
-        """Store planes [K, 84, 84] in the slots `first_slot … first_slot + K − 1`.
+        """Store pictures [K, 84, 84], or [K, 3, H, W] in colour, in the slots `first_slot … first_slot + K − 1`.
 
         Slots are written in their order, from any first one on; after the last comes slot 0 again.
         """
@@ -35,22 +35,23 @@ class FrameStore(Protocol):
 
 
 class RamFrames:
-    """A raw uint8 array in host memory, 7,056 bytes a slot.
+    """A raw uint8 array in host memory, on Atari 7,056 bytes a slot.
 
     Args:
         slots: number of slots; memory is claimed as they are first written.
+        shape: of the observations that pictures make up.
 
     Raises:
         PixelqError: not enough free memory.
     """
 
-    def __init__(self, slots: int) -> None:
-        require_memory(slots * PLANE_BYTES, "the replay memory")
-        self._planes = np.empty((slots + 1, *PLANE_SHAPE), np.uint8)
+    def __init__(self, slots: int, shape: ObsShape = _ATARI) -> None:
+        require_memory(slots * shape.picture_bytes, "the replay memory")
+        self._planes = np.empty((slots + 1, *shape.picture), np.uint8)
         self._planes[NO_PLANE] = 0  # the last one
 
     def write(self, first_slot: int, planes: NDArray[np.uint8]) -> None:
-        """Store planes [K, 84, 84] in the slots from `first_slot` on."""
+        """Store pictures [K, 84, 84], or [K, 3, H, W] in colour, in the slots from `first_slot` on."""
         self._planes[first_slot : first_slot + len(planes)] = planes
 
     def read(self, slots: NDArray[np.int64]) -> Tensor:
@@ -63,26 +64,27 @@ class RamFrames:
 
 
 class DeviceFrames:
-    """A raw uint8 tensor on the device that learns, 7,056 bytes a slot; planes are gathered there and stay there.
+    """A raw uint8 tensor on the device that learns; planes are gathered there and stay there.
 
     Args:
         slots: number of slots; a GPU's memory is claimed at once.
         device: where.
+        shape: of the observations that pictures make up.
 
     Raises:
         PixelqError: not enough free memory.
     """
 
-    def __init__(self, slots: int, device: torch.device) -> None:
+    def __init__(self, slots: int, device: torch.device, shape: ObsShape = _ATARI) -> None:
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-        require_memory((slots + 1) * PLANE_BYTES, f"the replay memory on {device.type}", free)
-        self._planes = torch.empty((slots + 1, *PLANE_SHAPE), dtype=torch.uint8, device=device)
+        require_memory((slots + 1) * shape.picture_bytes, f"the replay memory on {device.type}", free)
+        self._planes = torch.empty((slots + 1, *shape.picture), dtype=torch.uint8, device=device)
         self._planes[slots] = 0
         self.no_plane = slots
         """The slot that stands for a plane of zeros, in `gather`."""
 
     def write(self, first_slot: int, planes: NDArray[np.uint8]) -> None:
-        """Store planes [K, 84, 84] in the slots from `first_slot` on."""
+        """Store pictures [K, 84, 84], or [K, 3, H, W] in colour, in the slots from `first_slot` on."""
         send(planes, self._planes[first_slot : first_slot + len(planes)])
 
     def read(self, slots: NDArray[np.int64]) -> Tensor:
@@ -95,4 +97,4 @@ class DeviceFrames:
 
     def gather(self, slots: Tensor) -> Tensor:
         """The same for slots [...] int64 on the device, `no_plane` among them."""
-        return self._planes.index_select(0, slots.reshape(-1)).view(*slots.shape, *PLANE_SHAPE)
+        return self._planes.index_select(0, slots.reshape(-1)).view(*slots.shape, *self._planes.shape[1:])

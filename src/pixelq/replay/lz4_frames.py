@@ -1,6 +1,7 @@
 """The compressed frame store: each plane an LZ4 block in host memory."""
 
 import mmap
+from typing import Any
 
 import lz4.block
 import numpy as np
@@ -8,17 +9,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pixelq.config import ObsShape
 from pixelq.native.replay import DecompressKernel, UnreadPlanes, address, can_decompress
-from pixelq.replay.frames import NO_PLANE, PLANE_BYTES, PLANE_SHAPE
+from pixelq.replay.frames import NO_PLANE
 from pixelq.replay.memory import require_memory
 
-__all__ = ["BLOCK_BREAKOUT", "BLOCK_BUSIEST", "BLOCK_MOST", "Lz4Frames"]
+__all__ = ["BLOCK_BREAKOUT", "Lz4Frames", "block_busiest", "block_most"]
 
 # bytes a slot takes, its place in the arena included
 BLOCK_BREAKOUT = 450  # 330 played at random, up to 430 by an agent that breaks many bricks
-BLOCK_BUSIEST = 2_000  # the worst of ale-py's 104 games, Yars' Revenge, played at random
-BLOCK_MOST = PLANE_BYTES + PLANE_BYTES // 255 + 16 + 6  # LZ4's own bound
+_BLOCK_BUSIEST = 2_000  # the worst of ale-py's 104 games, Yars' Revenge, played at random
+_ATARI = ObsShape()
 _SEGMENT = 4_096  # slots
+_KERNELS_BLOCK = 2**16 - 1  # bytes: the largest block that the kernel knows
+
+
+def block_busiest(shape: ObsShape) -> int:
+    """Bytes a slot takes in the busiest of Atari's games, its place in the arena included; of other sizes in ratio."""
+    return _BLOCK_BUSIEST * shape.picture_bytes // _ATARI.picture_bytes
+
+
+def block_most(shape: ObsShape) -> int:
+    """Bytes a slot takes at most, its place in the arena included: LZ4's own bound."""
+    return shape.picture_bytes + shape.picture_bytes // 255 + 16 + 6
 
 
 class _Segment:
@@ -49,6 +62,7 @@ class Lz4Frames:
     Args:
         slots: number of slots; memory is claimed as they are first written.
         kernels: let a kernel read them where there is one.
+        shape: of the observations that pictures make up.
 
     Raises:
         PixelqError: not enough free memory; also by `write`.
@@ -56,27 +70,29 @@ class Lz4Frames:
     Source: the block format of LZ4 (https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md).
     """
 
-    def __init__(self, slots: int, kernels: bool = True) -> None:
-        require_memory(slots * BLOCK_BUSIEST, "the replay memory")
+    def __init__(self, slots: int, kernels: bool = True, shape: ObsShape = _ATARI) -> None:
+        require_memory(slots * block_busiest(shape), "the replay memory")
+        self._shape, self._bytes = shape, shape.picture_bytes
+        short = block_most(shape) <= _KERNELS_BLOCK
         self._slots = slots
         self._starts = np.zeros(slots, np.uint32)  # of each block in its segment's arena
-        self._sizes = np.zeros(slots, np.uint16)
+        self._sizes: NDArray[Any] = np.zeros(slots, np.uint16 if short else np.uint32)
         self._sealed: list[_Segment | None] = [None] * -(-slots // _SEGMENT)
         self._arenas = np.zeros(len(self._sealed), np.uint64)  # addresses of the sealed segments' bytes; 0: not there
         self._dictionaries = np.zeros(len(self._sealed), np.uint64)
         self._kernel: DecompressKernel | None = None
-        if kernels and can_decompress():
+        if kernels and short and can_decompress():
             held = (self._starts, self._sizes, self._arenas, self._dictionaries)
-            self._kernel = DecompressKernel(*held, _SEGMENT, PLANE_BYTES)
+            self._kernel = DecompressKernel(*held, _SEGMENT, self._bytes)
         # the segment being written, in place of a sealed one whose later slots still hold
         self._open = _Segment(b"")
         self._next: int | None = None  # slot
 
     def write(self, first_slot: int, planes: NDArray[np.uint8]) -> None:
-        """Store planes [K, 84, 84] in the slots from `first_slot` on, which follow on those written before."""
+        """Store pictures [K, 84, 84], or [K, 3, H, W] in colour, in the slots that follow on those written before."""
         if self._next is not None and first_slot != self._next % self._slots:
             raise ValueError(f"slot {first_slot} does not follow: slot {self._next % self._slots} is next")
-        planes = np.ascontiguousarray(planes).reshape(len(planes), PLANE_BYTES)
+        planes = np.ascontiguousarray(planes).reshape(len(planes), self._bytes)
         done = 0
         while done < len(planes):  # a piece up to the segment's end, then the rest
             slot = first_slot + done
@@ -95,7 +111,7 @@ class Lz4Frames:
 
     def _begin(self, slot: int, plane: NDArray[np.uint8]) -> None:
         if self._sealed[slot // _SEGMENT] is None:  # the memory grows
-            require_memory(_SEGMENT * BLOCK_MOST, "the next part of the replay memory")
+            require_memory(_SEGMENT * block_most(self._shape), "the next part of the replay memory")
         self._open = _Segment(plane.tobytes())
 
     def _append(self, slot: int, planes: NDArray[np.uint8]) -> None:
@@ -111,13 +127,13 @@ class Lz4Frames:
     def read(self, slots: NDArray[np.int64]) -> Tensor:
         """The planes of slots [...] as a new tensor [..., 84, 84] on the CPU."""
         flat = slots.reshape(-1)
-        planes = np.empty((len(flat), PLANE_BYTES), np.uint8)
+        planes = np.empty((len(flat), self._bytes), np.uint8)
         unread = self.unread(flat)
         if unread is not None:
             unread.read(planes)
         else:
             self._read_by_library(flat, planes)
-        return torch.from_numpy(planes.reshape(*slots.shape, *PLANE_SHAPE))
+        return torch.from_numpy(planes.reshape(*slots.shape, *self._shape.picture))
 
     def unread(self, slots: NDArray[np.int64]) -> UnreadPlanes | None:
         """The same planes for kernels that read them by themselves; None if there are none."""
@@ -132,13 +148,13 @@ class Lz4Frames:
         return range((following - 1) // _SEGMENT * _SEGMENT, following)
 
     def _read_by_library(self, flat: NDArray[np.int64], planes: NDArray[np.uint8]) -> None:
-        """Fill planes [K, 7056] with those of slots [K], without a kernel."""
+        """Fill planes [K, bytes] with those of slots [K], without a kernel."""
         target = planes.reshape(-1).data
         starts = self._starts[flat]
         ends = (starts + self._sizes[flat]).tolist()
         decoded: dict[int, slice] = {}  # where the plane of a slot is already
         for index, (slot, start, end) in enumerate(zip(flat.tolist(), starts.tolist(), ends, strict=True)):
-            to = slice(index * PLANE_BYTES, (index + 1) * PLANE_BYTES)
+            to = slice(index * self._bytes, (index + 1) * self._bytes)
             if slot in decoded:
                 target[to] = target[decoded[slot]]
             elif slot == NO_PLANE:
@@ -146,7 +162,7 @@ class Lz4Frames:
             else:
                 segment = self._segment(slot)
                 block = segment.arena[start:end]
-                target[to] = lz4.block.decompress(block, PLANE_BYTES, dict=segment.dictionary)
+                target[to] = lz4.block.decompress(block, self._bytes, dict=segment.dictionary)
                 decoded[slot] = to
 
     def _segment(self, slot: int) -> _Segment:

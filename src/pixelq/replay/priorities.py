@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixelq.replay.ring import STACK, Ring
+from pixelq.replay.ring import Ring
 from pixelq.replay.samplers import Draw
 from pixelq.replay.sumtree import SumTree
 
@@ -47,8 +47,8 @@ class Priorities:
         self._settle()
         ring = self._ring
         fresh = ring.head - self._n_step
-        # the head took the place of the row before the oldest; stacks of the three rows after that may be cut now
-        cut = STACK if ring.oldest > ring.first else 0
+        # the head took the place of the row before the oldest; stacks of the rows after that may be cut now
+        cut = ring.shape.stack if ring.oldest > ring.first else 0
         rows = np.append(ring.oldest - 1 + np.arange(cut), fresh)
         rows, envs = rows.repeat(ring.num_envs), np.tile(self._envs, len(rows))
         slots = self._slots(rows, envs)

@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pixelq.config import ObsShape
 from pixelq.native.replay import UnreadPlanes
-from pixelq.replay.frames import NO_PLANE, PLANE_SHAPE, FrameStore
+from pixelq.replay.frames import NO_PLANE, FrameStore
 
-__all__ = ["SCALAR_BYTES", "STACK", "Ring", "Rows", "rows_needed"]
+__all__ = ["SCALAR_BYTES", "Ring", "Rows", "rows_needed"]
 
-STACK = 4  # planes in an observation
+_ATARI = ObsShape()
 SCALAR_BYTES = 9  # a slot takes beside its plane
-_AGE_LIMIT = 255  # only ages below STACK - 1 matter
+_AGE_LIMIT = 255  # only ages below the number of stacked pictures matter
 
 
 class Rows(NamedTuple):
@@ -33,10 +34,10 @@ class Rows(NamedTuple):
     ages: NDArray[np.uint8]
 
 
-def rows_needed(capacity: int, num_envs: int, n_step: int) -> int:
+def rows_needed(capacity: int, num_envs: int, n_step: int, stack: int = _ATARI.stack) -> int:
     """Rows of a ring that holds so many transitions of N games whose n steps are known, once it is full."""
-    # beside the transitions: the head, n − 1 rows that wait for their n steps, 3 whose stacks are cut by the seam
-    return -(-capacity // num_envs) + STACK - 1 + n_step
+    # beside the transitions: the head, n − 1 rows that wait for their n steps, and those whose stacks the seam cuts
+    return -(-capacity // num_envs) + stack - 1 + n_step
 
 
 class Ring:
@@ -46,21 +47,23 @@ class Ring:
         rows: rows held, the head included.
         num_envs: games N.
         frames: a store with rows · N slots.
+        shape: of the observations.
     """
 
-    def __init__(self, rows: int, num_envs: int, frames: FrameStore) -> None:
+    def __init__(self, rows: int, num_envs: int, frames: FrameStore, shape: ObsShape = _ATARI) -> None:
         self.rows = rows
         self.num_envs = num_envs
         self.head = 0  # global number of the row whose action is not known yet
         self.first = 0  # global number of the oldest row ever appended or restored
+        self.shape = shape
         self._frames = frames
-        shape = (rows, num_envs)
-        self.actions = np.zeros(shape, np.uint8)
-        self.rewards = np.zeros(shape, np.float32)
-        self.terminated = np.zeros(shape, np.bool_)
-        self.truncated = np.zeros(shape, np.bool_)
-        self.ignored = np.zeros(shape, np.bool_)
-        self.ages = np.zeros(shape, np.uint8)
+        slots = (rows, num_envs)
+        self.actions = np.zeros(slots, np.uint8)
+        self.rewards = np.zeros(slots, np.float32)
+        self.terminated = np.zeros(slots, np.bool_)
+        self.truncated = np.zeros(slots, np.bool_)
+        self.ignored = np.zeros(slots, np.bool_)
+        self.ages = np.zeros(slots, np.uint8)
 
     @property
     def oldest(self) -> int:
@@ -107,14 +110,14 @@ class Ring:
 
     def slots_of_stacks(self, rows: NDArray[np.int64], envs: NDArray[np.int64]) -> NDArray[np.int64]:
         """Slots [K, 4] of the planes that make up the observations of rows and games [K]; none before a game."""
-        back = np.arange(STACK - 1, -1, -1)
+        back = np.arange(self.shape.stack - 1, -1, -1)
         slots = (rows[:, None] - back) % self.rows * self.num_envs + envs[:, None]
         slots[back > self.ages[rows % self.rows, envs][:, None]] = NO_PLANE  # not what may be another game's
         return slots
 
     def stacks(self, slots: NDArray[np.int64]) -> Tensor:
         """Observations [K, 4, 84, 84] of planes in slots [K, 4], zeros where there is none."""
-        return self._frames.read(slots)
+        return self._frames.read(slots).view(len(slots), *self.shape.obs)
 
     def unread_stacks(self, slots: NDArray[np.int64]) -> UnreadPlanes | None:
         """The same for kernels that read planes by themselves; None if the store has nothing for them."""
@@ -123,7 +126,7 @@ class Ring:
     def is_transition(self, rows: NDArray[np.int64], envs: NDArray[np.int64], n_step: int) -> NDArray[np.bool_]:
         """Which of the slots [K] can be sampled: whole stack held, n steps known, action not ignored."""
         at = rows % self.rows
-        needed = np.minimum(self.ages[at, envs], STACK - 1)
+        needed = np.minimum(self.ages[at, envs], self.shape.stack - 1)
         return (rows - needed >= self.oldest) & (rows + n_step <= self.head) & ~self.ignored[at, envs]
 
     def read_rows(self, start: int, end: int) -> Rows:
@@ -147,7 +150,7 @@ class Ring:
             self.actions[to], self.rewards[to] = rows.actions[part], rows.rewards[part]
             self.terminated[to], self.truncated[to] = rows.terminated[part], rows.truncated[part]
             self.ignored[to], self.ages[to] = rows.ignored[part], rows.ages[part]
-            self._frames.write(at * self.num_envs, rows.planes[part].reshape(-1, *PLANE_SHAPE))
+            self._frames.write(at * self.num_envs, rows.planes[part].reshape(-1, *self.shape.picture))
             done = part.stop
         self.head = start + len(rows.actions)
 

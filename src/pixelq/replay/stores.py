@@ -2,23 +2,25 @@
 
 import torch
 
-from pixelq.config import StoreName
-from pixelq.replay.frames import PLANE_BYTES, DeviceFrames, FrameStore, RamFrames
-from pixelq.replay.lz4_frames import BLOCK_BREAKOUT, BLOCK_BUSIEST, BLOCK_MOST, Lz4Frames
+from pixelq.config import ObsShape, StoreName
+from pixelq.replay.frames import DeviceFrames, FrameStore, RamFrames
+from pixelq.replay.lz4_frames import BLOCK_BREAKOUT, Lz4Frames, block_busiest, block_most
 from pixelq.replay.memory import format_bytes
 
 __all__ = ["choose_store", "describe_store", "make_frames"]
 
+_ATARI = ObsShape()
 _DEVICE_SHARE = 0.5  # of a GPU's free memory that `auto` gives to raw planes
 
 
-def choose_store(store: StoreName, transitions: int, device: torch.device) -> StoreName:
+def choose_store(store: StoreName, transitions: int, device: torch.device, shape: ObsShape = _ATARI) -> StoreName:
     """Decide what `auto` means: a GPU's own memory if raw planes take less than half of what is free there, else LZ4.
 
     Args:
         store: the config's wish; `device` on a CPU, as of a run that began on a GPU, means `auto`.
         transitions: the memory's capacity.
         device: where learning happens.
+        shape: of the observations.
 
     Returns:
         `lz4`, `ram` or `device`.
@@ -26,12 +28,14 @@ def choose_store(store: StoreName, transitions: int, device: torch.device) -> St
     on_gpu = device.type == "cuda"
     if store in ("lz4", "ram") or (store == "device" and on_gpu):
         return store
-    if on_gpu and transitions * PLANE_BYTES <= _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
+    if on_gpu and transitions * shape.picture_bytes <= _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
         return "device"
     return "lz4"
 
 
-def make_frames(store: StoreName, slots: int, device: torch.device, kernels: bool = True) -> FrameStore:
+def make_frames(
+    store: StoreName, slots: int, device: torch.device, kernels: bool = True, shape: ObsShape = _ATARI
+) -> FrameStore:
     """A frame store by its name.
 
     Args:
@@ -39,34 +43,39 @@ def make_frames(store: StoreName, slots: int, device: torch.device, kernels: boo
         slots: planes held.
         device: where learning happens, for the store that lives there.
         kernels: let kernels read LZ4 blocks where there are any.
+        shape: of the observations.
 
     Raises:
         PixelqError: not enough free memory.
     """
     if store == "lz4":
-        return Lz4Frames(slots, kernels)
+        return Lz4Frames(slots, kernels, shape)
     if store == "ram":
-        return RamFrames(slots)
+        return RamFrames(slots, shape)
     if store == "device":
-        return DeviceFrames(slots, device)
+        return DeviceFrames(slots, device, shape)
     raise ValueError(f"store {store!r}: choose one first")
 
 
-def describe_store(store: StoreName, slots: int, beside: int) -> str:
+def describe_store(store: StoreName, slots: int, beside: int, shape: ObsShape = _ATARI) -> str:
     """What a store keeps where and how much memory that takes, in words.
 
     Args:
         store: `lz4`, `ram` or `device`.
         slots: planes held.
         beside: bytes a slot takes in host memory beside its plane.
+        shape: of the observations.
     """
 
     def size(plane: int) -> str:
         return format_bytes(slots * (plane + beside))
 
+    most = size(block_most(shape))
+    if store == "lz4" and shape.picture != _ATARI.picture:
+        return f"pictures as LZ4 blocks in host memory, at most {most}, far less if they are plain"
     if store == "lz4":
-        games = f"{size(BLOCK_BREAKOUT)} when full of Breakout, {size(BLOCK_BUSIEST)} of the busiest game"
-        return f"planes as LZ4 blocks in host memory, about {games}, at most {size(BLOCK_MOST)}"
+        games = f"{size(BLOCK_BREAKOUT)} when full of Breakout, {size(block_busiest(shape))} of the busiest game"
+        return f"planes as LZ4 blocks in host memory, about {games}, at most {most}"
     if store == "ram":
-        return f"raw planes in host memory, {size(PLANE_BYTES)} when full"
-    return f"raw planes in the GPU's memory, {format_bytes(slots * PLANE_BYTES)} at once"
+        return f"raw planes in host memory, {size(shape.picture_bytes)} when full"
+    return f"raw planes in the GPU's memory, {format_bytes(slots * shape.picture_bytes)} at once"

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelq.native.replay import TransitionsKernel, has_replay_kernels
+from pixelq.native.replay import STACK_OF_KERNELS, TransitionsKernel, has_replay_kernels
 from pixelq.replay.ring import Ring
 
 __all__ = ["TransitionReader", "Transitions"]
@@ -37,7 +37,7 @@ class TransitionReader:
         self._n_step = n_step
         self._gamma = gamma
         self._kernel: TransitionsKernel | None = None
-        if kernels and has_replay_kernels():
+        if kernels and has_replay_kernels() and ring.shape.stack == STACK_OF_KERNELS:
             fields = (ring.actions, ring.rewards, ring.terminated, ring.truncated, ring.ignored, ring.ages)
             self._kernel = TransitionsKernel(*fields, n_step, gamma)
 

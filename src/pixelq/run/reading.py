@@ -18,6 +18,7 @@ _LONGEST = 8_000_000  # bytes of a JSON file that are read: an evaluation of 100
 FREE = {
     *("total_steps", "stop_on", "stop_at", "replay.store"),
     *("checkpoint_every_steps", "checkpoint_min_seconds", "keep_checkpoints", "keep_going"),
+    "env.vector",
     *("notebook_log", "video_every_episodes", "video_min_seconds", "keep_videos"),
 }
 # where and how it is computed: the same recipe, in other bits

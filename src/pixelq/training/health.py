@@ -49,7 +49,8 @@ class HealthWatch:
         parts = self._parts
         num_actions = len(parts.envs.action_meanings)
         config = parts.config
-        network = algo_of(config.algo).make_network(config.network, config.algo, num_actions, torch.Generator())
+        make_network, shape = algo_of(config.algo).make_network, config.env.obs_shape
+        network = make_network(config.network, config.algo, num_actions, torch.Generator(), shape)
         return network.to(parts.device).eval()
 
     def _observations(self) -> Tensor:

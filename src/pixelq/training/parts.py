@@ -4,6 +4,7 @@ import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from pixelq.actor import Actor
 from pixelq.algos import algo_of
-from pixelq.config import PQNConfig, TrainConfig, validate
+from pixelq.config import PQNConfig, TrainConfig, validate, validate_view
 from pixelq.device import generator_on, resolve_device
 from pixelq.envs import RESEED_STEPS, VectorEnvs, make_envs
 from pixelq.envs.episodes import EpisodeTracker
@@ -25,7 +26,17 @@ from pixelq.rollouts import Rollouts
 from pixelq.run.seeding import stream, stream_seed
 from pixelq.training.device_updates import DeviceUpdates
 
-__all__ = ["Parts", "begin", "make_parts", "resolve", "samples_on_device"]
+if TYPE_CHECKING:
+    import gymnasium
+
+__all__ = ["MakeEnv", "Parts", "begin", "make_parts", "resolve", "samples_on_device"]
+
+MakeEnv = Callable[[], "gymnasium.Env[Any, Any]"]
+# settings that mean something on Atari alone: no-ops and FIRE at a game's start, chance in the emulator, its actions
+_NOT_ATARI: dict[str, Any] = {
+    **{"sticky": None, "noop_max": 0, "full_action_space": False},
+    **{"fire_at_start": False, "fire_after_life_loss": False},
+}
 
 
 @dataclass
@@ -80,6 +91,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     """
     validate(config)
     game = resolve_game(config.game)
+    validate_view(config.env, game.kind)
     device = resolve_device(config.device)
     precision = config.precision
     if precision == "auto":
@@ -89,8 +101,17 @@ def resolve(config: TrainConfig) -> TrainConfig:
         precision = "bfloat16" if quick else "float32"
     replay = config.replay
     if algo_of(config.algo).memory == "replay":
-        replay = dataclasses.replace(replay, store=choose_store(replay.store, replay.capacity, device))
+        replay = dataclasses.replace(
+            replay, store=choose_store(replay.store, replay.capacity, device, config.env.obs_shape)
+        )
     sticky = game.sticky if config.env.sticky is None else config.env.sticky
+    env = dataclasses.replace(
+        config.env,
+        sticky=None if game.name in TEST_GAMES else sticky,
+        reseed_steps=config.env.reseed_steps or RESEED_STEPS[device.type],
+    )
+    if game.kind in ("gymnasium", "function"):
+        env = dataclasses.replace(env, **_NOT_ATARI)
     return dataclasses.replace(
         config,
         game=game.name,
@@ -98,11 +119,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
         precision=precision,
         threads=config.threads or _cores(),
         replay=replay,
-        env=dataclasses.replace(
-            config.env,
-            sticky=None if game.name in TEST_GAMES else sticky,
-            reseed_steps=config.env.reseed_steps or RESEED_STEPS[device.type],
-        ),
+        env=env,
     )
 
 
@@ -110,8 +127,12 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def make_parts(config: TrainConfig) -> Parts:
+def make_parts(config: TrainConfig, make_env: MakeEnv | None = None) -> Parts:
     """Build a run at step 0 from a resolved config.
+
+    Args:
+        config: resolved.
+        make_env: makes one environment of a game whose name does not say how.
 
     Raises:
         PixelqError: not enough memory for the replay.
@@ -123,7 +144,7 @@ def make_parts(config: TrainConfig) -> Parts:
         torch.backends.cudnn.benchmark = True  # its convolutions are tried once for every shape, of which there are few
     memory = _make_memory(config, device)
     threads = min(config.threads, config.envs)
-    envs = make_envs(config.game, config.envs, stream_seed(config.seed, "games") % 2**31, config.env, threads)
+    envs = make_envs(config.game, config.envs, stream_seed(config.seed, "games") % 2**31, config.env, threads, make_env)
     num_actions = len(envs.action_meanings)
     learner = Learner(config, num_actions, device, _torch_stream(config, "weights"))
     fire = fire_index(envs.action_meanings) if config.env.fire_after_life_loss else None
@@ -132,7 +153,7 @@ def make_parts(config: TrainConfig) -> Parts:
     newest = None if sampler is None else sampler.newest
     actor = Actor(learner.online, device, num_actions, fire, *chance, record=config.cuda_graphs, newest=newest)
     tracker = EpisodeTracker(
-        config.envs, config.window_episodes, config.env.max_steps_per_life, config.env.clip_rewards
+        config.envs, config.window_episodes, config.env.max_steps_per_life, config.env.rewards == "sign"
     )
     updates = None
     if sampler is not None:
@@ -145,10 +166,14 @@ def _make_memory(config: TrainConfig, device: torch.device) -> ReplayBuffer | Ro
     """Before anything else is made, since it may not fit."""
     algo = config.algo
     if isinstance(algo, PQNConfig):
-        return Rollouts(algo.rollout_steps, config.envs, device, stream(config.seed, "minibatches"))
+        return Rollouts(
+            algo.rollout_steps, config.envs, device, stream(config.seed, "minibatches"), config.env.obs_shape
+        )
     generator = stream(config.seed, "replay")
     where = (device, generator, samples_on_device(config, device))
-    return ReplayBuffer(config.replay, config.envs, algo.gamma, algo.n_step, *where, kernels=config.compile)
+    return ReplayBuffer(
+        config.replay, config.envs, algo.gamma, algo.n_step, *where, kernels=config.compile, shape=config.env.obs_shape
+    )
 
 
 def samples_on_device(config: TrainConfig, device: torch.device) -> bool:
@@ -167,4 +192,4 @@ def begin(parts: Parts) -> None:
     parts.obs = result.obs
     parts.life_lost = np.zeros(parts.config.envs, np.bool_)
     if isinstance(parts.memory, ReplayBuffer):
-        parts.memory.ring.start(result.obs[:, -1])
+        parts.memory.ring.start(parts.envs.spec.obs.newest(result.obs))

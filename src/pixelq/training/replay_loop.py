@@ -96,5 +96,5 @@ def remember(parts: Parts, actions: NDArray[np.int64], result: StepResult, life_
         learning_terminated(env, result, life_lost),
         result.truncated,
         result.reset,
-        result.obs[:, -1],
+        parts.envs.spec.obs.newest(result.obs),
     )

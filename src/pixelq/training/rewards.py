@@ -10,8 +10,10 @@ __all__ = ["learning_rewards", "learning_terminated"]
 
 
 def learning_rewards(config: EnvConfig, result: StepResult) -> NDArray[np.float32]:
-    """The rewards [N], or their sign."""
-    return np.sign(result.reward) if config.clip_rewards else result.reward
+    """The rewards [N], their sign, or scaled."""
+    if config.rewards == "raw":
+        return result.reward
+    return np.sign(result.reward) if config.rewards == "sign" else result.reward * np.float32(config.reward_scale)
 
 
 def learning_terminated(config: EnvConfig, result: StepResult, life_lost: NDArray[np.bool_]) -> NDArray[np.bool_]:

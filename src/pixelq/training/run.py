@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pixelq.algos import algo_of
-from pixelq.config import StopOn, TrainConfig, from_json, to_json
+from pixelq.config import ObsShape, StopOn, TrainConfig, from_json, to_json
 from pixelq.device import tiny_as_zero
+from pixelq.envs import EnvSpec
 from pixelq.envs.episodes import EpisodeTracker
 from pixelq.errors import PixelqError
+from pixelq.games import file_word, function_game
 from pixelq.learner import Learner, is_for_kernels
 from pixelq.native.library import has_compiler, kernels, replay_kernels, usable_instructions, why_missing
 from pixelq.run.checkpoint import Checkpoint, CheckpointStore
@@ -22,7 +24,7 @@ from pixelq.run.rundir import RunDir
 from pixelq.training.callbacks import Callbacks, RunView
 from pixelq.training.changes import allowed_changes, check_same_recipe, still_solved
 from pixelq.training.initial import load_initial
-from pixelq.training.parts import Parts, begin, make_parts, resolve
+from pixelq.training.parts import MakeEnv, Parts, begin, make_parts, resolve
 from pixelq.training.progress import Progress, follow_restoring, make_progress
 from pixelq.training.replay_loop import replay_loop
 from pixelq.training.rollout_loop import rollout_loop
@@ -32,7 +34,7 @@ from pixelq.training.state import restore_parts, restore_with_fresh_games, save_
 from pixelq.training.stopping import Stop
 from pixelq.training.videos import Videos
 
-__all__ = ["LOOPS", "RunResult", "gpu_notes", "kernel_notes", "resume", "train"]
+__all__ = ["LOOPS", "RunResult", "game_notes", "gpu_notes", "kernel_notes", "resume", "train"]
 
 LOOPS = {"replay": replay_loop, "rollout": rollout_loop}  # by what an algorithm's batches come from
 
@@ -59,6 +61,7 @@ def train(
     *,
     or_resume: bool = False,
     callbacks: Sequence[object] = (),
+    make_env: MakeEnv | None = None,
 ) -> RunResult:
     """Start a run and train until it is solved, out of steps or interrupted.
 
@@ -71,6 +74,8 @@ def train(
         or_resume: if `run_dir` holds a run of this recipe and seed already, go on with it, so that one command serves a
             job that may be ended and started again at any time.
         callbacks: called at certain moments; see `pixelq.Callback`.
+        make_env: makes one environment of a game of your own, which then takes the place of `config.game`; `resume`,
+            `evaluate` and `record` need it again.
 
     Returns:
         How the run stands.
@@ -81,21 +86,25 @@ def train(
         DivergedError: the loss or the weights became NaN.
     """
     hooks = Callbacks(callbacks)
+    if make_env is not None:
+        config = dataclasses.replace(config, game=function_game(make_env))
     config = resolve(config)
     if or_resume and run_dir is None:
         raise PixelqError("or_resume needs a run_dir: the run is found again by its path")
     if or_resume and run_dir is not None and (Path(run_dir) / "config.json").is_file():
         check_same_recipe(config, RunDir(Path(run_dir)))
-        return resume(run_dir, progress=progress, callbacks=callbacks)
+        return resume(run_dir, progress=progress, callbacks=callbacks, make_env=make_env)
     stop = Stop()
     with stop.heeded():
         if run_dir is not None:
             RunDir.check_new(run_dir)  # before anything costly
-        parts = make_parts(config)
+        parts = make_parts(config, make_env)
         with closing(parts.envs):
             if init is not None:
                 load_initial(parts, init)
-            place = free_place(f"{config.game}-{config.preset}-s{config.seed}") if run_dir is None else run_dir
+            place = (
+                free_place(f"{file_word(config.game)}-{config.preset}-s{config.seed}") if run_dir is None else run_dir
+            )
             show = progress or make_progress(config)
             with new_run(place) as run, show:
                 run.write_json("provenance.json", provenance(parts.learner.instructions))
@@ -124,6 +133,7 @@ def resume(
     keep_going: bool | None = None,
     fresh_games: bool = False,
     callbacks: Sequence[object] = (),
+    make_env: MakeEnv | None = None,
 ) -> RunResult:
     """Go on with a run from its newest good checkpoint.
 
@@ -143,6 +153,7 @@ def resume(
         fresh_games: give up the games that were being played and start new ones, which saves the time to replay
             them, but is no longer bit for bit the run that was never stopped.
         callbacks: as in `train`.
+        make_env: as in `train`.
 
     Returns:
         How the run stands; a finished run comes back as it is.
@@ -182,7 +193,7 @@ def resume(
             show.note(f"{run.path} is " + (f"solved, {end}; --stop-on none goes on" if solved else f"finished, {end}"))
             return _finished(run, config, checkpoint, solved)
         with show:
-            return _restore_and_go_on(run, config, store, checkpoint, show, stop, fresh_games, hooks)
+            return _restore_and_go_on(run, config, store, checkpoint, show, stop, fresh_games, hooks, make_env)
 
 
 def _given(**settings: Any) -> dict[str, Any]:
@@ -204,11 +215,15 @@ def _restore_and_go_on(
     stop: Stop,
     fresh_games: bool,
     hooks: Callbacks,
+    make_env: MakeEnv | None,
 ) -> RunResult:
-    parts = make_parts(config)
+    parts = make_parts(config, make_env)
     with closing(parts.envs):
         started = time.monotonic()
         show.note(f"restoring {checkpoint.path}")
+        if not parts.envs.spec.deterministic:
+            fresh_games = True
+            show.note("these games do not play the same again: new ones are started")
         if fresh_games:
             chunks = restore_with_fresh_games(parts, checkpoint)
         else:
@@ -235,6 +250,8 @@ def _go_on(run: RunDir, parts: Parts, saver: Saver, show: Progress, stop: Stop, 
             f"{config.preset} on {config.game}: {config.envs} games, {config.device}, {config.precision}{way}, "
             f"{config.threads} threads, seed {config.seed}; run directory {run.path}"
         )
+        for line in game_notes(parts.envs.spec):
+            show.note(line)
         kind = algo_of(config.algo).memory
         size = f"replay memory of {config.replay.capacity:,} transitions: " if kind == "replay" else ""
         show.note(size + parts.memory.describe())
@@ -259,6 +276,18 @@ def _given_up(run: RunDir, saver: Saver, show: Progress) -> Iterator[None]:
     except KeyboardInterrupt:
         show.note(f"what came after step {saver.saved_step:,} is given up; go on with: pixelq resume {run.path}")
         raise
+
+
+def game_notes(spec: EnvSpec) -> list[str]:
+    """What the network sees, and whether the games can be played again, in lines; nothing of Atari's.
+
+    Args:
+        spec: what the games are like.
+    """
+    notes = [spec.view] if spec.view else []
+    if not spec.deterministic:
+        notes.append("these games do not play the same again from a seed and actions: a resumed run starts new ones")
+    return notes
 
 
 def gpu_notes(config: TrainConfig, compiles: bool) -> list[str]:
@@ -295,6 +324,10 @@ def kernel_notes(config: TrainConfig, learner: Learner) -> list[str]:
     if config.device != "cpu" or not config.compile:
         return []
     usable, by, why = usable_instructions(), learner.instructions, why_missing() or "there is no C compiler"
+    if usable and config.env.obs_shape != ObsShape():
+        return [
+            "PyTorch computes the convolutions, which takes longer: pixelq's kernels know four grey pictures of 84×84"
+        ]
     without_compiler = not has_compiler() and is_for_kernels(config)
     if usable and kernels() is None and (learner.suits_kernels or without_compiler):
         return [

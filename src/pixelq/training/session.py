@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from pixelq.actor import epsilon_at
-from pixelq.config import FRAME_SKIP
 from pixelq.envs.episodes import Episode
 from pixelq.training.callbacks import Callbacks
 from pixelq.training.health import HealthWatch
@@ -155,7 +154,7 @@ class Session:
         health, warning = self._health.look()
         record: dict[str, Any] = {
             "step": parts.step,
-            "frames": FRAME_SKIP * parts.step,
+            "frames": parts.envs.spec.frames_per_step * parts.step,
             "games": tracker.games,
             "lives": tracker.lives,
             "seconds": round(parts.seconds, 3),

@@ -19,7 +19,9 @@ from pixelq.training.parts import Parts
 
 __all__ = ["agent_card", "replay_chunks", "restore_parts", "restore_with_fresh_games", "save_parts", "saved_arrays"]
 
-_CHUNK_SLOTS = 8_192  # planes a chunk file at most: 58 MB before compression, held twice while it is written
+_CHUNK_BYTES = (
+    8_192 * 84 * 84
+)  # of pictures in a chunk file at most, before compression; held twice while it is written
 
 
 def agent_card(parts: Parts) -> AgentCard:
@@ -36,6 +38,7 @@ def agent_card(parts: Parts) -> AgentCard:
         preset=config.preset,
         step=parts.step,
         seed=config.seed,
+        view=config.env.view,
     )
 
 
@@ -43,7 +46,7 @@ def replay_chunks(ring: Ring, on_disk: list[tuple[int, int]]) -> list[tuple[int,
     """Which chunks of rows hold the ring now: those on disk that are still needed, then new ones up to the head."""
     needed = [(start, end) for start, end in on_disk if end > ring.oldest]
     start = needed[-1][1] if needed else ring.oldest
-    most = max(1, _CHUNK_SLOTS // ring.num_envs)
+    most = max(1, _CHUNK_BYTES // (ring.shape.picture_bytes * ring.num_envs))
     while start < ring.head:
         end = min(start + most, ring.head)
         needed.append((start, end))
@@ -142,7 +145,7 @@ def restore_with_fresh_games(parts: Parts, checkpoint: Checkpoint) -> list[tuple
         result = parts.envs.restart(saved_arrays(checkpoint, "envs"))
         parts.tracker.reset(result)
         if isinstance(parts.memory, ReplayBuffer):
-            parts.memory.restart(result.obs[:, -1])
+            parts.memory.restart(parts.envs.spec.obs.newest(result.obs))
         parts.life_lost = np.zeros(parts.config.envs, np.bool_)
         parts.obs = result.obs
     return chunks

@@ -11,8 +11,9 @@ The page sends JSON text, and each of it is answered once, in order (a `look` ma
 The server sends `state` as JSON text, moments and looks as binary: four bytes, the length of the JSON that follows
 as a little-endian number; that JSON; then, compressed by zlib as one block, the bytes
 
-    moment   count x rows x columns x 3 (pictures, RGB), then 4 x 84 x 84 (planes, the newest last)
-    look     84 x 84 (what counts most is 255), or nothing if the moment is long past
+    moment   count x rows x columns x 3 (pictures, RGB), then the planes seen, the newest last:
+             stack x channels x height x width of the state's `seen`, on Atari 4 x 1 x 84 x 84
+    look     height x width (what counts most is 255), or nothing if the moment is long past
 
 Whatever else a page sends ends the connection, with a reason.
 """

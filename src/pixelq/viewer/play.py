@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from pixelq.actor import epsilon_greedy
 from pixelq.agent import Agent
 from pixelq.envs import StepResult
-from pixelq.envs.atari import game_seed
 from pixelq.envs.episodes import EpisodeTracker
 from pixelq.envs.fire import fire_index
+from pixelq.envs.interface import EnvSpec, game_seed
 from pixelq.evaluation.players import Player, RandomAgent, env_config, fire_assist, make_games
 from pixelq.evaluation.protocols import PROTOCOLS
 from pixelq.evaluation.screens import make_screen
@@ -50,7 +50,7 @@ class Moment(NamedTuple):
 
     number: int  # counts the moments, starts of games included
     game: int  # counts the games since the seed was set, from 0
-    seen: NDArray[np.uint8]  # [4, 84, 84] the agent's view, before the action
+    seen: NDArray[np.uint8]  # [planes, H, W] the agent's view, before the action
     values: NDArray[np.float32] | None  # [A] action values of it; None: chance alone plays
     action: int | None  # None: the start of a game
     chooser: Chooser | None
@@ -93,6 +93,11 @@ class LiveGame:
         self._open()
 
     @property
+    def spec(self) -> EnvSpec:
+        """What the game is like."""
+        return self._games.spec
+
+    @property
     def action_meanings(self) -> tuple[str, ...]:
         """The meaning of each action."""
         return self._games.action_meanings
@@ -130,16 +135,17 @@ class LiveGame:
             return self._play(self._result, keys)
 
     def saliency(self, number: int, kind: SaliencyKind) -> NDArray[np.float32] | None:
-        """What counts most in a moment's view, [84, 84]; None if it is long past or chance alone plays.
+        """What counts most in a moment's view, [H, W]; None if it is long past or chance alone plays.
 
         May be called beside `step`, from another thread.
         """
         seen = dict(self._recent.copy()).get(number)
         if seen is None or not isinstance(self.player, Agent):
             return None
-        differentiable = isinstance(self.player.network, QNetwork)
-        compute = gradient_saliency if kind == "gradient" and differentiable else occlusion_saliency
-        return compute(self.player.network.q_values, seen, self.player.device)
+        network, device = self.player.network, self.player.device
+        if kind == "gradient" and isinstance(network, QNetwork):
+            return gradient_saliency(network.q_values, seen, device)
+        return occlusion_saliency(network.q_values, seen, device, self.spec.obs.channels)
 
     def close(self) -> None:
         """Stop the emulators; may be called twice."""
@@ -158,7 +164,7 @@ class LiveGame:
     def _open(self) -> None:
         conditions = dataclasses.replace(_CONDITIONS, sticky=self.sticky)
         self._games = make_games(self.player, conditions, 1, self.seed, threads=1)
-        self._screen = make_screen(self.player.game, env_config(self.player, conditions), 0)
+        self._screen = make_screen(self.player.game, env_config(self.player, conditions), 0, self._games)
         self._fire = fire_index(self._games.action_meanings) if fire_assist(self.player) else None
         self._game = -1
         self._result: StepResult | None = None

@@ -14,7 +14,6 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from pixelq.config import FRAME_SKIP
 from pixelq.errors import PixelqError
 from pixelq.evaluation.players import Player, RandomAgent
 from pixelq.evaluation.screens import picture_form
@@ -93,7 +92,7 @@ class _Visit:
         self._game = game
         self._player = player
         self._name = name
-        self._rate = picture_form(game.player.game).rate
+        self._rate = picture_form(game.player.game, game.spec).rate
         self._due = 0.0  # when the next step may be played
         self._looking: asyncio.Task[None] | None = None
 
@@ -174,7 +173,8 @@ class _Visit:
             "actions": game.action_meanings,
             "sees": not isinstance(game.player, RandomAgent),
             "pictures_a_second": self._rate,
-            "steps_a_second": 60 / FRAME_SKIP,
+            "steps_a_second": game.spec.steps_per_second,
+            "seen": game.spec.obs._asdict(),
             "seed": game.seed,
             "epsilon": game.epsilon,
             "sticky": game.sticky,

@@ -22,7 +22,7 @@ __all__ = ["run"]
 @dataclass(frozen=True)
 class _Options:
     game: Annotated[str, tyro.conf.arg(metavar="G")] = "breakout"
-    """ROM name or Gymnasium id."""
+    """ROM name, Gymnasium id or `module:name`."""
     envs: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N …")] = (1, 8)
     """Games played at once; each number is measured by itself."""
     threads: Annotated[int, tyro.conf.arg(metavar="N")] = 0

@@ -1,6 +1,5 @@
 // What the page of `pixelq watch` draws: pictures, planes, saliency, bars, the value over time.
 
-const SIDE = 84;
 const SECONDS = 20; // of the value over time
 const HEAT = { gradient: [70, 220, 255], occlusion: [255, 120, 40] };
 const context = new Map();
@@ -35,29 +34,36 @@ export function drawPicture(canvas, picture, rows, columns) {
   to.putImageData(image, 0, 0);
 }
 
-export function makePlanes(place) {
-  return Array.from({ length: 4 }, (_, number) => {
+// A canvas for each picture that the agent sees at once
+export function makePlanes(place, count) {
+  place.replaceChildren();
+  return Array.from({ length: count }, (_, number) => {
     const canvas = document.createElement("canvas");
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", number === 3 ? "The newest plane" : `The plane ${3 - number} steps before`);
+    canvas.setAttribute("aria-label", number === count - 1 ? "The newest plane" : `The plane ${count - 1 - number} steps before`);
     place.append(canvas);
     return canvas;
   });
 }
 
-export function drawPlanes(canvases, planes) {
+// Planes [stack x channels x height x width]: a picture has one in grey, three in colour
+export function drawPlanes(canvases, planes, { channels, height, width }) {
+  const size = height * width;
+  const [green, blue] = channels === 3 ? [size, 2 * size] : [0, 0];
   canvases.forEach((canvas, number) => {
-    const { to, image } = surface(canvas, SIDE, SIDE);
+    const { to, image } = surface(canvas, width, height);
     const pixels = new Uint32Array(image.data.buffer);
-    const from = number * SIDE * SIDE;
-    for (let at = 0; at < SIDE * SIDE; at += 1) pixels[at] = 0xff000000 | (planes[from + at] * 0x10101);
+    const from = number * channels * size;
+    for (let at = from; at < from + size; at += 1) {
+      pixels[at - from] = 0xff000000 | (planes[at + blue] << 16) | (planes[at + green] << 8) | planes[at];
+    }
     to.putImageData(image, 0, 0);
   });
 }
 
-// A map [84 x 84] as a glow over the screen, null for none; the power makes faint parts visible
-export function drawLook(canvas, map, kind) {
-  const { to, image } = surface(canvas, SIDE, SIDE);
+// A map [height x width] as a glow over the screen, null for none; the power makes faint parts visible
+export function drawLook(canvas, map, kind, { height, width }) {
+  const { to, image } = surface(canvas, width, height);
   image.data.fill(0);
   if (map) {
     map.forEach((value, at) => image.data.set([...HEAT[kind], 220 * (value / 255) ** 0.75], 4 * at));

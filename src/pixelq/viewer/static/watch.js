@@ -29,7 +29,7 @@ let history = [];
 const keys = new Set(); // down now
 const tapped = new Set(); // went down since the last step, and may be up again
 const lookButtons = document.querySelectorAll("[data-look]");
-const planes = makePlanes(part("planes"));
+let planes = []; // a canvas each
 const bars = new Bars(part("bars"), part("axis"));
 const trace = {
   framesDrawn: 0, steps: 0, moment: null, start: null, lookAt: null, closed: null, get playing() { return playing; },
@@ -77,6 +77,9 @@ function takeState(said) {
     part("seed").value = said.seed;
     part("sticky").value = said.sticky;
     part("epsilon").value = said.epsilon;
+    planes = makePlanes(part("planes"), said.seen.stack);
+    const kind = said.seen.channels === 3 ? "colour pictures" : "planes";
+    part("planes-form").textContent = `${said.seen.stack} ${kind} of ${said.seen.height}×${said.seen.width}, newest right`;
     asked = 1; // the first moment comes by itself
   }
   state = said;
@@ -100,7 +103,7 @@ function takeMoment(moment, bytes) {
 function takeLook(facts, bytes) {
   looking = false;
   if (facts.kind === look) {
-    if (facts.found) drawLook(part("overlay"), bytes, look);
+    if (facts.found) drawLook(part("overlay"), bytes, look, state.seen);
     lookAt = trace.lookAt = facts;
   }
   askLook();
@@ -161,7 +164,7 @@ function begin(moment) {
 }
 
 function drawThoughts() {
-  drawPlanes(planes, shown.planes);
+  drawPlanes(planes, shown.planes, state.seen);
   bars.draw(shown, history);
   if (shown.values) {
     part("value").textContent = history.at(-1).value.toFixed(3);
@@ -194,7 +197,7 @@ function askLook() {
 function setLook(kind) {
   look = kind;
   lookAt = trace.lookAt = null;
-  drawLook(part("overlay"), null);
+  if (state) drawLook(part("overlay"), null, look, state.seen);
   for (const button of lookButtons) button.ariaPressed = String(button.dataset.look === kind);
   askLook();
 }
