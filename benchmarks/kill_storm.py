@@ -1,12 +1,14 @@
-"""Kill a training run at random instants, resume it each time, and compare its end with an uninterrupted run's.
+"""End a training run at random instants, give the same command again, and compare its end with an uninterrupted run's.
 
-    python benchmarks/kill_storm.py [--kills 50] [--game breakout] [--seed 1] [--sampling uniform] [--folder DIR]
+    python benchmarks/kill_storm.py [--kills 100] [--game breakout] [--seed 1] [--sampling uniform] [--folder DIR]
 
-Every process of the run is ended by SIGKILL: half of them at any instant, from before it has restored anything on; the
-other half as soon as a checkpoint is being written. The processes are forks of this one, which has done nothing but
-import pixelq, since importing takes longer than what is killed. At the end metrics (the clock's fields aside), every
-file of the last checkpoint but its times, and an evaluation must be byte-identical. The last line of output is one JSON
-document; the exit status is 1 if anything differs or a resume fails.
+The command is `train --or-resume`. Its processes are ended by SIGKILL, SIGTERM, SIGINT and SIGHUP in turn: a third of
+them while the run begins, from the first millisecond on, until there is something to resume; of the others half at any
+instant, from before anything is restored on, and half as soon as a checkpoint is being written. Every process must
+begin or go on: one that refuses or fails ends the storm. The processes are forks of this one, which has done nothing
+but import pixelq, since importing takes longer than what is ended. At the end metrics (the clock's fields aside), every
+file of the last checkpoint but its times, its replay's rows, and an evaluation must be byte-identical. The last line of
+output is one JSON document; the exit status is 1 if anything differs.
 """
 
 import argparse
@@ -27,6 +29,8 @@ from typing import Any, NamedTuple
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded; it must start no thread here, or forks would hang
 
+import numpy as np
+
 import pixelq.envs.atari  # noqa: F401  the emulator, which is loaded late otherwise
 from pixelq.agent import load_agent
 from pixelq.config import NetworkConfig, TrainConfig
@@ -35,11 +39,16 @@ from pixelq.evaluation.evaluate import evaluate
 from pixelq.presets import preset
 from pixelq.run.checkpoint import CheckpointStore
 from pixelq.training.progress import PlainProgress
-from pixelq.training.run import resume, train
+from pixelq.training.run import train
 
 EVERY_STEPS = 96  # between two checkpoints
 MOST_CHECKPOINTS = 2  # a process is killed at the latest when it has written so many
 CLOCK = ("seconds", "perf/steps_per_second")
+
+
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+INTERRUPTED = 130  # what a process ends with that was asked to stop when there was nothing to save
+LONGEST = 120.0  # seconds that a process takes at most to save and end
 
 
 class Life(NamedTuple):
@@ -48,7 +57,12 @@ class Life(NamedTuple):
     seconds: float
     in_write: bool  # it left an unfinished checkpoint behind
     checkpoints: int  # written by it
-    status: int  # -9 if it was killed
+    status: int  # 0 if it saved, minus the signal if that ended it
+
+
+def may_end_with(number: signal.Signals) -> set[int]:
+    """What a process may end with: saved, nothing to save, or before it handled signals."""
+    return {-number} if number == signal.SIGKILL else {0, INTERRUPTED, -number}
 
 
 def storm_config(game: str, kills: int, seed: int, sampling: Any) -> TrainConfig:
@@ -62,7 +76,7 @@ def storm_config(game: str, kills: int, seed: int, sampling: Any) -> TrainConfig
         envs=2,
         device="cpu",
         threads=1,
-        total_steps=EVERY_STEPS * ((MOST_CHECKPOINTS + 1) * kills + 2),
+        total_steps=EVERY_STEPS * ((MOST_CHECKPOINTS + 1) * (kills - kills // 3) + 2),
         log_every_steps=64,
         checkpoint_every_steps=EVERY_STEPS,
         checkpoint_min_seconds=0.0,
@@ -87,8 +101,12 @@ def fork(work: Callable[[], Any], log: Path) -> int:
             descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(descriptor, 1)
             os.dup2(descriptor, 2)
+            for number in SIGNALS[1:]:  # as a terminal leaves them
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
             work()
             status = 0
+        except KeyboardInterrupt:
+            status = INTERRUPTED
         except BaseException:
             traceback.print_exc()
         finally:
@@ -101,23 +119,33 @@ def fork(work: Callable[[], Any], log: Path) -> int:
 def finish(child: int, log: Path) -> None:
     """Wait for a process that must end well."""
     if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
-        sys.exit(f"a process failed:\n{log.read_text()}")
+        sys.exit(f"a process failed:\n{log.read_text('utf-8')}")
 
 
 class Killer:
     """Starts processes and kills them; learns how long they take to start and to write."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, begin_seconds: float) -> None:
         self._random = random.Random(seed)
+        self._begin_seconds = begin_seconds  # till there is something to resume
         self._start_seconds = 2.0
         self._write_seconds = 0.02
 
-    def live(self, work: Callable[[], Any], run: Path, log: Path, at_a_write: bool) -> Life:
-        """One life: from its start to its kill."""
+    def live(self, work: Callable[[], Any], run: Path, log: Path, number: signal.Signals, when: str) -> Life:
+        """One life: from its start to its end by a signal.
+
+        Args:
+            work: what the process does.
+            run: its run directory.
+            log: where its output goes.
+            number: the signal.
+            when: "first" (while it begins), "any" (at any instant) or "write" (at a checkpoint).
+        """
         before, stale = checkpoints(run), unfinished(run)
         started = time.monotonic()
         child = fork(work, log)
-        end = started + self._random.uniform(0, 1.5 * self._start_seconds) if not at_a_write else float("inf")
+        longest = {"first": self._begin_seconds, "any": 1.5 * self._start_seconds, "write": float("inf")}[when]
+        end = started + (longest if when == "write" else self._random.uniform(0, longest))
         write = self._random.randint(1, MOST_CHECKPOINTS)
         begun: float | None = None
         while time.monotonic() < end and len(checkpoints(run) - before) < MOST_CHECKPOINTS:
@@ -128,15 +156,30 @@ class Killer:
             if writing and begun is None:
                 begun = time.monotonic()
                 self._start_seconds += 0.2 * (begun - started - self._start_seconds)
-                if at_a_write and len(checkpoints(run) - before) >= write - 1:
+                if when == "write" and len(checkpoints(run) - before) >= write - 1:
                     end = begun + self._random.uniform(0, 0.7 * self._write_seconds)
             elif begun is not None and not writing:
                 self._write_seconds += 0.2 * (time.monotonic() - begun - self._write_seconds)
                 begun = None
             time.sleep(0.0005)
-        os.kill(child, signal.SIGKILL)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        os.kill(child, number)
+        status = ended(child, started)
+        if when == "first" and (run / "config.json").exists():
+            self._begin_seconds *= 0.9  # too late to see a beginning: sooner
         return Life(time.monotonic() - started, bool(unfinished(run) - stale), len(checkpoints(run) - before), status)
+
+
+def ended(child: int, started: float) -> int:
+    """Wait for a process that was told to end; returns its status."""
+    told = time.monotonic()
+    while time.monotonic() - told < LONGEST:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    sys.exit(f"a process did not end, {time.monotonic() - started:.0f} s after its start")
 
 
 def checkpoints(run: Path) -> set[str]:
@@ -154,37 +197,36 @@ def unfinished(run: Path) -> set[tuple[str, int]]:
     return found
 
 
-def storm(run: Path, config: TrainConfig, kills: int, seed: int) -> tuple[list[Life], int]:
-    """Kill and resume; returns the lives, and how many ended before there was anything to resume."""
-    killer, log = Killer(seed), run.with_suffix(".log")
+def storm(run: Path, config: TrainConfig, kills: int, seed: int, begin_seconds: float) -> tuple[list[Life], int]:
+    """End the command and give it again; returns the lives, and how many ended before there was anything to resume."""
+    killer, log = Killer(seed, begin_seconds), run.with_suffix(".log")
     lives: list[Life] = []
     unborn = 0
-    while len(lives) < kills:
-        exists = (run / "config.json").exists()
-        if not exists and run.exists():
-            unborn += 1
-            shutil.rmtree(run)  # killed before the first checkpoint was complete: nothing was done yet
-        work = go_on(run, config) if exists else start(run, config)
-        life = killer.live(work, run, log, at_a_write=len(lives) % 2 == 1)
-        if life.status != -signal.SIGKILL:
-            sys.exit(f"process {len(lives) + 1} ended with {life.status}:\n{log.read_text()}")
+    for index in range(kills):
+        first = index < kills // 3
+        if first and (run / "config.json").exists():
+            shutil.rmtree(run)  # another beginning is wanted
+        when = "first" if first else ("any", "write")[index // len(SIGNALS) % 2]
+        number = SIGNALS[index % len(SIGNALS)]
+        life = killer.live(command(run, config), run, log, number, when)
+        if life.status not in may_end_with(number):
+            sys.exit(f"process {index + 1} ended with {life.status} after {number.name}:\n{log.read_text('utf-8')}")
         lives.append(life)
+        newest = "nothing to resume"
         if (run / "config.json").exists():
             store = CheckpointStore(run / "checkpoints")
-            step = store.load_newest(lambda line: sys.exit(f"after kill {len(lives)}: {line}")).step
-            where = "in a write" if life.in_write else "elsewhere"
-            print(f"kill {len(lives):3}: after {life.seconds:5.2f} s, {where}; newest checkpoint of step {step:,}")
+            checkpoint = store.load_newest(lambda line: sys.exit(f"after {len(lives)}: {line}"))
+            newest = f"newest checkpoint of step {checkpoint.step:,}"
+        else:
+            unborn += 1
+        where = "in a write" if life.in_write else "elsewhere"
+        print(f"{index + 1:3} {number.name}: {life.status} after {life.seconds:5.2f} s, {where}; {newest}")
     return lives, unborn
 
 
-def start(run: Path, config: TrainConfig) -> Callable[[], Any]:
-    """What the first process does."""
-    return lambda: train(config, run, progress=PlainProgress(config))
-
-
-def go_on(run: Path, config: TrainConfig) -> Callable[[], Any]:
-    """What the others do."""
-    return lambda: resume(run, progress=PlainProgress(config))
+def command(run: Path, config: TrainConfig) -> Callable[[], Any]:
+    """What every process does."""
+    return lambda: train(config, run, progress=PlainProgress(config), or_resume=True)
 
 
 def score(run: Path, out: Path) -> Callable[[], Any]:
@@ -192,22 +234,37 @@ def score(run: Path, out: Path) -> Callable[[], Any]:
     protocol = dataclasses.replace(PROTOCOLS["noop"], max_frames=8_000)
 
     def work() -> None:
-        out.write_text(json.dumps(evaluate(load_agent(run), protocol, 4, threads=1).to_json()))
+        out.write_text(json.dumps(evaluate(load_agent(run), protocol, 4, threads=1).to_json()), "utf-8")
 
     return work
 
 
 def metrics(run: Path) -> list[str]:
     """The lines of metrics without what the clock says."""
-    records = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    records = map(json.loads, (run / "metrics.jsonl").read_text("utf-8").splitlines())
     return [json.dumps({key: value for key, value in record.items() if key not in CLOCK}) for record in records]
 
 
-def files(run: Path) -> dict[str, Any]:
-    """The last checkpoint: every group's bytes, and the checksums of the replay's chunks."""
+def files(run: Path) -> dict[str, bytes]:
+    """The last checkpoint: every group's bytes."""
     checkpoint = CheckpointStore(run / "checkpoints").load_newest(sys.exit)
-    groups: dict[str, Any] = {path.name: path.read_bytes() for path in checkpoint.path.glob("*.safetensors")}
-    return groups | {"chunks": checkpoint.manifest.chunks}
+    return {path.name: path.read_bytes() for path in checkpoint.path.glob("*.safetensors")}
+
+
+def rows(run: Path) -> tuple[int, dict[str, np.ndarray]]:
+    """The replay's rows in the last checkpoint and the first one's number; where it is cut into chunks may differ."""
+    chunks = list(CheckpointStore(run / "checkpoints").load_newest(sys.exit).chunks)
+    parts = [chunk.arrays() for chunk in chunks]
+    for part in parts:
+        part["planes"] = part["planes"].swapaxes(0, 1)
+    return chunks[0].start, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def same_rows(calm: Path, stormy: Path) -> bool:
+    """Whether the rows that both hold are the same; a chunk may reach further back than the replay does."""
+    (start, one), (other_start, other) = rows(calm), rows(stormy)
+    first = max(start, other_start)
+    return all(np.array_equal(one[name][first - start :], other[name][first - other_start :]) for name in one)
 
 
 def compare(calm: Path, stormy: Path) -> dict[str, bool]:
@@ -222,13 +279,14 @@ def compare(calm: Path, stormy: Path) -> dict[str, bool]:
         "metrics": metrics(calm) == metrics(stormy),
         "weights": one["agent.safetensors"] == other["agent.safetensors"],
         "checkpoint": one == other,
+        "replay": same_rows(calm, stormy),
         "evaluation": scores[0] == scores[1],
     }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--game", default="breakout", help="breakout, catch, or another game")
     parser.add_argument("--seed", type=int, default=1, help="of the run and of the kills")
     parser.add_argument("--sampling", default="uniform", choices=("uniform", "prioritised"))
@@ -240,17 +298,25 @@ def main() -> int:
         folder: Path = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         calm, stormy = folder / "calm", folder / "stormy"
-        finish(fork(start(calm, config), calm.with_suffix(".log")), calm.with_suffix(".log"))
+        log = calm.with_suffix(".log")
+        child = fork(command(calm, config), log)
+        while not (calm / "config.json").exists() and not os.waitid(
+            os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT
+        ):
+            time.sleep(0.001)
+        begin_seconds = time.monotonic() - began
+        finish(child, log)
         print(f"the uninterrupted run is done: {config.total_steps:,} steps, {time.monotonic() - began:.0f} s")
-        lives, unborn = storm(stormy, config, options.kills, options.seed)
-        last = go_on(stormy, config) if (stormy / "config.json").exists() else start(stormy, config)
-        finish(fork(last, stormy.with_suffix(".log")), stormy.with_suffix(".log"))
+        lives, unborn = storm(stormy, config, options.kills, options.seed, begin_seconds)
+        log = stormy.with_suffix(".log")
+        finish(fork(command(stormy, config), log), log)
         identical = compare(calm, stormy)
     result = {
         "game": options.game,
         "kills": len(lives),
         "in_writes": sum(life.in_write for life in lives),
         "before_the_first_checkpoint": unborn,
+        "saved": sum(life.status == 0 for life in lives),
         "steps": config.total_steps,
         "identical": identical,
         "seconds": round(time.monotonic() - began, 1),

@@ -345,9 +345,9 @@ def test_a_real_process_stops_as_it_is_told_and_can_be_resumed(tmp_path, signals
 @pytest.mark.slow
 def test_a_short_kill_storm(tmp_path):
     script = Path(__file__).parent.parent / "benchmarks/kill_storm.py"
-    command = [sys.executable, str(script), "--kills", "5", "--game", "catch", "--folder", str(tmp_path)]
+    command = [sys.executable, str(script), "--kills", "8", "--game", "catch", "--folder", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
-    assert result["kills"] == 5
+    assert result["kills"] == 8
     assert set(result["identical"].values()) == {True}
