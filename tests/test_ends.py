@@ -1,6 +1,7 @@
 """However a run ends, or its surroundings do: it saves and says so, or goes on."""
 
 import errno
+import io
 import json
 import os
 import shlex
@@ -224,6 +225,21 @@ class Gone:
 def test_training_goes_on_without_output(tmp_path, monkeypatch, stream):
     monkeypatch.setattr(sys, "stdout", stream)
     assert train(quick(total_steps=400), tmp_path / "run").step == 400
+
+
+def test_a_bar_on_a_terminal(tmp_path, monkeypatch):
+    class Terminal(io.StringIO):
+        encoding = "utf-8"
+
+        def isatty(self):
+            return True
+
+    stream = Terminal()
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert train(quick(total_steps=400), tmp_path / "run").step == 400
+    assert "run directory" in stream.getvalue()
+    assert "400/400" in stream.getvalue()
 
 
 def test_output_is_what_standard_output_is_at_the_moment(capsys):

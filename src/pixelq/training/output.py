@@ -8,15 +8,19 @@ __all__ = ["Output", "is_terminal"]
 
 
 class Output(io.TextIOBase):
-    """What is standard output at the moment, so that a run neither waits for it nor ends with it.
+    """Standard output, so that a run neither waits for it nor ends with it.
 
     A pipe that nobody reads, a full disk, a terminal that is gone and an output that is closed take nothing any more;
     letters that its encoding does not have become question marks.
     """
 
+    def __init__(self) -> None:
+        # as it is now: while a live bar is shown, rich puts in its place what writes here
+        self._stream = sys.stdout
+
     def write(self, text: str) -> int:
         """Write what can be written; returns as if it were all of it."""
-        stream = sys.stdout
+        stream = self._stream
         with suppress(OSError, ValueError):  # a ValueError: it is closed
             if stream is not None:
                 stream.write(_writable(text, self.encoding))
@@ -25,23 +29,23 @@ class Output(io.TextIOBase):
     def flush(self) -> None:
         """Let it go out, if it can."""
         with suppress(OSError, ValueError):
-            if sys.stdout is not None:
-                sys.stdout.flush()
+            if self._stream is not None:
+                self._stream.flush()
 
     def isatty(self) -> bool:
         """Whether it is a terminal."""
-        return is_terminal(sys.stdout)
+        return is_terminal(self._stream)
 
     def fileno(self) -> int:
         """The descriptor, which tells how wide a terminal is."""
-        if sys.stdout is None:
+        if self._stream is None:
             raise OSError("there is no standard output")
-        return sys.stdout.fileno()
+        return self._stream.fileno()
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
         """The encoding, which tells what a bar can be drawn with."""
-        return getattr(sys.stdout, "encoding", None) or "utf-8"
+        return getattr(self._stream, "encoding", None) or "utf-8"
 
 
 def is_terminal(stream: object) -> bool:
