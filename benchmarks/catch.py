@@ -149,7 +149,7 @@ def solve(name: str, seed: int) -> Result:
     """Train a preset on Catch in a folder of its own until its agent catches what it takes, or its steps are over."""
     config = catch_config(name, seed)
     started, cpu_started = time.monotonic(), time.process_time()
-    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as silence:
+    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w", encoding="utf-8") as silence:
         path = Path(folder) / "run"
         for mark in MARKS:
             with contextlib.redirect_stdout(silence):

@@ -33,7 +33,7 @@ def browser() -> Iterator[Browser]:
 def served(page: str, path: Path) -> Iterator[tuple[str, int]]:
     """A page, `dashboard` or `watch`, over a folder of runs or an agent: its URL and the server's process id."""
     command = [sys.executable, "-m", "pixelq", page, str(path), "--port", "0"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8")
     try:
         assert server.stdout is not None
         url = re.search(r"http://\S+", server.stdout.readline())

@@ -61,7 +61,7 @@ def python_of(folder: Path) -> str:
 
 def torch_constraint() -> str:
     """The line of constraints.txt that pins torch; the others are for pixelq's packages, not for a peer's."""
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     return next(line for line in lines if line.startswith("torch=="))
 
 
@@ -70,21 +70,21 @@ def set_up(name: str, cache: Path) -> None:
     folder = cache / name
     wanted = "\n".join([torch_constraint(), *PEERS[name].packages])
     mark = folder / "installed.txt"
-    if mark.exists() and mark.read_text() == wanted:
+    if mark.exists() and mark.read_text("utf-8") == wanted:
         return
     print(f"setting up {name} in {folder}", flush=True)
     output([sys.executable, "-m", "venv", "--clear", str(folder)], f"{name}: no virtual environment", SET_UP_SECONDS)
     constraints = folder / "constraints.txt"
-    constraints.write_text(torch_constraint() + "\n")
+    constraints.write_text(torch_constraint() + "\n", "utf-8")
     install = [python_of(folder), "-E", "-m", "pip", "install", "-q", "-c", str(constraints), *PEERS[name].packages]
     output(install, f"{name} cannot be installed", SET_UP_SECONDS)
-    mark.write_text(wanted)
+    mark.write_text(wanted, "utf-8")
 
 
 def output(command: Sequence[str], failure: str, timeout: float) -> str:
     """Run a program and return what it prints; if it fails, end this one with a line that says why."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=timeout, check=False)
     except subprocess.TimeoutExpired:
         sys.exit(f"{failure}: it took more than {timeout:.0f} s")
     if done.returncode:

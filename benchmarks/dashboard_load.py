@@ -29,9 +29,9 @@ def write_run(path: Path, seed: int, lines: int) -> None:
     for folder in ("checkpoints", "videos", "eval", "tb"):
         (path / folder).mkdir(parents=True)
     config = to_json(preset("keras-example")) | {"seed": seed, "total_steps": _PERIOD * lines}
-    (path / "config.json").write_text(json.dumps(config))
-    (path / "provenance.json").write_text(json.dumps({"cpu": "none", "cores": 2}))
-    with (path / "metrics.jsonl").open("w") as file:
+    (path / "config.json").write_text(json.dumps(config), "utf-8")
+    (path / "provenance.json").write_text(json.dumps({"cpu": "none", "cores": 2}), "utf-8")
+    with (path / "metrics.jsonl").open("w", encoding="utf-8") as file:
         for line in range(1, lines + 1):
             part = line / lines
             score = 60 * part + 5 * math.sin(line / 997 + seed) + (line * 7919 + seed) % 101 / 40
@@ -65,7 +65,7 @@ def load(chromium: Browser, url: str, runs: int) -> float:
 
 def peak_mb(pid: int) -> float:
     """Most resident memory that a process has had."""
-    status = Path(f"/proc/{pid}/status").read_text()
+    status = Path(f"/proc/{pid}/status").read_text("utf-8")
     match = re.search(r"VmHWM:\s+(\d+) kB", status)
     assert match is not None
     return int(match[1]) / 1e3

@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 def read(source: str) -> list[dict[str, Any]]:
     """The lines of metrics of a run's directory or file."""
     path = Path(source)
-    lines = (path / "metrics.jsonl" if path.is_dir() else path).read_text().splitlines()
+    lines = (path / "metrics.jsonl" if path.is_dir() else path).read_text("utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
 

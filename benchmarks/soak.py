@@ -30,7 +30,7 @@ OPTIONS = (
 
 def resident_bytes(process: int) -> int:
     """Resident memory of a process."""
-    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path(f"/proc/{process}/statm").read_text("utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def sample(process: subprocess.Popen[bytes], minutes: float) -> list[tuple[float, int]]:
@@ -52,7 +52,7 @@ def median_of_minute(samples: list[tuple[float, int]], begin: float) -> float:
 
 def steps_done(run: Path) -> int:
     """Steps of the last line of metrics."""
-    lines = (run / "metrics.jsonl").read_text().splitlines()
+    lines = (run / "metrics.jsonl").read_text("utf-8").splitlines()
     return int(json.loads(lines[-1])["step"]) if lines else 0
 
 

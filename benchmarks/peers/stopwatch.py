@@ -54,5 +54,5 @@ def _version(package: str) -> str | None:
 
 def _peak_resident_bytes() -> int | None:
     status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
+    lines = status.read_text("utf-8").splitlines() if status.exists() else []
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)

@@ -60,5 +60,5 @@ def peak_resident_bytes() -> int | None:
     """
     if not _STATUS.exists():
         return None
-    line = next((line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:")), None)
+    line = next((line for line in _STATUS.read_text("utf-8").splitlines() if line.startswith("VmHWM:")), None)
     return None if line is None else 1024 * int(line.split()[1])

@@ -161,4 +161,4 @@ def _sample_ms(buffer: ReplayBuffer, seconds: float) -> float:
 
 def _resident_bytes() -> int:
     gc.collect()
-    return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(_STATM.read_text("utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")

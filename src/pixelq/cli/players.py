@@ -9,6 +9,7 @@ from pixelq.errors import PixelqError
 from pixelq.evaluation import find_protocol
 from pixelq.games import resolve_game
 from pixelq.run.rundir import find_agent
+from pixelq.training.output import can_draw
 
 if TYPE_CHECKING:
     from pixelq.evaluation.players import Player
@@ -84,7 +85,7 @@ def show_games(what: str) -> Iterator[Callable[[int, int], None] | None]:
     Yields:
         What takes the games done and the games to do; None where nothing is shown.
     """
-    if not sys.stderr.isatty():
+    if not can_draw(sys.stderr):
         yield None
         return
     from rich.console import Console

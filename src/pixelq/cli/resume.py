@@ -40,6 +40,8 @@ class _Options:
     """Another value that it must pass than before, from now on; a solved run goes on with a higher one."""
     keep_going: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """From now on, train on when the disk takes no more, and try again at the next checkpoint."""
+    progress: Literal["auto", "bar", "lines", "none"] = "auto"
+    """What to show: a bar, lines or nothing; auto: a bar on a terminal that can draw one, else lines."""
     fresh_games: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Start new games instead of replaying the old ones: quicker, but no longer bit for bit the same run."""
 
@@ -66,6 +68,7 @@ def run(words: Sequence[str]) -> int:
         keep_going=options.keep_going or None,
         fresh_games=options.fresh_games,
         callbacks=() if tracking is None else (tracking,),
+        progress=options.progress,
     )
     return 130 if result.interrupted else 0
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -26,6 +26,8 @@ class _Options:
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
     run: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
     """Directory of the run, a new one; default: runs/GAME-PRESET-sSEED-TIME."""
+    progress: Literal["auto", "bar", "lines", "none"] = "auto"
+    """What to show: a bar, lines or nothing; auto: a bar on a terminal that can draw one, else lines."""
     or_resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """If the run is there already, go on with it: one command for a job that may be ended and started again."""
     init: Annotated[str | None, tyro.conf.arg(metavar="AGENT")] = None
@@ -73,5 +75,6 @@ def run(words: Sequence[str]) -> int:
     if tracking is None and options.or_resume and options.run is not None:
         tracking = saved_tracking(RunDir(options.run))
     callbacks = () if tracking is None else (tracking,)
-    result = train(config, options.run, options.init, or_resume=options.or_resume, callbacks=callbacks)
+    show = options.progress
+    result = train(config, options.run, options.init, show, or_resume=options.or_resume, callbacks=callbacks)
     return 130 if result.interrupted else 0

@@ -1,6 +1,7 @@
 """The numbers of a picture of runs: learning curves over seeds, and scores with their uncertainty."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -188,7 +189,8 @@ def _rank(result: Evaluation) -> tuple[int, int, int]:
 def _names(paths: Sequence[Path]) -> list[str]:
     """What runs are called: their directories' names, with the folder before where two have the same."""
     names = Counter(path.name for path in paths)
-    return [path.name if names[path.name] == 1 else f"{path.parent.name}/{path.name}" for path in paths]
+    called = [path.name if names[path.name] == 1 else f"{path.parent.name}/{path.name}" for path in paths]
+    return [os.fsencode(name).decode(errors="replace") for name in called]  # a name that is no UTF-8 can be drawn
 
 
 def _labels(groups: Sequence[Sequence[str]]) -> list[str]:

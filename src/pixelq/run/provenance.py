@@ -88,7 +88,7 @@ def _version(package: str) -> str | None:
 def _output(*command: str) -> str | None:
     """What a program prints; None if it is missing, fails or hangs."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=10, check=True)
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None
     return done.stdout.strip()
@@ -105,7 +105,7 @@ def _git(folder: Path) -> dict[str, Any] | None:
 
 def _cpu_model() -> str | None:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
         lines = []
     models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

@@ -129,7 +129,8 @@ class RunDir:
         target = self.path / name
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         with storage_errors(target):
-            write_atomically(target, text.encode())
+            # what of a path is no UTF-8 becomes JSON's own escapes
+            write_atomically(target, text.encode(errors="backslashreplace"))
         return target
 
     def read_json(self, name: str) -> Any:

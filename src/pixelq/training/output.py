@@ -1,10 +1,11 @@
 """Standard output as training sees it: whatever becomes of it, training goes on."""
 
 import io
+import os
 import sys
 from contextlib import suppress
 
-__all__ = ["Output", "is_terminal"]
+__all__ = ["Output", "can_draw", "in_notebook", "is_terminal"]
 
 
 class Output(io.TextIOBase):
@@ -63,3 +64,22 @@ def _writable(text: str, encoding: str) -> str:
     except UnicodeEncodeError:
         return text.encode(encoding, errors="replace").decode(encoding)
     return text
+
+
+def can_draw(stream: object) -> bool:
+    """Whether a standard stream is a terminal that moves its cursor.
+
+    A dumb one does not, nor does what a notebook shows of `!pixelq train`, which is a terminal to the command.
+    """
+    environment = os.environ
+    # what a kernel gets from who starts it, and what it sets for the commands that it runs itself
+    kernel = "JPY_PARENT_PID" in environment or (
+        environment.get("TERM") == "xterm-color" and environment.get("GIT_PAGER") == environment.get("PAGER") == "cat"
+    )
+    return is_terminal(stream) and not kernel and environment.get("TERM", "") not in ("dumb", "unknown")
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, so that outputs can be pages."""
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    return get_ipython is not None and hasattr(get_ipython(), "kernel")

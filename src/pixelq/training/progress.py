@@ -1,16 +1,32 @@
 """What a person sees of a run: a live bar on a terminal, plain lines elsewhere."""
 
+import html
+import importlib
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Protocol, Self, TextIO, cast
+from typing import Any, Literal, Protocol, Self, TextIO, cast, get_args
 
 from pixelq.config import TrainConfig
-from pixelq.training.output import Output, is_terminal
+from pixelq.errors import PixelqError
+from pixelq.training.output import Output, can_draw, in_notebook
 
-__all__ = ["PlainProgress", "Progress", "RichProgress", "follow_restoring", "make_progress"]
+__all__ = [
+    "NotebookProgress",
+    "PlainProgress",
+    "Progress",
+    "ProgressKind",
+    "RichProgress",
+    "SilentProgress",
+    "follow_restoring",
+    "make_progress",
+]
 
+ProgressKind = Literal["auto", "bar", "lines", "none"]
+PROGRESS_KINDS: tuple[ProgressKind, ...] = get_args(ProgressKind)
+_DRAWN_SECONDS = 0.5  # between two pictures of a bar in a notebook
 _LONG_SECONDS = 10  # from which on restoring exactly may not be worth the wait
 
 
@@ -104,6 +120,71 @@ def _print(text: str) -> None:
     print(text, file=Output(), flush=True)
 
 
+class SilentProgress:
+    """Nothing at all."""
+
+    def __enter__(self) -> Self:
+        """Nothing to set up."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to put back."""
+
+    def advance(self, step: int) -> None:
+        """Not shown."""
+
+    def metrics(self, record: Mapping[str, Any]) -> None:
+        """Not shown."""
+
+    def note(self, text: str) -> None:
+        """Not said."""
+
+    def restoring(self, done: int, total: int) -> None:
+        """Not shown."""
+
+
+class NotebookProgress(PlainProgress):
+    """A bar with the latest figures, as HTML that is renewed in place; notes are lines."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        self._page = importlib.import_module("IPython.display")
+        self._title = f"{config.preset} on {config.game}"
+        self._figures: dict[str, str] = {}
+        self._step = 0
+        self._drawn = -math.inf
+        self._handle: Any = None
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the last state on the page."""
+        if self._handle is not None:
+            self._draw()
+
+    def advance(self, step: int) -> None:
+        """Move the bar, a few times a second."""
+        self._step = step
+        if time.monotonic() - self._drawn >= _DRAWN_SECONDS:
+            self._draw()
+
+    def metrics(self, record: Mapping[str, Any]) -> None:
+        """Renew the figures."""
+        self._figures = _summary(record, self._total)
+        self.advance(record["step"])
+
+    def _draw(self) -> None:
+        self._drawn = time.monotonic()
+        figures = " &nbsp; ".join(f"{html.escape(name)} <b>{value}</b>" for name, value in self._figures.items())
+        share = 100 * self._step / self._total
+        page = self._page.HTML(
+            f'<div>{html.escape(self._title)} <progress value="{self._step}" max="{self._total}"></progress> '
+            f"{self._step:,} of {self._total:,} steps ({share:.1f}%)<br>{figures}</div>"
+        )
+        if self._handle is None:
+            self._handle = self._page.display(page, display_id=True)
+        else:
+            self._handle.update(page)
+
+
 class RichProgress:
     """A live bar with the latest figures beneath it."""
 
@@ -158,9 +239,26 @@ class RichProgress:
             self._restoring = None
 
 
-def make_progress(config: TrainConfig) -> Progress:
-    """The live display if standard output is a terminal, else plain lines."""
-    return RichProgress(config) if is_terminal(sys.stdout) else PlainProgress(config)
+def make_progress(config: TrainConfig, kind: Progress | ProgressKind = "auto") -> Progress:
+    """What shows a run.
+
+    Args:
+        config: the run's settings.
+        kind: "bar", "lines", "none"; "auto": a bar in a notebook and on a terminal that moves its cursor, else lines.
+            What shows a run already is given back.
+
+    Raises:
+        PixelqError: there is no such kind.
+    """
+    if not isinstance(kind, str):
+        return kind
+    if kind not in PROGRESS_KINDS:
+        raise PixelqError(f'progress is "{kind}": must be {", ".join(PROGRESS_KINDS[:-1])} or {PROGRESS_KINDS[-1]}')
+    if kind in ("auto", "bar") and in_notebook():
+        return NotebookProgress(config)
+    if kind == "bar" or (kind == "auto" and can_draw(sys.stdout)):
+        return RichProgress(config)
+    return SilentProgress() if kind == "none" else PlainProgress(config)
 
 
 def follow_restoring(show: Progress) -> Callable[[int, int], None]:

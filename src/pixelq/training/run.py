@@ -25,7 +25,7 @@ from pixelq.training.callbacks import Callbacks, RunView
 from pixelq.training.changes import allowed_changes, check_same_recipe, still_solved
 from pixelq.training.initial import load_initial
 from pixelq.training.parts import MakeEnv, Parts, begin, make_parts, resolve
-from pixelq.training.progress import Progress, follow_restoring, make_progress
+from pixelq.training.progress import Progress, ProgressKind, follow_restoring, make_progress
 from pixelq.training.replay_loop import replay_loop
 from pixelq.training.rollout_loop import rollout_loop
 from pixelq.training.saving import Saver
@@ -57,7 +57,7 @@ def train(
     config: TrainConfig,
     run_dir: Path | str | None = None,
     init: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress | ProgressKind = "auto",
     *,
     or_resume: bool = False,
     callbacks: Sequence[object] = (),
@@ -70,7 +70,7 @@ def train(
         run_dir: where everything is written; must not exist, or be an empty folder, or one that a run left behind
             which was ended before it had begun. None: runs/GAME-PRESET-sSEED-TIME.
         init: an agent whose weights to begin with.
-        progress: what to show; None: a live bar on a terminal, lines elsewhere.
+        progress: what to show, "bar", "lines" or "none"; "auto": a bar in a notebook and on a terminal, else lines.
         or_resume: if `run_dir` holds a run of this recipe and seed already, go on with it, so that one command serves a
             job that may be ended and started again at any time.
         callbacks: called at certain moments; see `pixelq.Callback`.
@@ -105,7 +105,7 @@ def train(
             place = (
                 free_place(f"{file_word(config.game)}-{config.preset}-s{config.seed}") if run_dir is None else run_dir
             )
-            show = progress or make_progress(config)
+            show = make_progress(config, progress)
             with new_run(place) as run, show:
                 run.write_json("provenance.json", provenance(parts.learner.instructions))
                 begin(parts)
@@ -122,7 +122,7 @@ def resume(
     run_dir: Path | str,
     device: str | None = None,
     total_steps: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress | ProgressKind = "auto",
     *,
     threads: int | None = None,
     cuda_graphs: bool | None = None,
@@ -177,7 +177,7 @@ def resume(
         )
         passing = _given(device=device, threads=threads, cuda_graphs=cuda_graphs, compile=compile)
         config = resolve(dataclasses.replace(saved, **lasting, **passing))
-        show = progress or make_progress(config)
+        show = make_progress(config, progress)
         store = CheckpointStore(run.checkpoints, config.keep_checkpoints)
         damage: list[str] = []
         checkpoint = store.load_newest(damage.append)

@@ -243,7 +243,7 @@ def _signature(path: Path) -> tuple[int, ...] | None:
 def _locked_inodes() -> set[int] | None:
     """Inodes that are locked as a run's writer locks its directory; asking takes no lock. None if unknown."""
     try:
-        lines = Path("/proc/locks").read_text().splitlines()
+        lines = Path("/proc/locks").read_text("utf-8").splitlines()
     except OSError:
         return None
     # e.g. `1: FLOCK  ADVISORY  WRITE 8389 fe:00:123456 0 EOF`
