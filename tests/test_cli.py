@@ -421,14 +421,3 @@ def test_the_same_from_python(tmp_path):
     np.testing.assert_array_equal(actions, values.argmax(axis=1))
     assert type(actions) is type(values) is np.ndarray
     assert agent.act(obs[:1]).shape == (1,)
-
-
-@pytest.mark.parametrize(("given", "left"), [({}, "20000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
-def test_torchs_threads_are_kept_from_spinning_on_unless_the_environment_says_otherwise(monkeypatch, given, left):
-    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
-        monkeypatch.setenv(name, "")  # so that it is put back afterwards
-        monkeypatch.delenv(name)
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
-    assert main(["games"]) == 0
-    assert os.environ["GOMP_SPINCOUNT"] == left

@@ -62,7 +62,7 @@ def test_a_resume_is_added_with_what_is_not_as_it_was(run, monkeypatch):
     first = run.read_json("provenance.json")
     monkeypatch.setattr(sys, "argv", ["pixelq", "resume", "run"])
     assert add_resume(run, 200) == []
-    monkeypatch.setattr(module, "_cores", lambda: first["cores"] + 1)
+    monkeypatch.setattr(module, "cores", lambda: first["cores"] + 1)
     monkeypatch.setattr(module, "_git", lambda _: {"commit": "abc", "dirty": True})
     (line,) = add_resume(run, 600)
     assert line.startswith("not as at the start of the run: git.commit, ")

@@ -10,8 +10,12 @@ if TYPE_CHECKING:
     from pixelq.training.callbacks import Callback
     from pixelq.training.run import train
 
+from pixelq.system import wait_passively
+
 __all__ = ["Callback", "load_agent", "preset", "report", "sweep", "train"]
 __version__ = "0.1.0"
+
+wait_passively()  # before torch is loaded, if it is not
 
 _HOMES = {
     "Callback": "pixelq.training.callbacks",

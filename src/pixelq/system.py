@@ -1,20 +1,176 @@
 """What only some systems can do, each with a second road for the others. Imports no torch."""
 
+import math
+import mmap
 import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["sync_directory"]
+__all__ = [
+    "anonymous_pages",
+    "cores",
+    "cpu_quota",
+    "load",
+    "memory_bytes",
+    "open_flags",
+    "read_at",
+    "step_back",
+    "sync_directory",
+    "try_lock",
+    "wait_passively",
+]
+
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUPS = Path("/proc/self/cgroup")
+# passes of libgomp's loop before a thread sleeps, some microseconds: a busy process's core is not spun away
+_SPINS = "1000"
+
+
+def open_flags(*names: str) -> int:
+    """Those of the flags for `os.open` that this system has, together.
+
+    Windows needs O_BINARY, which no other has; O_NOFOLLOW and O_NONBLOCK it has not.
+    """
+    flags = 0
+    for name in names:
+        flags |= getattr(os, name, 0)
+    return flags
+
+
+def read_at(descriptor: int, count: int, offset: int) -> bytes:
+    """Up to so many bytes of a file, from an offset on; Windows' road moves the place where others would read."""
+    if sys.platform == "win32":
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.read(descriptor, count)
+    else:
+        return os.pread(descriptor, count, offset)
+
+
+def anonymous_pages(size: int) -> mmap.mmap:
+    """Memory of pages of its own, which go back to the system when it is freed."""
+    if sys.platform == "win32":
+        return mmap.mmap(-1, size)
+    else:
+        return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
+def step_back(process: int) -> None:
+    """Give a process of ours the lowest priority; on Windows it keeps what it has."""
+    if sys.platform != "win32":
+        os.setpriority(os.PRIO_PROCESS, process, 19)
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file for this process alone, until it is closed or the process ends, however that happens.
+
+    Returns:
+        False if another process has it locked.
+
+    Raises:
+        OSError: this file system has no locks.
+    """
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+    else:
+        import fcntl
+
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
 
 def sync_directory(path: Path) -> None:
     """Make the names in a directory durable; a rename is not until its directory is synced.
 
-    Windows has nothing of the kind, and needs none: NTFS keeps a journal of names.
+    Windows cannot open directories; there NTFS keeps a journal of names.
     """
-    if os.name == "nt":
+    if sys.platform == "win32":
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    else:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def memory_bytes() -> int | None:
+    """Memory of the machine; None if unknown."""
+    if sys.platform == "win32":
+        return None
+    else:
+        try:
+            return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        except (AttributeError, OSError, ValueError):
+            return None
+
+
+def cores() -> int:
+    """Cores this process may use: fewer than the machine has where its affinity or a container's quota says so."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
+    return count if quota is None else max(1, min(count, math.ceil(quota)))
+
+
+def cpu_quota() -> float | None:
+    """Cores' worth of time that the container, or any group of processes around this one, may use; None: all.
+
+    Source: "Control Group v2", cpu.max, and "CFS Bandwidth Control", both in Linux's documentation.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        lines = _OWN_CGROUPS.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return None
+    quotas: list[float] = []
+    for line in lines:  # e.g. `0::/user.slice` (v2), `4:cpu,cpuacct:/docker/1f2e` (v1)
+        _, _, rest = line.partition(":")
+        controllers, _, own = rest.partition(":")
+        if not controllers:
+            quotas += _quotas(_CGROUPS, own, "cpu.max")
+        elif "cpu" in controllers.split(","):
+            for root in {_CGROUPS / controllers, _CGROUPS / "cpu"}:
+                quotas += _quotas(root, own, "cpu.cfs_quota_us", "cpu.cfs_period_us")
+    return min(quotas, default=None)
+
+
+def _quotas(root: Path, own: str, *names: str) -> list[float]:
+    """Limits of a group and of all around it; in a container its path may be the host's, and only the root be there."""
+    found = []
+    group = Path(own.lstrip("/"))
+    for folder in (group, *group.parents):
+        with suppress(OSError, ValueError):
+            words = " ".join((root / folder / name).read_text(encoding="utf-8") for name in names).split()
+            quota, period = float(words[0]), float(words[1])  # `max`, which is no number, or -1: no limit
+            if quota > 0 and period > 0:
+                found.append(quota / period)
+    return found
+
+
+def load() -> float | None:
+    """Processes that want a core, a mean over the last minute; None where the system does not tell."""
+    if sys.platform == "win32":
+        return None
+    else:
+        try:
+            return os.getloadavg()[0]
+        except (AttributeError, OSError):
+            return None
+
+
+def wait_passively() -> None:
+    """Have threads of PyTorch that wait for each other sleep soon, unless the environment says otherwise.
+
+    To be called before torch is loaded; afterwards it changes nothing. Who spins takes the core from the thread that is
+    waited for, if another process has one: two threads are then many times slower than one.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)

@@ -1,6 +1,5 @@
 """The games by themselves: how many frames a second, in all and a core."""
 
-import os
 import time
 from contextlib import closing
 from typing import NamedTuple
@@ -10,6 +9,7 @@ import numpy as np
 from pixelq.bench.child import in_own_process, peak_resident_bytes
 from pixelq.config import EnvConfig
 from pixelq.envs import make_envs
+from pixelq.system import cores
 
 __all__ = ["EnvMeasurement", "bench_env", "measure_env"]
 
@@ -50,8 +50,8 @@ def bench_env(game: str, num_envs: int, env: EnvConfig, threads: int, seconds: f
 
 def measure_env(game: str, num_envs: int, env: EnvConfig, threads: int, seconds: float) -> EnvMeasurement:
     """The same in this process. Drawing actions, checking them and copying observations are in the time."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = min(threads or cores, num_envs)
+    available = cores()
+    threads = min(threads or available, num_envs)
     rng = np.random.default_rng(1)
     with closing(make_envs(game, num_envs, 1, env, threads)) as envs:
         num_actions, frame_skip = len(envs.action_meanings), envs.spec.frames_per_step
@@ -68,7 +68,7 @@ def measure_env(game: str, num_envs: int, env: EnvConfig, threads: int, seconds:
     frames = frame_skip * steps / spent
     return EnvMeasurement(
         *(game, num_envs, threads, num_actions, steps, spent, steps / spent, frames),
-        frames_per_second_per_core=frames / min(threads, cores),
+        frames_per_second_per_core=frames / min(threads, available),
         bytes_per_second=ticks * obs.nbytes / spent,
         peak_resident_bytes=peak_resident_bytes(),
     )

@@ -1,7 +1,7 @@
 """The replay memory by itself: what it takes, how quickly it fills, how quickly it gives batches."""
 
 import gc
-import os
+import mmap
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -161,4 +161,4 @@ def _sample_ms(buffer: ReplayBuffer, seconds: float) -> float:
 
 def _resident_bytes() -> int:
     gc.collect()
-    return int(_STATM.read_text("utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(_STATM.read_text("utf-8").split()[1]) * mmap.PAGESIZE

@@ -134,10 +134,6 @@ def _dispatch(words: list[str]) -> int:
         return 0
     if verb not in _VERBS:
         raise PixelqError(f'unknown command "{verb}"{did_you_mean(verb, tuple(_VERBS))}; see: pixelq --help')
-    # before torch loads: its threads spin for a short while, then sleep. On 2 cores beside a busy process the default,
-    # which spins on, gave 96 steps/s and this 298 to 315; alone it costs less than a tenth
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     module = f"{verb}_" if keyword.iskeyword(verb) else verb
     status: int = importlib.import_module(f"pixelq.cli.{module}").run(rest)
     return status

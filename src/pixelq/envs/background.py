@@ -5,6 +5,7 @@ import ctypes
 import os
 import platform
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,19 +32,20 @@ def threads_that_wait() -> Iterator[None]:
     yield
     for thread in _threads() - before:
         with contextlib.suppress(OSError):  # it has ended, or this system allows nothing of the kind
-            os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
-            _set_slice(thread)
+            _push_nobody(thread)
 
 
-def _set_slice(thread: int) -> None:
-    """Give a thread of the class for batches its slice; older systems take no notice."""
-    number = _SET_ATTRIBUTES.get(platform.machine())
-    if number is None:
-        return
-    # size, policy, flags, nice, priority, runtime (here the slice), deadline, period
-    nice = os.getpriority(os.PRIO_PROCESS, thread)
-    attributes = struct.pack("IIQiIQQQ", 48, os.SCHED_BATCH, 0, nice, 0, _SLICE_NANOSECONDS, 0, 0)
-    ctypes.CDLL(None).syscall(number, thread, attributes, 0)
+def _push_nobody(thread: int) -> None:
+    """Put a thread into the class for batches, with its slice; older systems take no notice of that."""
+    if sys.platform == "linux":
+        os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
+        number = _SET_ATTRIBUTES.get(platform.machine())
+        if number is None:
+            return
+        # size, policy, flags, nice, priority, runtime (here the slice), deadline, period
+        nice = os.getpriority(os.PRIO_PROCESS, thread)
+        attributes = struct.pack("IIQiIQQQ", 48, os.SCHED_BATCH, 0, nice, 0, _SLICE_NANOSECONDS, 0, 0)
+        ctypes.CDLL(None).syscall(number, thread, attributes, 0)
 
 
 def _threads() -> set[int]:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from pixelq.errors import PixelqError
+from pixelq.system import step_back
 
 __all__ = ["main"]
 
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(words) not in (3, 4) or not all(word.isdecimal() for word in words[2:]):
         print("usage: record_worker AGENT.safetensors OUT.mp4 SEED [MAX_FRAMES]", file=sys.stderr)
         return 2
-    os.nice(19)
+    step_back(os.getpid())
     signal.signal(signal.SIGTERM, _leave)
     try:
         import torch

@@ -13,6 +13,7 @@ from pixelq.config import ObsShape
 from pixelq.native.replay import DecompressKernel, UnreadPlanes, address, can_decompress
 from pixelq.replay.frames import NO_PLANE
 from pixelq.replay.memory import require_memory
+from pixelq.system import anonymous_pages
 
 __all__ = ["BLOCK_BREAKOUT", "Lz4Frames", "block_busiest", "block_most"]
 
@@ -48,7 +49,7 @@ class _Segment:
     def seal(self) -> None:
         """No more blocks will come: move them to pages of their own, which go back to the system when freed."""
         # on the heap, arenas of ever-changing size would leave holes between each other
-        pages = mmap.mmap(-1, len(self.arena), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        pages = anonymous_pages(len(self.arena))
         pages[:] = self.arena
         self.arena = pages
 

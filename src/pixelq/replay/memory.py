@@ -1,6 +1,8 @@
 """How much memory is free, asked before any is taken."""
 
+import mmap
 import os
+import sys
 from pathlib import Path
 
 from pixelq.errors import PixelqError
@@ -16,8 +18,8 @@ def available_memory() -> int | None:
         for line in meminfo.read_text("utf-8").splitlines():
             if line.startswith("MemAvailable:"):
                 found.append(int(line.split()[1]) * 1024)
-    elif "SC_AVPHYS_PAGES" in os.sysconf_names:
-        found.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    elif sys.platform != "win32" and "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        found.append(os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE)
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if limit.exists() and used.exists() and limit.read_text("utf-8").strip() != "max":
         found.append(int(limit.read_text("utf-8")) - int(used.read_text("utf-8")))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelq.run.storage import storage_errors
+from pixelq.system import open_flags
 
 __all__ = ["MetricsLog"]
 
@@ -99,7 +100,7 @@ class _AppendFile:
         self._path = path
         self.size = size
         with storage_errors(path):
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | open_flags("O_BINARY"), 0o644)
             os.ftruncate(self._descriptor, size)
 
     def cut(self, size: int) -> None:

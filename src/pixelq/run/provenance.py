@@ -1,7 +1,6 @@
 """Where a run comes from: versions, commit, machine, command. Imports no torch."""
 
 import importlib.metadata
-import os
 import platform
 import shlex
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any
 from pixelq.errors import PixelqError
 from pixelq.run.reading import flat
 from pixelq.run.rundir import RunDir
+from pixelq.system import cores, memory_bytes
 
 __all__ = ["add_resume", "provenance"]
 
@@ -33,8 +33,8 @@ def provenance(kernels: str | None = None) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu_model(),
-        "cores": _cores(),
-        "memory_bytes": _memory_bytes(),
+        "cores": cores(),
+        "memory_bytes": memory_bytes(),
         "gpus": _gpus(),
         "kernels": kernels,
         "packages": {name: _version(name) for name in _PACKAGES},
@@ -110,20 +110,6 @@ def _cpu_model() -> str | None:
         lines = []
     models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return next(models, platform.processor() or None)
-
-
-def _cores() -> int:
-    """Cores this process may use, which in a container are fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (OSError, ValueError):
-        return None
 
 
 def _gpus() -> list[str]:

@@ -1,7 +1,6 @@
 """The run directory: the only API between a run and everything that looks at it. Imports no torch."""
 
 import errno
-import fcntl
 import json
 import os
 import re
@@ -15,6 +14,7 @@ from pixelq.errors import PixelqError
 from pixelq.games import did_you_mean
 from pixelq.run.storage import reason, storage_errors, write_atomically
 from pixelq.shipped import agent_path, shipped_agents
+from pixelq.system import try_lock
 
 __all__ = ["RunDir", "find_agent", "is_unborn"]
 
@@ -151,7 +151,7 @@ class RunDir:
     def lock(self) -> Iterator[None]:
         """Be the only writer of this run while the block lasts.
 
-        An flock, so the kernel releases it however the process ends; never a pid file.
+        A lock of the system's, so the kernel releases it however the process ends; never a pid file.
 
         Raises:
             PixelqError: another process holds it.
@@ -159,13 +159,12 @@ class RunDir:
         """
         path = self.path / ".lock"
         with storage_errors(path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             with storage_errors(path):
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError as error:
-                    raise PixelqError(f"{self.path} is in use: another process is writing this run") from error
+                free = try_lock(descriptor)
+            if not free:
+                raise PixelqError(f"{self.path} is in use: another process is writing this run")
             yield
         finally:
             os.close(descriptor)

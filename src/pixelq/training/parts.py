@@ -1,7 +1,6 @@
 """The parts of a run, made from its config: `resolve` decides everything `auto`, `make_parts` builds."""
 
 import dataclasses
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from pixelq.replay import ReplayBuffer
 from pixelq.replay.stores import choose_store
 from pixelq.rollouts import Rollouts
 from pixelq.run.seeding import stream, stream_seed
+from pixelq.system import cores
 from pixelq.training.device_updates import DeviceUpdates
 
 if TYPE_CHECKING:
@@ -117,14 +117,10 @@ def resolve(config: TrainConfig) -> TrainConfig:
         game=game.name,
         device=device.type,  # type: ignore[arg-type]
         precision=precision,
-        threads=config.threads or _cores(),
+        threads=config.threads or cores(),
         replay=replay,
         env=env,
     )
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def make_parts(config: TrainConfig, make_env: MakeEnv | None = None) -> Parts:

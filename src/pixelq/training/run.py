@@ -1,6 +1,7 @@
 """Training as a whole: start a run, or go on with one."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -21,6 +22,7 @@ from pixelq.run.metrics import MetricsLog
 from pixelq.run.newrun import free_place, new_run
 from pixelq.run.provenance import add_resume, provenance
 from pixelq.run.rundir import RunDir
+from pixelq.system import load
 from pixelq.training.callbacks import Callbacks, RunView
 from pixelq.training.changes import allowed_changes, check_same_recipe, still_solved
 from pixelq.training.initial import load_initial
@@ -256,6 +258,7 @@ def _go_on(run: RunDir, parts: Parts, saver: Saver, show: Progress, stop: Stop, 
         size = f"replay memory of {config.replay.capacity:,} transitions: " if kind == "replay" else ""
         show.note(size + parts.memory.describe())
         notes = gpu_notes(config, parts.learner.compiles) + kernel_notes(config, parts.learner)
+        notes += load_notes(config)
         for line in notes:
             show.note(line)
         hooks.start(RunView(parts, run.path, lambda: stop.ask("a callback"), show.note))
@@ -340,6 +343,22 @@ def kernel_notes(config: TrainConfig, learner: Learner) -> list[str]:
     if algo_of(config.algo).memory == "replay" and replay_kernels() is None:
         return [f"batches take longer than they could: kernels for the replay memory are not here: {why}"]
     return []
+
+
+def load_notes(config: TrainConfig) -> list[str]:
+    """What a person whose machine has other work should know, in lines.
+
+    Args:
+        config: resolved.
+    """
+    busy, machine = load(), os.cpu_count() or 1
+    if config.device != "cpu" or config.threads == 1 or busy is None or busy + config.threads <= machine + 0.6:
+        return []
+    fewer = min(config.threads - 1, max(1, round(machine - busy)))
+    return [
+        f"this machine has other work (load {busy:.1f} on {machine} cores), beside which threads that wait for each "
+        f"other are slow: --threads {fewer} may be quicker, for pixelq resume, too"
+    ]
 
 
 def _result(run: RunDir, step: int, tracker: EpisodeTracker, solved: bool, interrupted: bool) -> RunResult:

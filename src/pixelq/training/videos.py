@@ -11,6 +11,7 @@ from pathlib import Path
 from pixelq.agent import save_agent
 from pixelq.errors import PixelqError
 from pixelq.run.seeding import stream_seed
+from pixelq.system import step_back
 from pixelq.training.parts import Parts
 from pixelq.training.state import agent_card
 
@@ -124,8 +125,7 @@ class Videos:
                 start_new_session=True,  # a Ctrl-C at the terminal is for the run
                 env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
             )
-            if hasattr(os, "setpriority"):
-                os.setpriority(os.PRIO_PROCESS, self._process.pid, 19)
+            step_back(self._process.pid)
         except (PixelqError, OSError) as error:
             self._say(f"no video: {error}")
         return out

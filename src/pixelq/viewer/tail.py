@@ -8,6 +8,8 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from pixelq.system import open_flags, read_at
+
 __all__ = ["MetricsTail"]
 
 _POINTS = 800  # kept of each curve; up to twice as many between two thinnings
@@ -53,7 +55,7 @@ class MetricsTail:
         """Read what is new; returns whether anything changed."""
         before = (self.generation, len(self))
         try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+            descriptor = os.open(self._path, os.O_RDONLY | open_flags("O_NONBLOCK", "O_NOFOLLOW", "O_BINARY"))
         except OSError:
             self._seen = ()
             self._restart()
@@ -87,14 +89,14 @@ class MetricsTail:
     def _goes_on(self, descriptor: int, size: int) -> bool:
         """Whether the file still holds what was read last, where it was."""
         last = self._last_line
-        return size >= self._offset and os.pread(descriptor, len(last), self._offset - len(last)) == last
+        return size >= self._offset and read_at(descriptor, len(last), self._offset - len(last)) == last
 
     def _read(self, descriptor: int, size: int) -> None:
         end = _last_line_end(descriptor, self._offset, size)
         if end == self._offset:
             return
         if end - self._offset <= _WHOLE_BYTES:
-            lines: Iterable[bytes] = os.pread(descriptor, end - self._offset, self._offset).splitlines()
+            lines: Iterable[bytes] = read_at(descriptor, end - self._offset, self._offset).splitlines()
         else:
             self._coarse = self._first
             lines = _sampled(descriptor, self._offset, end, _FIRST_POINTS if self._first else self._points)
@@ -164,13 +166,13 @@ class MetricsTail:
 def _last_line_end(descriptor: int, start: int, size: int) -> int:
     """The offset after the last finished line, `start` if none ends after it."""
     begin = max(start, size - _LONGEST_LINE)
-    return begin + found + 1 if (found := os.pread(descriptor, size - begin, begin).rfind(b"\n")) >= 0 else start
+    return begin + found + 1 if (found := read_at(descriptor, size - begin, begin).rfind(b"\n")) >= 0 else start
 
 
 def _line_before(descriptor: int, end: int) -> bytes:
     """The line that ends at an offset, its newline included."""
     begin = max(0, end - _LONGEST_LINE)
-    block = os.pread(descriptor, end - begin, begin)
+    block = read_at(descriptor, end - begin, begin)
     return block[block.rfind(b"\n", 0, -1) + 1 :]
 
 
@@ -193,7 +195,7 @@ def _line_after(descriptor: int, offset: int, end: int, at_start: bool) -> tuple
     """The first whole line from an offset on and where it ends; an offset that is no line's start is inside one."""
     length = _CHUNK
     while True:
-        block = os.pread(descriptor, min(length, end - offset), offset)
+        block = read_at(descriptor, min(length, end - offset), offset)
         begin = 0 if at_start else block.find(b"\n") + 1
         stop = block.find(b"\n", begin) + 1
         if (at_start or begin) and stop:
