@@ -1,6 +1,5 @@
 """What a sweep takes: how many runs at once, memory, disk and time. Imports no torch."""
 
-import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,6 +7,7 @@ from pixelq.config import PQNConfig, TrainConfig
 from pixelq.replay.memory import available_memory, format_bytes
 from pixelq.sweeps.plan import PlannedRun
 from pixelq.sweeps.state import RunState
+from pixelq.system import cores
 
 __all__ = ["Share", "describe", "memory_of", "share"]
 
@@ -42,15 +42,15 @@ def share(runs: Sequence[PlannedRun], jobs: int | None = None) -> Share:
         runs: those left to do.
         jobs: how many at once; None: as many as cores and free memory carry.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    available = cores()
     if jobs is None:
         threads = max((run.config.threads for run in runs), default=0) or 1
-        jobs = max(1, cores // threads)
+        jobs = max(1, available // threads)
         free, need = available_memory(), max((memory_of(run.config) for run in runs), default=1)
         if free is not None:
             jobs = max(1, min(jobs, free // need))
     jobs = max(1, min(jobs, len(runs)))
-    return Share(jobs, max(1, cores // jobs))
+    return Share(jobs, max(1, available // jobs))
 
 
 def describe(runs: Sequence[PlannedRun], states: Sequence[RunState], divided: Share) -> str:

@@ -21,6 +21,7 @@ from pixelq.sweeps.budget import Share, describe, share
 from pixelq.sweeps.plan import Plan, PlannedRun, keep_plan, planned_runs
 from pixelq.sweeps.show import Line, Show, make_show
 from pixelq.sweeps.state import LOGS, RunState, last_line, run_state
+from pixelq.system import kill_group
 
 __all__ = ["SweepResult", "run_all", "sweep"]
 
@@ -109,7 +110,8 @@ def _stopping() -> Iterator[_Stop]:
         del number, frame
         stop.asked += 1
 
-    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    names = ("SIGINT", "SIGTERM", "SIGHUP")  # the last not on Windows
+    numbers = [signal.Signals[name] for name in names if hasattr(signal, name)]
     before = {}
     for number in numbers:
         with contextlib.suppress(ValueError):  # not in the main thread: then nobody can ask
@@ -210,23 +212,23 @@ class _Runner:
         first, self._heard = self._heard == 0, self._stop.asked
         self._show.note("saving all runs; once more: stop at once" if first else "stopping at once")
         for child in self._children:
-            self._signal(child, signal.SIGTERM if first else signal.SIGKILL)
+            self._end(child, at_once=not first)
 
     def _save_all(self) -> None:
         for child in self._children:
-            self._signal(child, signal.SIGTERM)
+            self._end(child, at_once=False)
         for child in self._children:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.process.wait(_SAVE_SECONDS)
-            self._signal(child, signal.SIGKILL)
+            self._end(child, at_once=True)
 
     @staticmethod
-    def _signal(child: _Child, number: int) -> None:
+    def _end(child: _Child, at_once: bool) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            if number == signal.SIGKILL:
-                os.killpg(child.process.pid, number)
+            if at_once:
+                kill_group(child.process.pid)
             else:
-                child.process.send_signal(number)
+                child.process.terminate()
 
     def _lines(self) -> list[Line]:
         training = {child.run.name for child in self._children}

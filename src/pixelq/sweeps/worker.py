@@ -16,6 +16,7 @@ from pathlib import Path
 from pixelq.config import TrainConfig, from_json
 from pixelq.errors import PixelqError
 from pixelq.run.reading import read_object
+from pixelq.system import kill_group
 
 __all__ = ["main"]
 
@@ -49,7 +50,7 @@ def _wait_for_end(pipe: int) -> None:
     with contextlib.suppress(OSError):
         while os.read(pipe, 1):
             pass
-    os.killpg(os.getpgrp(), signal.SIGKILL)
+    kill_group(os.getpid())
 
 
 if __name__ == "__main__":
