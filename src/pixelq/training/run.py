@@ -36,7 +36,7 @@ from pixelq.training.state import restore_parts, restore_with_fresh_games, save_
 from pixelq.training.stopping import Stop
 from pixelq.training.videos import Videos
 
-__all__ = ["LOOPS", "RunResult", "game_notes", "gpu_notes", "kernel_notes", "resume", "train"]
+__all__ = ["LOOPS", "RunResult", "game_notes", "gpu_notes", "kernel_notes", "load_notes", "resume", "train"]
 
 LOOPS = {"replay": replay_loop, "rollout": rollout_loop}  # by what an algorithm's batches come from
 
