@@ -45,7 +45,7 @@ def obs():
 def agent_of(name):
     config = PRESETS[name].config
     make = algo_of(config.algo).make_network
-    network = make(config.network, config.algo, 4, torch.Generator().manual_seed(0))
+    network = make(config.network, config.algo, 4, torch.Generator().manual_seed(0), config.env.obs_shape)
     facts = {"full_action_space": False, "sticky": 0.0, "fire_after_life_loss": True, "step": 7, "seed": 1}
     meanings = MEANINGS["breakout"]
     card = AgentCard("breakout", meanings, network=config.network, algo=config.algo, preset=name, **facts)
