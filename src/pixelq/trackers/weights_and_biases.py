@@ -27,6 +27,7 @@ class WeightsAndBiases:
         if os.environ.get("WANDB_MODE", "online") == "online" and not wandb.login(prompt=False, verify=False):
             raise PixelqError("no API key: wandb login, or WANDB_MODE=offline")  # a prompt would wait for ever
         identity = known or uuid.uuid4().hex[:12]
+        mode: Any = os.environ.get("WANDB_MODE")  # else what it was when wandb was first used
         self._run = wandb.init(
             project=options.project,
             name=options.name or run.name,
@@ -35,7 +36,7 @@ class WeightsAndBiases:
             resume="allow",
             dir=str(run),
             config=dict(settings),
-            mode=os.environ.get("WANDB_MODE"),  # else what it was when wandb was first used
+            mode=mode,
             settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, disable_git=True),
         )
         # an axis of its own, since a resume logs some steps once more and wandb's own step never goes back
