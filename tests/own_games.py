@@ -140,6 +140,20 @@ def raises():
     raise RuntimeError("the disk with\nthe levels is missing")
 
 
+class NeedsMore(Dodge):
+    """What draws its pictures is not installed."""
+
+    def __init__(self):
+        super().__init__()
+        self.observation_space = spaces.Box(-1, 1, (4,))
+
+    def _obs(self):
+        return np.zeros(4, np.float32)
+
+    def render(self):
+        raise gym.error.DependencyNotInstalled("pygame is not installed")
+
+
 class Fails(Dodge):
     """Something goes wrong at the 50th step of all games."""
 

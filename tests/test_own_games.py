@@ -204,6 +204,7 @@ WRONG = {
     "own_games:not_callable": "is no function that returns a gymnasium.Env",
     "own_games:Nothing-v0": 'unknown game "own_games:Nothing-v0": the module registers no "Nothing-v0"',
     "own_games:not_an_env": "gives SimpleNamespace: it must return a gymnasium.Env",
+    "own_games:NeedsMore": "cannot be started: DependencyNotInstalled: pygame is not installed",
     "own_games:raises": "RuntimeError: the disk with the levels is missing \\(own_games.py, line",
     "own_games:continuous": "Q-learning needs Discrete ones; docs/your-own-game.md shows a wrapper",
     "own_games:several_discrete": "MultiDiscrete",

@@ -120,9 +120,10 @@ class Seat(gymnasium.Env[NDArray[np.uint8], np.int64]):
         """Where its pictures come from: an entry's name, `observation` or `render()`."""
         with _said_in_a_line(game, "cannot be started"):
             obs, info = self._env.reset(seed=game_seed(seed, index, 0))
+            picture = self._picture(obs)
         self.has_lives = "lives" in info
         """Whether `info` tells of lives."""
-        self.shown = self._picture(obs).shape
+        self.shown = picture.shape
         """Shape of the pictures that it shows."""
         self._see = Preprocessing(view, self.shown)
         self.observation_space = spaces.Box(0, 255, self._shape.picture, np.uint8)
