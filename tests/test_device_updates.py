@@ -197,7 +197,7 @@ def test_what_is_of_the_host_would_be_seen():
 def on_device(monkeypatch):
     """A CPU that keeps its planes and samples as a GPU would."""
     monkeypatch.setattr(training_parts, "samples_on_device", lambda config, device: True)
-    monkeypatch.setattr(training_parts, "choose_store", lambda store, transitions, device: "device")
+    monkeypatch.setattr(training_parts, "choose_store", lambda store, transitions, device, shape: "device")
 
 
 def run_config(sampling, **fields):
