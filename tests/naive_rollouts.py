@@ -5,6 +5,7 @@ import torch
 
 from pixelq.actor import Actor
 from pixelq.config import EnvConfig, PQNConfig
+from pixelq.engines.plain import PlainActing, PlainEngine
 from pixelq.envs.episodes import EpisodeTracker
 from pixelq.envs.testing import CounterEnv, decode
 from pixelq.learner import Learner
@@ -81,9 +82,11 @@ def make(env=ENV, *, network=None, fire=FIRE, rollout_steps=7, **fields):
     tracker = EpisodeTracker(config.envs, clip=env.rewards == "sign")
     learner = Learner(config, ACTIONS, CPU, torch.Generator().manual_seed(0))
     noise = torch.Generator().manual_seed(1)
-    actor = Actor(network or learner.online, CPU, ACTIONS, fire, np.random.default_rng(CHANCE), noise)
+    engine = PlainEngine(learner, noise)
+    acting = PlainActing(network or learner.online, CPU, noise)
+    actor = Actor(acting, ACTIONS, fire, np.random.default_rng(CHANCE))
     memory = Rollouts(rollout_steps, config.envs, CPU, np.random.default_rng(4))
-    parts = Parts(config, CPU, envs, tracker, learner, actor, memory)
+    parts = Parts(config, CPU, envs, tracker, learner, engine, actor, memory)
     begin(parts)
     return parts
 

@@ -7,6 +7,8 @@ from scipy import stats
 
 from pixelq.actor import Actor, greedy_actions
 from pixelq.config import NetworkConfig
+from pixelq.engines.plain import PlainActing
+from pixelq.engines.recorded import RecordedActing
 from pixelq.networks import make_network
 from pixelq.run.seeding import generator_state
 
@@ -39,9 +41,9 @@ def observations(values):
     return obs
 
 
-def make_actor(network=None, fire=None, seed=0):
+def make_actor(network=None, fire=None, seed=0, acting=PlainActing):
     noise = torch.Generator().manual_seed(seed)
-    return Actor(network or Table(), CPU, ACTIONS, fire, np.random.default_rng(seed), noise)
+    return Actor(acting(network or Table(), CPU, noise), ACTIONS, fire, np.random.default_rng(seed))
 
 
 def always(action, games):
@@ -181,8 +183,9 @@ def test_observations_are_left_as_they_were():
 def test_values_from_memory_that_stays_are_the_same_values():
     """As a GPU records them, for two numbers of games by turns."""
     network = make_network(NetworkConfig(channels=(2, 3, 4), hidden=8), ACTIONS, torch.Generator().manual_seed(0))
-    plain, recorded = make_actor(network), make_actor(network)
-    recorded._forward._records = True
+    plain = make_actor(network)
+    recorded = make_actor(network, acting=lambda *given: RecordedActing(*given, record=True))
+    recorded._acting._forward._records = True
     rng = np.random.default_rng(0)
     for games in (5, 5, 1, 5, 1):
         obs = rng.integers(0, 256, (games, 4, 84, 84), dtype=np.uint8)
@@ -195,7 +198,7 @@ def test_a_gpu_records_the_forward_pass_and_sees_new_weights():
     network = make_network(NetworkConfig(channels=(2, 3, 4), hidden=8), ACTIONS, torch.Generator().manual_seed(0))
     network.to(device)
     noise = torch.Generator(device).manual_seed(0)
-    actor = Actor(network, device, ACTIONS, None, np.random.default_rng(0), noise, record=True)
+    actor = Actor(RecordedActing(network, device, noise, record=True), ACTIONS, None, np.random.default_rng(0))
     rng = np.random.default_rng(0)
     for call in range(8):
         obs = rng.integers(0, 256, (5, 4, 84, 84), dtype=np.uint8)

@@ -9,10 +9,10 @@ import safetensors.torch
 import torch
 
 import oracles
+from moving import moving_learner
 from pixelq.agent import load_agent, save_agent
 from pixelq.algos import ALGOS
 from pixelq.config import PQNConfig
-from pixelq.learner import Learner
 from pixelq.presets import PRESETS, preset
 from pixelq.training.parts import make_parts, resolve
 from pixelq.training.state import agent_card
@@ -30,7 +30,7 @@ def small(name):
 
 
 def make_learner(name, seed=0):
-    return Learner(small(name), ACTIONS, CPU, torch.Generator().manual_seed(seed))
+    return moving_learner(small(name), ACTIONS, CPU, torch.Generator().manual_seed(seed))
 
 
 def make_batch(name, seed, size=8):
@@ -196,7 +196,7 @@ def test_an_agent_file_gives_the_learners_values(name, tmp_path):
     learner, actions = parts.learner, len(parts.envs.action_meanings)
     for seed in range(2):
         batch = make_batch(name, seed)
-        learner.update(batch._replace(a_tm1=batch.a_tm1 % actions))
+        parts.engine.update(batch._replace(a_tm1=batch.a_tm1 % actions))
     save_agent(tmp_path / "agent.safetensors", learner.weights(), agent_card(parts))
     agent = load_agent(tmp_path / "agent.safetensors")
     assert (agent.card.algo, agent.card.network, agent.card.preset) == (parts.config.algo, parts.config.network, name)

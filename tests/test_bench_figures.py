@@ -22,8 +22,8 @@ from pixelq.bench.workload import Update, workload_of
 from pixelq.cli.bench import recipes, tables
 from pixelq.cli.main import main
 from pixelq.config import EnvConfig, ExplorationConfig, validate
+from pixelq.engines.plain import PlainEngine
 from pixelq.errors import PixelqError
-from pixelq.learner import Learner
 from pixelq.native.library import instructions, kernels
 from pixelq.presets import PRESETS, preset
 from pixelq.training.parts import resolve
@@ -219,7 +219,7 @@ def test_no_product_is_timed_in_what_pytorch_has_to_imitate(precision, quick, mu
 def test_the_loop_learns_at_the_recipes_ratio_while_it_is_timed(monkeypatch, envs, period):
     config = resolve(quick(envs=envs, device="cpu", replay={"train_period": period}))
     updates, seen = [0], {}
-    learn, advance = Learner.learn, train._Stopwatch.advance
+    learn, advance = PlainEngine.learn, train._Stopwatch.advance
 
     def counting_learn(self, batch, count):
         updates[0] += count
@@ -229,7 +229,7 @@ def test_the_loop_learns_at_the_recipes_ratio_while_it_is_timed(monkeypatch, env
         seen[step] = updates[0]
         advance(self, step)
 
-    monkeypatch.setattr(Learner, "learn", counting_learn)
+    monkeypatch.setattr(PlainEngine, "learn", counting_learn)
     monkeypatch.setattr(train._Stopwatch, "advance", noting_advance)
     timed = train._measure(config, 0.05)
     end = max(seen)  # the run stops there

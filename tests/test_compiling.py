@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from pixelq.compiling import can_compile, compiled
+from pixelq.engines.compiling import can_compile, compiled
 
 CPU = torch.device("cpu")
 

@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 import torch
 
+from moving import moving_learner, recorded_learner
 from naive_replay import CPU, ON_DEVICE, Pair
 from no_waiting import NothingOfTheHosts, NoWaiting
 from pixelq.config import PQNConfig, ReplayConfig
 from pixelq.divergence import DeviceWatch
-from pixelq.learner import Learner
+from pixelq.engines import choice
+from pixelq.engines.device_updates import DeviceUpdates
+from pixelq.engines.plain import PlainEngine
+from pixelq.engines.recorded import RecordedActing
 from pixelq.presets import PRESETS, preset
 from pixelq.replay import ReplayBuffer
 from pixelq.training import parts as training_parts
-from pixelq.training.device_updates import DeviceUpdates
 from pixelq.training.parts import make_parts, resolve
 from pixelq.training.run import resume
 from runs import Watch, assert_same_run, go, metrics, stop_at, tensors, tiny
@@ -26,7 +29,7 @@ def small_learner(name="keras-example", device=CPU, **fields):
     base = preset(name)
     network = dataclasses.replace(base.network, channels=(4, 4, 4), width=1, hidden=16)
     config = dataclasses.replace(base, precision="float32", network=network, **fields)
-    return Learner(config, 4, device, torch.Generator().manual_seed(0))
+    return recorded_learner(config, 4, device, torch.Generator().manual_seed(0))
 
 
 def memory(sampling, n_step=3, device=CPU):
@@ -60,7 +63,7 @@ def assert_compiled_updates_are_the_same(name, sampling, device, tolerance, monk
     n_step = preset(name).algo.n_step
     whole, steps = (memory(sampling, n_step, device).buffer.sampler for _ in range(2))
     twin = small_learner(name, device, compile=False)
-    monkeypatch.setattr("pixelq.learner.can_compile", lambda device: True)
+    monkeypatch.setattr("pixelq.engines.recorded.can_compile", lambda device: True)
     monkeypatch.setattr("pixelq.learner.watch_on", DeviceWatch)  # a GPU's
     learner = small_learner(name, device)
     assert (learner.compiles, twin.compiles) == (True, False)
@@ -69,7 +72,7 @@ def assert_compiled_updates_are_the_same(name, sampling, device, tolerance, monk
     for beta in (0.4, 0.7, 1.0, 1.0, 0.9, 0.8):
         torch.testing.assert_close(compiled.update(beta), plain.update(beta), rtol=tolerance, atol=tolerance)
     assert learner.fetch_metrics() == pytest.approx(twin.fetch_metrics(), rel=tolerance)
-    assert int(learner._watch._noted) == 6
+    assert int(learner.watch._noted) == 6
     ours, theirs = whole.state(), steps.state()
     assert ours.keys() == theirs.keys()
     for key, array in ours.items():
@@ -115,7 +118,7 @@ def test_updates_in_a_row_are_the_same_as_one_by_one(name, sampling):
 
 @pytest.mark.slow
 def test_compiled_updates_in_a_row_are_the_same_as_one_by_one(monkeypatch):
-    monkeypatch.setattr("pixelq.learner.can_compile", lambda device: True)
+    monkeypatch.setattr("pixelq.engines.recorded.can_compile", lambda device: True)
     monkeypatch.setattr("pixelq.learner.watch_on", DeviceWatch)
     assert_updates_in_a_row_are_the_same("keras-example", "uniform", CPU, 1e-6)
 
@@ -166,7 +169,7 @@ def test_nothing_of_the_hosts_takes_part(name, monkeypatch, meta_chance):
     # PyTorch's fused kernels know no such device
     optimiser = dataclasses.replace(base.optimiser, name="centred_rmsprop")
     config = dataclasses.replace(base, precision="bfloat16", network=network, optimiser=optimiser)
-    learner = Learner(config, 4, META, torch.Generator().manual_seed(0))
+    learner = moving_learner(config, 4, META, torch.Generator().manual_seed(0))
     learner.generator = MetaSource()
     monkeypatch.setattr(torch, "Generator", MetaSource)
     replay = ReplayConfig(capacity=100, store="device", sampling="prioritised")
@@ -196,7 +199,8 @@ def test_what_is_of_the_host_would_be_seen():
 @pytest.fixture
 def on_device(monkeypatch):
     """A CPU that keeps its planes and samples as a GPU would."""
-    monkeypatch.setattr(training_parts, "samples_on_device", lambda config, device: True)
+    for asked in (choice, training_parts):
+        monkeypatch.setattr(asked, "samples_on_device", lambda config, device: True)
     monkeypatch.setattr(training_parts, "choose_store", lambda store, transitions, device, shape: "device")
 
 
@@ -224,7 +228,7 @@ def test_acting_on_planes_that_are_there_changes_nothing(name, tmp_path, on_devi
     for folder in ("there", "sent"):
         go(config, tmp_path / folder, stop_at(600))
         resume(tmp_path / folder, progress=Watch(config))
-        monkeypatch.setattr(training_parts.Actor, "_current_values", training_parts.Actor.q_values)
+        monkeypatch.setattr(RecordedActing, "current_values", lambda acting, obs, remember: acting.q_values(obs))
     assert_same_run(tmp_path / "there", tmp_path / "sent")
 
 
@@ -234,7 +238,8 @@ def test_such_a_run_goes_on_where_the_host_samples_and_the_other_way_round(sampl
     config = run_config(sampling)
     for name, first, then in (("away", True, False), ("here", False, True)):
         for here, begin in ((first, True), (then, False)):
-            monkeypatch.setattr(training_parts, "samples_on_device", lambda config, device, here=here: here)
+            for asked in (choice, training_parts):
+                monkeypatch.setattr(asked, "samples_on_device", lambda config, device, here=here: here)
             store = "device" if here else "lz4"
             monkeypatch.setattr(training_parts, "choose_store", lambda *_, store=store: store)
             if begin:
@@ -247,4 +252,4 @@ def test_such_a_run_goes_on_where_the_host_samples_and_the_other_way_round(sampl
 def test_a_cpu_samples_on_the_host():
     parts = make_parts(resolve(run_config("prioritised")))
     assert parts.buffer.sampler is None
-    assert parts.device_updates is None
+    assert isinstance(parts.engine, PlainEngine)

@@ -224,7 +224,7 @@ def spoil_gradients(monkeypatch):
     def spoil(config, norms):
         return torch.full_like(norms, torch.nan)
 
-    monkeypatch.setattr("pixelq.learner.clipping_factors", spoil)
+    monkeypatch.setattr("pixelq.engines.plain.clipping_factors", spoil)
 
 
 @pytest.mark.slow

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import oracles
+from moving import MovingLearner, moving_learner
 from pixelq.config import DQNConfig, OptimiserConfig, TrainConfig
-from pixelq.learner import Learner
 from pixelq.presets import preset
 from pixelq.types import Batch
 
@@ -142,7 +142,7 @@ def make_batch(seed: int, rewards: float) -> Batch:
     )
 
 
-def next_batch(learner: Learner, seeds: Iterator[int], rewards: float) -> Batch:
+def next_batch(learner: MovingLearner, seeds: Iterator[int], rewards: float) -> Batch:
     """A batch whose gradients are a matter of the formulas, not of rounding."""
     for seed in seeds:
         batch = make_batch(seed, rewards)
@@ -151,10 +151,10 @@ def next_batch(learner: Learner, seeds: Iterator[int], rewards: float) -> Batch:
     raise AssertionError
 
 
-def make_learner(case: Case, config: TrainConfig = CONFIG) -> Learner:
+def make_learner(case: Case, config: TrainConfig = CONFIG) -> MovingLearner:
     """A learner whose networks differ, with biases that are not zero."""
-    learner = Learner(config, ACTIONS, CPU, torch.Generator().manual_seed(1))
-    other = Learner(config, ACTIONS, CPU, torch.Generator().manual_seed(2)).weights()
+    learner = moving_learner(config, ACTIONS, CPU, torch.Generator().manual_seed(1))
+    other = moving_learner(config, ACTIONS, CPU, torch.Generator().manual_seed(2)).weights()
     noise = torch.Generator().manual_seed(3)
     weights = learner.weights()
     for name in NAMES:
@@ -251,7 +251,7 @@ def test_values_equal_those_of_keras(keras):
 
 
 def test_the_initial_weights_are_spread_as_those_of_keras(keras):
-    learner = Learner(CONFIG, ACTIONS, CPU, torch.Generator().manual_seed(1))
+    learner = moving_learner(CONFIG, ACTIONS, CPU, torch.Generator().manual_seed(1))
     keras.utils.set_random_seed(0)
     example = KerasExample(keras, learner.weights(), learner.weights())
     theirs = dict(zip(NAMES, example.create_q_model().get_weights(), strict=True))

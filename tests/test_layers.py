@@ -15,9 +15,10 @@ LAYERS = (
     ("errors", "types", "schedules", "returns", "losses", "cache", "system", "extras"),
     ("native",),
     ("config", "presets", "games", "shipped"),
-    ("networks", "envs", "replay", "rollouts", "run", "device", "graphs", "compiling"),
-    ("algos", "actor", "clipping", "divergence", "health", "optimisers", "learner"),
-    ("evaluation", "agent", "interop"),
+    ("networks", "envs", "replay", "rollouts", "run", "device", "graphs"),
+    ("algos", "clipping", "divergence", "health", "optimisers", "learner"),
+    ("engines",),
+    ("actor", "evaluation", "agent", "interop"),
     ("training",),
     ("viewer", "bench", "plots", "sweeps", "trackers"),
     ("distributed", "reports"),
@@ -41,6 +42,9 @@ ONLY_IN = {  # libraries and the parts that may import them
     "onnxruntime": {"networks"},
 }
 LIGHT = ("errors", "games", "presets", "shipped", "config", "schedules", "__init__", "__main__")  # load no torch
+# what others may have of engines, and what only engines may have
+ENGINES_DOOR = {"Acting", "Engine", "make_engine", "machine_notes", "quick_precision", "samples_on_device"}
+KERNELS_OF_UPDATES = {f"pixelq.native.{name}" for name in ("layers", "moves", "q_learning")}
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "base"}
 
 MODULES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
@@ -113,6 +117,20 @@ def test_libraries_stay_where_they_belong(path):
         assert libraries <= {"torch", "math", "collections", "typing"}
     if part in LIGHT:
         assert "torch" not in libraries
+
+
+def test_nobody_asks_which_engine_it_is():
+    """Who uses an engine gets it from `make_engine`, and knows no kind of it; kernels of updates are engines' own."""
+    for path, tree in MODULES.items():
+        if part_of(path) in ("engines", "native"):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pixelq"):
+                if node.module.startswith("pixelq.engines"):
+                    assert node.module == "pixelq.engines", f"{path} imports {node.module}"
+                    names = {alias.name for alias in node.names}
+                    assert names <= ENGINES_DOOR, f"{path} imports {sorted(names - ENGINES_DOOR)} from pixelq.engines"
+                assert node.module not in KERNELS_OF_UPDATES, f"{path} imports {node.module}: an engine's work"
 
 
 def has_code(tree):

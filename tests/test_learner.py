@@ -11,10 +11,12 @@ import torch
 from torch.nn import functional
 
 import oracles
+from moving import moving_learner, recorded_learner
 from no_waiting import NoWaiting, no_waiting_for_the_gpu
 from pixelq.config import DQNConfig, NetworkConfig, OptimiserConfig, PQNConfig, TrainConfig
+from pixelq.device import has_fast_bfloat16
 from pixelq.divergence import DeviceWatch
-from pixelq.learner import Learner, LearnerMetrics, has_fast_bfloat16
+from pixelq.learner import LearnerMetrics
 from pixelq.presets import PRESETS, preset
 from pixelq.types import Batch, RolloutBatch
 
@@ -30,7 +32,7 @@ def small(config, precision="float32"):
 
 
 def make_learner(config, seed=0):
-    return Learner(config, ACTIONS, CPU, torch.Generator().manual_seed(seed))
+    return moving_learner(config, ACTIONS, CPU, torch.Generator().manual_seed(seed))
 
 
 def make_batch(seed, size=8, reward_scale=1.0):
@@ -356,7 +358,8 @@ def test_an_update_reads_nothing_back(name, precision, monkeypatch):
 def test_updates_from_memory_that_stays_are_the_same_updates(name):
     """As a GPU records them, in batches of two sizes by turns."""
     config = small(VARIANTS[name])
-    plain, recorded = make_learner(config), make_learner(config)
+    plain = make_learner(config)
+    recorded = recorded_learner(config, ACTIONS, CPU, torch.Generator().manual_seed(0))
     recorded._moves._records = True
     for seed, size in enumerate((8, 8, 6, 8, 6)):
         batch = batch_for(config, seed, size=size)
@@ -368,13 +371,15 @@ def test_updates_from_memory_that_stays_are_the_same_updates(name):
 
 def compiling(monkeypatch, config, device=CPU):
     """A learner whose updates are compiled, and its twin whose updates are not."""
-    plain = Learner(dataclasses.replace(config, compile=False), ACTIONS, device, torch.Generator().manual_seed(0))
+    plain = moving_learner(
+        dataclasses.replace(config, compile=False), ACTIONS, device, torch.Generator().manual_seed(0)
+    )
     with monkeypatch.context() as patch:
-        patch.setattr("pixelq.learner.can_compile", lambda device: True)
+        patch.setattr("pixelq.engines.recorded.can_compile", lambda device: True)
         patch.setattr("pixelq.learner.watch_on", DeviceWatch)  # a GPU's
-        learner = Learner(config, ACTIONS, device, torch.Generator().manual_seed(0))
+        learner = moving_learner(config, ACTIONS, device, torch.Generator().manual_seed(0))
     assert learner.compiles
-    assert not plain.compiles
+    assert plain.describe() == ""
     return learner, plain
 
 
@@ -407,8 +412,10 @@ def test_recorded_updates_are_those_made_one_operation_after_the_other(name, pre
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     config = dataclasses.replace(small(VARIANTS[name], precision), compile=False)
     device = torch.device("cuda")
-    plain = Learner(dataclasses.replace(config, cuda_graphs=False), ACTIONS, device, torch.Generator().manual_seed(0))
-    recorded = Learner(config, ACTIONS, device, torch.Generator().manual_seed(0))
+    plain = moving_learner(
+        dataclasses.replace(config, cuda_graphs=False), ACTIONS, device, torch.Generator().manual_seed(0)
+    )
+    recorded = moving_learner(config, ACTIONS, device, torch.Generator().manual_seed(0))
     for seed in range(8):
         batch = batch_for(config, seed)
         batch = type(batch)(*(tensor.to(device) for tensor in batch))
@@ -439,7 +446,7 @@ def test_compiled_updates_are_the_same_updates_on_a_gpu(name, monkeypatch):
 def test_an_update_does_not_wait_for_the_gpu(name, precision):
     device = torch.device("cuda")
     config = dataclasses.replace(small(VARIANTS[name], precision), compile=False)
-    learner = Learner(config, ACTIONS, device, torch.Generator().manual_seed(0))
+    learner = moving_learner(config, ACTIONS, device, torch.Generator().manual_seed(0))
     batch = batch_for(config, 0)
     batch = type(batch)(*(tensor.to(device) for tensor in batch))
     learner.update(batch)

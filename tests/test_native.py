@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pixelq.algos import dqn
+from moving import moving_learner
 from pixelq.clipping import clipping_factors
 from pixelq.config import OptimiserConfig, ReplayConfig
+from pixelq.engines.kernels import KernelEngine, fused_q_learning, is_for_kernels
 from pixelq.errors import PixelqError
-from pixelq.learner import Learner, is_for_kernels
 from pixelq.native import building, library
 from pixelq.native.layers import dense_relu, takes_dense, takes_torso, torso
 from pixelq.native.moves import OptimiserKernel, OptimiserStep
@@ -324,7 +324,9 @@ def learners(name):
     """One that uses kernels, and its twin that does not."""
     config = dataclasses.replace(preset(name), precision="bfloat16", device="cpu")
     return [
-        Learner(dataclasses.replace(config, compile=wanted), 4, torch.device("cpu"), torch.Generator().manual_seed(0))
+        moving_learner(
+            dataclasses.replace(config, compile=wanted), 4, torch.device("cpu"), torch.Generator().manual_seed(0)
+        )
         for wanted in (True, False)
     ]
 
@@ -333,8 +335,8 @@ def learners(name):
 @pytest.mark.parametrize("name", ["keras-example", "fast", "nature-dqn", "dueling-dqn", "c51", "munchausen-dqn", "iqn"])
 def test_updates_are_those_of_pytorch(name):
     quick, plain = learners(name)
-    assert quick.uses_kernels
-    assert not plain.uses_kernels
+    assert isinstance(quick.engine, KernelEngine)
+    assert not isinstance(plain.engine, KernelEngine)
     start = {key: tensor.clone() for key, tensor in plain.weights().items()}
     for seed in range(3):
         batch = transitions(32, seed)
@@ -352,7 +354,7 @@ def test_updates_are_those_of_pytorch(name):
 @needs_kernels
 def test_an_update_is_as_near_to_float32_as_pytorchs():
     config = dataclasses.replace(preset("keras-example"), precision="float32", device="cpu")
-    exact = Learner(config, 4, torch.device("cpu"), torch.Generator().manual_seed(0))
+    exact = moving_learner(config, 4, torch.device("cpu"), torch.Generator().manual_seed(0))
     quick, plain = learners("keras-example")
     batch = transitions(64, 1)
     errors = [learner.update(batch).double() for learner in (exact, quick, plain)]
@@ -362,7 +364,7 @@ def test_an_update_is_as_near_to_float32_as_pytorchs():
 
 @needs_kernels
 def test_what_kernels_cannot_do_is_done_without_them(monkeypatch):
-    monkeypatch.setattr("pixelq.learner.kernels", pytest.fail)  # nor are they compiled for nothing
+    monkeypatch.setattr("pixelq.engines.choice.kernels", pytest.fail)  # nor are they compiled for nothing
     config = dataclasses.replace(preset("keras-example"), device="cpu")
     wide = dataclasses.replace(config.network, channels=(30, 64, 64), hidden=500)
     for other in (
@@ -371,8 +373,8 @@ def test_what_kernels_cannot_do_is_done_without_them(monkeypatch):
         dataclasses.replace(config, precision="bfloat16", network=wide),
         dataclasses.replace(preset("pqn"), device="cpu", precision="bfloat16"),
     ):
-        learner = Learner(other, 4, torch.device("cpu"), torch.Generator().manual_seed(0))
-        assert not learner.uses_kernels
+        learner = moving_learner(other, 4, torch.device("cpu"), torch.Generator().manual_seed(0))
+        assert not isinstance(learner.engine, KernelEngine)
 
 
 def test_sizes_that_fit():
@@ -555,7 +557,7 @@ def test_recipes_that_kernels_make_all_of():
 
 @needs_kernels
 def test_where_there_are_kernels_their_recipes_are_in_bfloat16(monkeypatch):
-    monkeypatch.setattr("pixelq.training.parts.has_fast_bfloat16", lambda _: False)
+    monkeypatch.setattr("pixelq.engines.choice.has_fast_bfloat16", lambda _: False)
     for name in ("fast", "c51"):
         precision = resolve(dataclasses.replace(preset(name), device="cpu")).precision
         assert precision == ("bfloat16" if name == "fast" else "float32")
@@ -565,7 +567,7 @@ def test_where_there_are_no_kernels_recipes_are_as_pytorch_likes_them(monkeypatc
     monkeypatch.setenv("PIXELQ_INSTRUCTIONS", "none")
     for name in ("fast", "pqn"):
         for quick in (True, False):
-            monkeypatch.setattr("pixelq.training.parts.has_fast_bfloat16", lambda _, quick=quick: quick)
+            monkeypatch.setattr("pixelq.engines.choice.has_fast_bfloat16", lambda _, quick=quick: quick)
             precision = resolve(dataclasses.replace(preset(name), device="cpu")).precision
             assert precision == ("bfloat16" if quick else "float32")
 
@@ -583,12 +585,12 @@ def test_the_kernel_of_an_update_is_the_loss_differentiated(penalty, double, ter
     config = dataclasses.replace(
         preset("fast"), precision="bfloat16", device="cpu", algo=algos(penalty, double, terminal)
     )
-    learner = Learner(config, 6, torch.device("cpu"), torch.Generator().manual_seed(0))
+    learner = moving_learner(config, 6, torch.device("cpu"), torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for weight in learner.target.parameters():
             weight.add_(torch.randn(weight.shape, generator=generator) * 0.02)
-    kernel = dqn.kernel(config.algo, learner.online, learner.target)
+    kernel = fused_q_learning(config.algo, *learner.networks)
     for size in (32, 7, 64):
         batch = transitions(size, size)
         ends = torch.rand(size, generator=generator) < 0.3
@@ -614,7 +616,7 @@ def test_the_kernel_of_an_update_is_the_loss_differentiated(penalty, double, ter
 def test_errors_and_slopes_of_the_kernel_by_hand():
     """Networks of biases alone, so that values are known: online 1, 2, 3, target 10, 40, 20, whatever is seen."""
     config = dataclasses.replace(preset("fast"), precision="bfloat16", device="cpu")
-    learner = Learner(config, 3, torch.device("cpu"), torch.Generator().manual_seed(0))
+    learner = moving_learner(config, 3, torch.device("cpu"), torch.Generator().manual_seed(0))
     with torch.no_grad():
         for network, values in ((learner.online, [1.0, 2.0, 3.0]), (learner.target, [10.0, 40.0, 20.0])):
             for weight in network.parameters():
@@ -627,25 +629,25 @@ def test_errors_and_slopes_of_the_kernel_by_hand():
     )  # fmt: skip
     # targets: 1 + 0.5 · 40, −2 and 2.5; double Q-learning takes the target's value of the online network's third action
     for double, first in ((False, 20.0), (True, 10.0)):
-        kernel = dqn.kernel(algos("huber", double, None), learner.online, learner.target)
+        kernel = fused_q_learning(algos("huber", double, None), *learner.networks)
         loss, _, q_tm1, error, _ = kernel(batch)
         assert error.tolist() == [first, -5.0, 0.5]
         assert q_tm1.tolist() == [[1.0, 2.0, 3.0]] * 3
         assert loss.item() == pytest.approx((first - 0.5 + 0.5 * 4.5 + 0.125) / 3)
         assert kernel.gradients[9].tolist() == pytest.approx([-1 / 3, -0.5 / 3, 0.5 / 3])  # −weight · clipped error / 3
         assert all(gradient.count_nonzero() == 0 for gradient in kernel.gradients[:9])
-    error = dqn.kernel(algos("mse", False, -1.0), learner.online, learner.target)(batch).error
+    error = fused_q_learning(algos("mse", False, -1.0), *learner.networks)(batch).error
     assert error.tolist() == [20.0, -4.0, -3.0]  # where the discount is 0 the target is −1
 
 
 @needs_kernels
 def test_values_that_are_no_numbers_stay_so():
     config = dataclasses.replace(preset("fast"), precision="bfloat16", device="cpu")
-    learner = Learner(config, 4, torch.device("cpu"), torch.Generator().manual_seed(0))
+    learner = moving_learner(config, 4, torch.device("cpu"), torch.Generator().manual_seed(0))
     with torch.no_grad():
         learner.target.head.output.bias[2] = torch.nan
     batch = transitions(5, 0)
-    kernel = dqn.kernel(algos("huber", False, None), learner.online, learner.target)
+    kernel = fused_q_learning(algos("huber", False, None), *learner.networks)
     loss, _, _, error, _ = kernel(batch)
     assert loss.isnan()
     assert error.isnan().all()
@@ -659,8 +661,8 @@ def test_acting_sees_the_values_of_learning(name):
     for size in (1, 8, 19):
         obs = pixels(size, size)
         with torch.no_grad():
-            values = quick.online.q_values(obs)
-        torch.testing.assert_close(values, quick.online(obs).detach(), rtol=1e-5, atol=1e-5)
+            values = quick.networks[0].q_values(obs)
+        torch.testing.assert_close(values, quick.networks[0](obs).detach(), rtol=1e-5, atol=1e-5)
 
 
 @needs_replay_kernels

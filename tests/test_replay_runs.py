@@ -61,14 +61,15 @@ def test_stopping_and_resuming_a_prioritised_run_changes_nothing(tmp_path):
 
 
 def test_each_loss_counts_by_its_weight_before_the_mean():
-    learner = make_parts(resolve(prioritised(precision="float32"))).learner
+    engine = make_parts(resolve(prioritised(precision="float32"))).engine
+    learner = engine.learner
     obs = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 8, 4, 84, 84), dtype=np.uint8))
     batch = Batch(obs[0], torch.zeros(8, dtype=torch.int64), torch.arange(8.0), torch.full((8,), 0.9), obs[1])
     start = {name: weight.clone() for name, weight in learner.weights().items()}
 
     def learned(weight):
         learner.load_weights(start)
-        errors = learner.update(batch._replace(weight=weight))
+        errors = engine.update(batch._replace(weight=weight))
         return errors, torch.cat([parameter.grad.flatten() for parameter in learner.online.parameters()])
 
     errors, together = learned(torch.ones(8))
@@ -99,7 +100,7 @@ def test_errors_go_back_to_the_memory_they_came_from(monkeypatch):
     draw = parts.buffer.draw
     monkeypatch.setattr(parts.buffer, "draw", lambda *given: drawn.append((draw(*given), given)) or drawn[-1][0])
     monkeypatch.setattr(parts.buffer, "learned", lambda *given: told.append(given))
-    monkeypatch.setattr(parts.learner, "learn", lambda batch, count: errors)
+    monkeypatch.setattr(parts.engine, "learn", lambda batch, count: errors)
     learn(parts)
     assert [given for _, given in drawn] == [(16, pytest.approx(0.4 + 0.6 * 160 / 1_200), 1)]
     assert [(a is drawn[0][0], b is errors) for a, b in told] == [(True, True)]
@@ -110,7 +111,7 @@ def test_updates_owed_together_are_made_two_by_two(monkeypatch, period, together
     config = prioritised()
     parts = played(dataclasses.replace(config, replay=dataclasses.replace(config.replay, train_period=period)))
     done = []
-    learn_from, learned = parts.learner.learn, parts.buffer.learned
+    learn_from, learned = parts.engine.learn, parts.buffer.learned
 
     def noting_learn(batch, count):
         done.append((len(batch.a_tm1), count))
@@ -120,7 +121,7 @@ def test_updates_owed_together_are_made_two_by_two(monkeypatch, period, together
         done.append(len(errors))
         learned(draw, errors)
 
-    monkeypatch.setattr(parts.learner, "learn", noting_learn)
+    monkeypatch.setattr(parts.engine, "learn", noting_learn)
     monkeypatch.setattr(parts.buffer, "learned", noting_learned)
     learn(parts)
     assert done == [item for count in together for item in ((16 * count, count), 16 * count)]

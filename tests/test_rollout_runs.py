@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pixelq.agent import load_agent
-from pixelq.learner import Learner
+from pixelq.engines.plain import PlainEngine
 from pixelq.training.parts import begin, make_parts, resolve
 from pixelq.training.progress import PlainProgress
 from pixelq.training.rollout_loop import rollout_loop
@@ -124,15 +124,15 @@ def test_the_loop_ends_with_the_rollout_in_which_it_is_told_to():
 )
 def test_divergence_is_told_with_the_rollout_it_was_learned_from(tmp_path, monkeypatch, spoiled, update, step):
     # after so many updates all weights are NaN, so that the next one's loss is
-    scale = Learner._scale
+    scale = PlainEngine._scale
 
-    def spoil(learner, gradients, factors):
-        scale(learner, gradients, factors)
-        if learner.updates == spoiled:
+    def spoil(engine, gradients, factors):
+        scale(engine, gradients, factors)
+        if engine.learner.updates == spoiled:
             for gradient in gradients:
                 gradient.fill_(torch.nan)
 
-    monkeypatch.setattr(Learner, "_scale", spoil)
+    monkeypatch.setattr(PlainEngine, "_scale", spoil)
     run = tmp_path / "run"
     with pytest.raises(DivergedError) as caught:
         go(tiny("pqn", total_steps=400), run)
@@ -149,14 +149,14 @@ def test_divergence_is_told_with_the_rollout_it_was_learned_from(tmp_path, monke
 
 def test_weights_spoiled_by_the_last_update_are_told_as_its_own(tmp_path, monkeypatch):
     # the loss was a number; that the weights are none is seen before the checkpoint at 80
-    scale = Learner._scale
+    scale = PlainEngine._scale
 
-    def spoil(learner, gradients, factors):
-        scale(learner, gradients, factors)
-        if learner.updates == 7:
+    def spoil(engine, gradients, factors):
+        scale(engine, gradients, factors)
+        if engine.learner.updates == 7:
             gradients[0].fill_(torch.nan)
 
-    monkeypatch.setattr(Learner, "_scale", spoil)
+    monkeypatch.setattr(PlainEngine, "_scale", spoil)
     config = dataclasses.replace(tiny("pqn"), checkpoint_every_steps=80)
     with pytest.raises(DivergedError, match=r"diverged at step 80, update 8; .* checkpoint is .*step-000000000000;"):
         go(config, tmp_path / "run")

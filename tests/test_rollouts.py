@@ -236,7 +236,7 @@ def test_every_step_is_learned_with_its_return(kind):
     histories, *_ = naive_play(env, EPSILONS, fire)
     for start in (0, 7, 14):
         collect(parts, 7)
-        parts.learner = Recorder()
+        parts.learner = parts.engine = Recorder()
         learn(parts, parts.config.algo)
         assert len(parts.learner.batches) == 8  # 2 epochs of 4
         expected = {}
@@ -292,7 +292,7 @@ def test_the_learning_rate_is_that_of_the_steps_done():
     rates = []
     for _ in range(11):
         collect(parts, 7)
-        parts.learner = Recorder()
+        parts.learner = parts.engine = Recorder()
         learn(parts, parts.config.algo)
         assert len(set(parts.learner.rates)) == 1
         rates += parts.learner.rates[:1]

@@ -63,7 +63,7 @@ def test_an_update(name, precision):
 
 def test_operations_are_counted_where_kernels_make_the_update():
     recipe = config(precision="bfloat16")
-    assert count_flops(workload_of(recipe).update(recipe, 4, CPU).by_operations) == 32 * UPDATE
+    assert workload_of(recipe).update(recipe, 4, CPU).flops() == 32 * UPDATE
     plain = dataclasses.replace(recipe, compile=False)
     assert workload_of(recipe).step_cost(recipe, 4) == workload_of(plain).step_cost(plain, 4)
 

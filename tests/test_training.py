@@ -11,13 +11,15 @@ import torch
 
 from pixelq.config import NetworkConfig
 from pixelq.device import tiny_as_zero
+from pixelq.engines import Choice, choose
+from pixelq.engines.notes import gpu_notes, kernel_notes
 from pixelq.envs.testing import CounterEnv
 from pixelq.errors import PixelqError
 from pixelq.learner import Learner
 from pixelq.presets import preset
 from pixelq.training.parts import begin, make_parts, resolve
 from pixelq.training.replay_loop import learn, remember, replay_loop, updates_due
-from pixelq.training.run import gpu_notes, kernel_notes, resume, train
+from pixelq.training.run import resume, train
 from pixelq.training.session import Session, crossed
 from runs import Watch, assert_same_run, assert_same_tensors, go, metrics, quick, stop_at, tensors, tiny
 
@@ -372,34 +374,31 @@ def test_numbers_that_are_not_normal_are_zero_while_a_run_trains_and_only_then()
     ],
 )
 def test_who_lacks_a_compiler_for_kernels_is_told(monkeypatch, usable, library, compiler, settings, told):
-    monkeypatch.setattr("pixelq.training.run.usable_instructions", lambda: usable)
-    monkeypatch.setattr("pixelq.training.run.has_compiler", lambda: compiler)
-    monkeypatch.setattr("pixelq.learner.kernels", lambda: library)
-    monkeypatch.setattr("pixelq.training.run.kernels", lambda: library)
-    monkeypatch.setattr("pixelq.learner.instructions", lambda: usable[0])
-    monkeypatch.setattr("pixelq.training.run.replay_kernels", object)
-    monkeypatch.setattr("pixelq.training.run.why_missing", lambda: "cc failed: such an error")
+    monkeypatch.setattr("pixelq.engines.notes.usable_instructions", lambda: usable)
+    monkeypatch.setattr("pixelq.engines.notes.has_compiler", lambda: compiler)
+    monkeypatch.setattr("pixelq.engines.choice.kernels", lambda: library)
+    monkeypatch.setattr("pixelq.engines.notes.kernels", lambda: library)
+    monkeypatch.setattr("pixelq.engines.notes.instructions", lambda: usable[0])
+    monkeypatch.setattr("pixelq.engines.notes.replay_kernels", object)
+    monkeypatch.setattr("pixelq.engines.notes.why_missing", lambda: "cc failed: such an error")
     config = dataclasses.replace(preset("keras-example"), **({"device": "cpu", "precision": "bfloat16"} | settings))
     learner = Learner(config, 4, torch.device(config.device), torch.Generator().manual_seed(0))
-    notes = kernel_notes(config, learner)
+    notes = kernel_notes(config, choose(config, learner.device, learner.online))
     assert len(notes) == told
     assert all("has AMX" in note and "C compiler" in note and "such an error" in note for note in notes)
 
 
 def test_who_lacks_other_kernels_is_told(monkeypatch):
     config = dataclasses.replace(preset("keras-example"), device="cpu", precision="bfloat16")
-    learner = Learner(config, 4, torch.device("cpu"), torch.Generator().manual_seed(0))
-    monkeypatch.setattr("pixelq.training.run.why_missing", lambda: "cc failed: such an error")
-    monkeypatch.setattr("pixelq.training.run.usable_instructions", lambda: ["AMX", "AVX2"])
-    monkeypatch.setattr("pixelq.training.run.kernels", object)
-    monkeypatch.setattr("pixelq.learner.instructions", lambda: "AVX2")
-    learner.uses_kernels = True
-    (note,) = kernel_notes(config, learner)
+    monkeypatch.setattr("pixelq.engines.notes.why_missing", lambda: "cc failed: such an error")
+    monkeypatch.setattr("pixelq.engines.notes.usable_instructions", lambda: ["AMX", "AVX2"])
+    monkeypatch.setattr("pixelq.engines.notes.kernels", object)
+    monkeypatch.setattr("pixelq.engines.notes.instructions", lambda: "AVX2")
+    (note,) = kernel_notes(config, Choice("kernels", "they are there"))
     assert note == (
         "updates are by kernels for AVX2; those for AMX, which are quicker, are not here: cc failed: such an error"
     )
-    learner.uses_kernels = False
-    monkeypatch.setattr("pixelq.training.run.replay_kernels", lambda: None)
-    (note,) = kernel_notes(config, learner)
+    monkeypatch.setattr("pixelq.engines.notes.replay_kernels", lambda: None)
+    (note,) = kernel_notes(config, Choice("plain", "they are not"))
     assert note.startswith("batches take longer than they could")
     assert note.endswith("cc failed: such an error")

@@ -5,10 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pixelq.config import ExplorationConfig
-from pixelq.graphs import Graph, GraphsByShape
+from pixelq.engines import Acting
 from pixelq.networks import OnnxNetwork, QNetwork
 from pixelq.schedules import exponential, linear
 
@@ -60,53 +59,44 @@ class Actor:
     """Chooses actions for N games at once.
 
     Args:
-        network: the online network.
-        device: where it lives.
+        acting: computes values.
         num_actions: number of actions.
         fire: the action to press after a lost life, or None to press nothing.
         generator: the source of chance of ε.
-        noise: the source of the noise of noisy layers, drawn anew before every forward.
-        record: whether a GPU records the forward pass of N games and replays it.
-        newest: makes, where the network lives, the observations that `act` is given, so that they need not be sent
-            there; None: they are sent.
 
-    Source: Mnih et al. 2015, Methods; noise as Fortunato et al. 2018, "Noisy networks for exploration", section 3.1;
-    FIRE after a lost life as `FireResetEnv` of OpenAI Baselines.
+    Source: Mnih et al. 2015, Methods; FIRE after a lost life as `FireResetEnv` of OpenAI Baselines.
     """
 
-    def __init__(
-        self,
-        network: QNetwork,
-        device: torch.device,
-        num_actions: int,
-        fire: int | None,
-        generator: np.random.Generator,
-        noise: torch.Generator,
-        record: bool = False,
-        newest: Callable[[], Tensor] | None = None,
-    ) -> None:
-        self._network = network
+    def __init__(self, acting: Acting, num_actions: int, fire: int | None, generator: np.random.Generator) -> None:
+        self._acting = acting
         self._num_actions = num_actions
         self._fire = fire
         self.generator = generator
-        self.noise = noise
-        self._forward = GraphsByShape(self._q_values, device, [noise], record)
-        self._forward_newest: Graph[Tensor] | None = None
-        if newest is not None:
-            self._forward_newest = Graph(lambda: self._q_values(newest()), device, [noise])
 
-    def act(self, obs: NDArray[np.uint8], epsilon: float, life_lost: NDArray[np.bool_]) -> NDArray[np.int64]:
+    @property
+    def noise(self) -> torch.Generator:
+        """The source of the noise of noisy layers."""
+        return self._acting.noise
+
+    def act(
+        self,
+        obs: NDArray[np.uint8],
+        epsilon: float,
+        life_lost: NDArray[np.bool_],
+        remember: Callable[[], None] = lambda: None,
+    ) -> NDArray[np.int64]:
         """Choose an action for every game.
 
         Args:
             obs: [N, 4, 84, 84] current observations.
             epsilon: probability of a random action, each game by itself.
             life_lost: [N] games that lost a life at the last step and go on.
+            remember: stores `obs` in the replay memory, if that was put off; called only by who acts on what it holds.
 
         Returns:
             [N] int64.
         """
-        return self._choose(lambda: self._current_values(obs).argmax(axis=1), epsilon, life_lost)
+        return self._choose(lambda: self._acting.current_values(obs, remember).argmax(axis=1), epsilon, life_lost)
 
     def act_with_values(
         self, obs: NDArray[np.uint8], epsilon: float, life_lost: NDArray[np.bool_]
@@ -119,20 +109,9 @@ class Actor:
         values = self.q_values(obs)
         return self._choose(lambda: values.argmax(axis=1), epsilon, life_lost), values
 
-    @torch.no_grad()
     def q_values(self, obs: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Values of all actions, [N, 4, 84, 84] uint8 to [N, A] float32; waits for the device."""
-        return self._forward(obs).cpu().numpy()
-
-    @torch.no_grad()
-    def _current_values(self, obs: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """As `q_values`, of observations that may be there already."""
-        values = self._forward(obs) if self._forward_newest is None else self._forward_newest()
-        return values.cpu().numpy()
-
-    def _q_values(self, obs: Tensor) -> Tensor:
-        self._network.redraw_noise(self.noise)
-        return self._network.q_values(obs)
+        return self._acting.q_values(obs)
 
     def _choose(
         self, greedy: Callable[[], NDArray[np.int64]], epsilon: float, life_lost: NDArray[np.bool_]

@@ -17,8 +17,7 @@ from pixelq.config import (
     QRConfig,
 )
 from pixelq.errors import ConfigError
-from pixelq.native.q_learning import QLearningKernel
-from pixelq.networks import QNetwork, make_network
+from pixelq.networks import Network, QNetwork, make_network
 from pixelq.types import LossOutput
 
 __all__ = ["ALGOS", "Algo", "algo_of"]
@@ -29,11 +28,9 @@ class Algo(NamedTuple):
 
     make_network: Callable[[NetworkConfig, Any, int, Generator | None, ObsShape], QNetwork]
     """From network, config, actions, chance and the shape of observations."""
-    loss: Callable[[Any, QNetwork, QNetwork, Any, Generator], LossOutput]  # config, online, target, batch, chance
+    loss: Callable[[Any, Network, Network, Any, Generator], LossOutput]  # config, online, target, batch, chance
     memory: Literal["replay", "rollout"] = "replay"  # what its batches come from, and so which loop it runs in
     draws: bool = False  # whether its loss draws from the chance it is given, noise of noisy layers aside
-    kernel: Callable[[Any, QNetwork, QNetwork], QLearningKernel | None] | None = None
-    """From config, online and target: what does loss and gradients at once where there are kernels; optional."""
 
 
 def _values(
@@ -45,7 +42,7 @@ def _values(
 
 
 ALGOS: dict[type, Algo] = {
-    DQNConfig: Algo(_values, dqn.loss, kernel=dqn.kernel),
+    DQNConfig: Algo(_values, dqn.loss),
     MunchausenConfig: Algo(_values, munchausen.loss),
     C51Config: Algo(c51.make_network, c51.loss),
     QRConfig: Algo(qr.make_network, qr.loss),

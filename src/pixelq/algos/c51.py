@@ -5,7 +5,7 @@ import torch
 from pixelq.algos.choices import next_values
 from pixelq.config import C51Config, NetworkConfig, ObsShape
 from pixelq.losses import categorical
-from pixelq.networks import CategoricalHead, QNetwork, make_categorical_network
+from pixelq.networks import CategoricalHead, Network, QNetwork, make_categorical_network
 from pixelq.types import Batch, LossOutput
 
 __all__ = ["loss", "make_network"]
@@ -18,7 +18,7 @@ def make_network(
     return make_categorical_network(network, num_actions, config.atoms, config.v_min, config.v_max, generator, shape)
 
 
-def loss(config: C51Config, online: QNetwork, target: QNetwork, batch: Batch, generator: torch.Generator) -> LossOutput:
+def loss(config: C51Config, online: Network, target: Network, batch: Batch, generator: torch.Generator) -> LossOutput:
     """Loss of a batch, per sample.
 
     Args:

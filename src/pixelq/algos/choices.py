@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pixelq.losses import td
-from pixelq.networks import QNetwork
+from pixelq.networks import Network
 from pixelq.types import Batch
 
 __all__ = ["PENALTIES", "next_values"]
@@ -24,7 +24,7 @@ PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @torch.no_grad()
-def next_values(online: QNetwork, batch: Batch, generator: torch.Generator) -> Tensor:
+def next_values(online: Network, batch: Batch, generator: torch.Generator) -> Tensor:
     """The online network's values of the next observations, which select the action of double Q-learning.
 
     Args:

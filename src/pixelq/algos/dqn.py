@@ -5,14 +5,13 @@ import torch
 from pixelq.algos.choices import PENALTIES, next_values
 from pixelq.config import DQNConfig
 from pixelq.losses import td
-from pixelq.native.q_learning import QLearningKernel
-from pixelq.networks import QNetwork
+from pixelq.networks import Network
 from pixelq.types import Batch, LossOutput
 
-__all__ = ["kernel", "loss"]
+__all__ = ["loss"]
 
 
-def loss(config: DQNConfig, online: QNetwork, target: QNetwork, batch: Batch, generator: torch.Generator) -> LossOutput:
+def loss(config: DQNConfig, online: Network, target: Network, batch: Batch, generator: torch.Generator) -> LossOutput:
     """Loss of a batch, per sample.
 
     Args:
@@ -43,11 +42,3 @@ def loss(config: DQNConfig, online: QNetwork, target: QNetwork, batch: Batch, ge
     else:
         error = td.double_q_learning(q_tm1, batch.a_tm1, r_t, batch.discount_t, q_t, q_t_selector)
     return LossOutput(PENALTIES[config.loss](error), q_tm1.detach(), error.detach())
-
-
-def kernel(config: DQNConfig, online: QNetwork, target: QNetwork) -> QLearningKernel | None:
-    """The same with its gradients in one kernel, for networks of which kernels compute every layer; None for others."""
-    if not (online.all_in_kernels and target.all_in_kernels):
-        return None
-    weights = online.weights_in_order(), target.weights_in_order()
-    return QLearningKernel(*weights, config.double, config.loss, config.terminal_target)

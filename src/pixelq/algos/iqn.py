@@ -6,7 +6,7 @@ from torch import Tensor
 from pixelq.algos.choices import next_values
 from pixelq.config import IQNConfig, NetworkConfig, ObsShape
 from pixelq.losses import quantile
-from pixelq.networks import QNetwork, make_implicit_network
+from pixelq.networks import Network, QNetwork, make_implicit_network
 from pixelq.types import Batch, LossOutput
 
 __all__ = ["loss", "make_network"]
@@ -19,7 +19,7 @@ def make_network(
     return make_implicit_network(network, num_actions, config.cosines, config.policy_quantiles, generator, shape)
 
 
-def loss(config: IQNConfig, online: QNetwork, target: QNetwork, batch: Batch, generator: torch.Generator) -> LossOutput:
+def loss(config: IQNConfig, online: Network, target: Network, batch: Batch, generator: torch.Generator) -> LossOutput:
     """Loss of a batch, per sample.
 
     Args:

@@ -5,14 +5,14 @@ import torch
 from pixelq.algos.choices import PENALTIES
 from pixelq.config import MunchausenConfig
 from pixelq.losses import td
-from pixelq.networks import QNetwork
+from pixelq.networks import Network
 from pixelq.types import Batch, LossOutput
 
 __all__ = ["loss"]
 
 
 def loss(
-    config: MunchausenConfig, online: QNetwork, target: QNetwork, batch: Batch, generator: torch.Generator
+    config: MunchausenConfig, online: Network, target: Network, batch: Batch, generator: torch.Generator
 ) -> LossOutput:
     """Loss of a batch, per sample.
 

@@ -4,7 +4,7 @@ import torch
 
 from pixelq.algos.choices import PENALTIES
 from pixelq.config import PQNConfig
-from pixelq.networks import QNetwork
+from pixelq.networks import Network
 from pixelq.returns import lambda_returns
 from pixelq.types import LossOutput, Rollout, RolloutBatch
 
@@ -31,7 +31,7 @@ def returns(config: PQNConfig, rollout: Rollout) -> torch.Tensor:
 
 
 def loss(
-    config: PQNConfig, online: QNetwork, target: QNetwork, batch: RolloutBatch, generator: torch.Generator
+    config: PQNConfig, online: Network, target: Network, batch: RolloutBatch, generator: torch.Generator
 ) -> LossOutput:
     """Loss of a part of a rollout, per sample.
 

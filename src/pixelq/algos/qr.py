@@ -5,7 +5,7 @@ import torch
 from pixelq.algos.choices import next_values
 from pixelq.config import NetworkConfig, ObsShape, QRConfig
 from pixelq.losses import quantile
-from pixelq.networks import QNetwork, make_quantile_network
+from pixelq.networks import Network, QNetwork, make_quantile_network
 from pixelq.types import Batch, LossOutput
 
 __all__ = ["loss", "make_network"]
@@ -18,7 +18,7 @@ def make_network(
     return make_quantile_network(network, num_actions, config.quantiles, generator, shape)
 
 
-def loss(config: QRConfig, online: QNetwork, target: QNetwork, batch: Batch, generator: torch.Generator) -> LossOutput:
+def loss(config: QRConfig, online: Network, target: Network, batch: Batch, generator: torch.Generator) -> LossOutput:
     """Loss of a batch, per sample.
 
     Args:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from pixelq.bench.child import in_own_process, peak_resident_bytes
-from pixelq.bench.roofline import count_flops, matmul_flops_per_second, synchronise
+from pixelq.bench.roofline import matmul_flops_per_second, synchronise
 from pixelq.bench.workload import Update, workload_of
 from pixelq.config import TrainConfig
 from pixelq.envs import make_envs
@@ -69,7 +69,7 @@ def _measure(config: TrainConfig, seconds: float) -> LearnerMeasurement:
     peak = peak_resident_bytes()
     *passes, whole = (1e3 * statistics.median(times) for times in zip(*rounds, strict=True))
     forward, backward = passes or (None, None)
-    flops = count_flops(update.by_operations)
+    flops = update.flops()
     return LearnerMeasurement(
         *(config.preset, config.device, config.precision, config.threads, update.batch_size, len(rounds)),
         *(whole, forward, backward, max(0.0, whole - sum(passes)) if passes else None),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from pixelq.learner import has_fast_bfloat16
+from pixelq.device import has_fast_bfloat16
 
 __all__ = ["count_flops", "matmul_flops_per_second", "synchronise", "tensor_bytes"]
 

@@ -15,6 +15,7 @@ from pixelq.bench.env import measure_env
 from pixelq.bench.roofline import matmul_flops_per_second
 from pixelq.bench.workload import Cost, workload_of
 from pixelq.config import FRAME_SKIP, TrainConfig
+from pixelq.engines import make_engine
 from pixelq.errors import PixelqError
 from pixelq.learner import Learner
 from pixelq.training.run import train
@@ -116,7 +117,8 @@ def _measure_limits(config: TrainConfig) -> _Limits:
     possible = matmul_flops_per_second(device, config.precision)
     cost = workload_of(config).step_cost(config, emulator.num_actions)
     learner = Learner(config, emulator.num_actions, device, torch.Generator())
-    return _Limits(emulator.frames_per_second_per_core, possible, cost, learner.instructions)
+    engine = make_engine(learner, torch.Generator())
+    return _Limits(emulator.frames_per_second_per_core, possible, cost, engine.instructions)
 
 
 class _Stopwatch:

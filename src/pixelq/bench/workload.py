@@ -12,6 +12,8 @@ from pixelq.actor import epsilon_at
 from pixelq.algos import algo_of
 from pixelq.bench.roofline import count_flops, tensor_bytes
 from pixelq.config import ObsShape, PQNConfig, TrainConfig
+from pixelq.device import generator_on
+from pixelq.engines import Engine, make_engine
 from pixelq.learner import Learner
 from pixelq.types import Batch, RolloutBatch
 
@@ -35,7 +37,7 @@ class Update(NamedTuple):
     batch_size: int
     forward: Callable[[], Tensor] | None  # the loss alone, a scalar to go backward from; None: a kernel does both ways
     whole: Callable[[], object]  # forward, backward and the optimiser's step, as in training
-    by_operations: Callable[[], object]  # the same, neither recorded nor compiled, so that operations can be counted
+    flops: Callable[[], int]  # counts its operations, of one that is neither recorded nor compiled
     bytes: int  # see `Cost`
     instructions: str | None  # of kernels of our own
 
@@ -88,18 +90,21 @@ def _replay_update(config: TrainConfig, num_actions: int, device: torch.device) 
 
 
 def _update(config: TrainConfig, size: int, num_actions: int, device: torch.device) -> Update:
-    learner, batch = _learner_and_batch(config, size, num_actions, device)
-    plain = learner
-    if learner.compiles or learner.uses_kernels:
-        plain, _ = _learner_and_batch(_by_operations(config), size, num_actions, device)
+    engine, batch = _engine_and_batch(config, size, num_actions, device)
+    first_half = engine.first_half(batch)
 
     def forward() -> Tensor:
-        learner.online.zero_grad(set_to_none=True)
-        return learner.compiled_losses(batch).loss
+        assert first_half is not None
+        engine.learner.online.zero_grad(set_to_none=True)
+        return first_half()
 
-    moved = _update_bytes(learner) + tensor_bytes(batch)
-    passes = None if learner.has_gradient_kernel else forward
-    return Update(size, passes, lambda: learner.update(batch), lambda: plain.move(batch), moved, learner.instructions)
+    def flops() -> int:
+        plain, _ = _engine_and_batch(_by_operations(config), size, num_actions, device)
+        return count_flops(lambda: plain.move(batch))
+
+    moved = _update_bytes(engine.learner) + tensor_bytes(batch)
+    passes = None if first_half is None else forward
+    return Update(size, passes, lambda: engine.update(batch), flops, moved, engine.instructions)
 
 
 def _by_operations(config: TrainConfig) -> TrainConfig:
@@ -110,18 +115,18 @@ def _by_operations(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, compile=False, precision="float32")
 
 
-def _learner_and_batch(
+def _engine_and_batch(
     config: TrainConfig, size: int, num_actions: int, device: torch.device
-) -> tuple[Learner, Batch | RolloutBatch]:
-    """A learner after its first update, so that the optimiser has its moments, and the batch of that update."""
+) -> tuple[Engine, Batch | RolloutBatch]:
+    """An engine after its first update, so that the optimiser has its moments, and the batch of that update."""
     generator = torch.Generator().manual_seed(1)
-    learner = Learner(config, num_actions, device, generator)
+    engine = make_engine(Learner(config, num_actions, device, generator), generator_on(device, torch.Generator()))
     transitions = _random_batch(config.env.obs_shape, size, num_actions, device, generator)
     batch: Batch | RolloutBatch = transitions
     if algo_of(config.algo).memory == "rollout":
         batch = RolloutBatch(transitions.obs_tm1, transitions.a_tm1, transitions.r_t, transitions.weight)
-    learner.update(batch)
-    return learner, batch
+    engine.update(batch)
+    return engine, batch
 
 
 def _random_batch(
@@ -160,12 +165,13 @@ def _replay_step_cost(config: TrainConfig, num_actions: int) -> Cost:
 
 def _step_cost(config: TrainConfig, size: int, updates: float, passes: float, num_actions: int) -> Cost:
     """So many updates a step, so many acting passes a step of all games, and the observation moved."""
-    learner, batch = _learner_and_batch(config, size, num_actions, torch.device("cpu"))
-    counted, _ = _learner_and_batch(_by_operations(config), size, num_actions, torch.device("cpu"))
+    engine, batch = _engine_and_batch(config, size, num_actions, torch.device("cpu"))
+    learner = engine.learner
+    counted, _ = _engine_and_batch(_by_operations(config), size, num_actions, torch.device("cpu"))
     obs = torch.zeros(config.envs, *config.env.obs_shape.obs, dtype=torch.uint8)
-    counted.online.redraw_noise(torch.Generator())
+    counted.learner.online.redraw_noise(torch.Generator())
     with torch.inference_mode():
-        acting = count_flops(lambda: counted.online.q_values(obs))
+        acting = count_flops(lambda: counted.learner.online.q_values(obs))
     flops = updates * count_flops(lambda: counted.move(batch)) + passes * acting / config.envs
     updating = updates * (_update_bytes(learner) + tensor_bytes(batch))
     weights = passes * tensor_bytes(learner.online.parameters()) / config.envs

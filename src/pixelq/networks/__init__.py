@@ -3,6 +3,7 @@
 from pixelq.networks.activations import hidden_activations
 from pixelq.networks.heads import CategoricalHead, DuelingHead, Head, ImplicitHead, LinearHead, QuantileHead
 from pixelq.networks.network import (
+    Network,
     QNetwork,
     make_categorical_network,
     make_implicit_network,
@@ -18,6 +19,7 @@ __all__ = [
     "Head",
     "ImplicitHead",
     "LinearHead",
+    "Network",
     "OnnxNetwork",
     "QNetwork",
     "QuantileHead",

@@ -6,7 +6,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from pixelq.native.layers import dense_relu, takes_dense
 from pixelq.networks.noisy import NoisyLinear
 from pixelq.networks.norms import NormKind, dense_norm
 
@@ -47,21 +46,31 @@ class LinearHead(nn.Module):
         self.norm = dense_norm(norm, hidden)
         self.output = dense(hidden, num_actions * units)
         self._spread = False
-        self.suits_kernels = isinstance(self.hidden, nn.Linear) and norm == "none" and takes_dense(features, hidden)
-        """Whether a kernel can compute the dense layer, once it is bfloat16."""
-        self.uses_kernels = False
+
+    @property
+    def body(self) -> "LinearHead":
+        """What gives the numbers of a head: here all of it."""
+        return self
 
     def forward(self, features: Tensor) -> Tensor:
         """[..., features] to [..., A · units] float32, an action's units side by side."""
-        if self.uses_kernels and features.dim() == 2:
-            hidden = dense_relu(features, self.hidden.weight, self.hidden.bias)
-        else:
-            hidden = self.norm(self.hidden(features)).relu()
+        return self.outputs(self.norm(self.hidden(features)).relu())
+
+    def outputs(self, hidden: Tensor) -> Tensor:
+        """The last layer, [..., hidden] to [..., A · units] float32."""
         hidden = hidden.to(self.output.weight.dtype)
         if self._spread:  # one pass, to be fused with what is around it
             return (hidden.unsqueeze(-2) * self.output.weight).sum(-1) + self.output.bias
         values: Tensor = self.output(hidden)
         return values
+
+    def read(self, numbers: Tensor) -> Tensor:
+        """Numbers [B, A] to values [B, A]: they are the values."""
+        return numbers
+
+    def values(self, numbers: Tensor) -> Tensor:
+        """The same."""
+        return numbers
 
     def q_values(self, features: Tensor) -> Tensor:
         """[B, features] to [B, A] float32."""
@@ -71,10 +80,6 @@ class LinearHead(nn.Module):
         """Let the dense layer compute in `dtype`; the output layer stays float32."""
         self.hidden.to(dtype)
         self.norm.to(dtype)
-
-    def use_kernels(self) -> None:
-        """Let a kernel compute the dense layer from now on, if it can."""
-        self.uses_kernels = self.suits_kernels
 
     def spread_outputs(self) -> None:
         """From now on write a few outputs as products and sums, which a compiler fuses, not as a matrix product.
@@ -116,12 +121,33 @@ class DuelingHead(nn.Module):
         self.value = LinearHead(features, hidden, 1, units, dense, norm)
         self.advantage = LinearHead(features, hidden, num_actions, units, dense, norm)
 
+    @property
+    def body(self) -> "DuelingHead":
+        """What gives the numbers of a head: here all of it."""
+        return self
+
     def forward(self, features: Tensor) -> Tensor:
         """[..., features] to [..., A · units] float32, an action's units side by side."""
-        features = _with_scaled_gradient(features, 0.5**0.5)
-        value: Tensor = self.value(features).unsqueeze(-2)  # [..., 1, units]
-        advantage: Tensor = self.advantage(features).unflatten(-1, (self.num_actions, -1))  # [..., A, units]
+        features = self.shared(features)
+        return self.combine(self.value(features), self.advantage(features))
+
+    def shared(self, features: Tensor) -> Tensor:
+        """The features as both streams see them: the same numbers, with the smaller gradient."""
+        return _with_scaled_gradient(features, 0.5**0.5)
+
+    def combine(self, value: Tensor, advantage: Tensor) -> Tensor:
+        """The streams' outputs, [..., units] and [..., A · units], to [..., A · units]."""
+        value = value.unsqueeze(-2)  # [..., 1, units]
+        advantage = _by_action(advantage, self.num_actions)  # [..., A, units]
         return (value + (advantage - advantage.mean(-2, keepdim=True))).flatten(-2)
+
+    def read(self, numbers: Tensor) -> Tensor:
+        """Numbers [B, A] to values [B, A]: they are the values."""
+        return numbers
+
+    def values(self, numbers: Tensor) -> Tensor:
+        """The same."""
+        return numbers
 
     def q_values(self, features: Tensor) -> Tensor:
         """[B, features] to [B, A] float32."""
@@ -159,13 +185,20 @@ class CategoricalHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, features] to logits [B, A, N] float32."""
-        logits: Tensor = self.body(features).unflatten(-1, (self.num_actions, -1))
-        return logits
+        return self.read(self.body(features))
+
+    def read(self, numbers: Tensor) -> Tensor:
+        """Numbers [B, A · N] to logits [B, A, N]."""
+        return _by_action(numbers, self.num_actions)
+
+    def values(self, numbers: Tensor) -> Tensor:
+        """Numbers [B, A · N] to the mean return of each action, [B, A] float32."""
+        probabilities = self.read(numbers).softmax(-1)
+        return (probabilities * self.atoms).sum(-1)
 
     def q_values(self, features: Tensor) -> Tensor:
         """[B, features] to the mean return of each action, [B, A] float32."""
-        probabilities: Tensor = self(features).softmax(-1)
-        return (probabilities * self.atoms).sum(-1)
+        return self.values(self.body(features))
 
     def lower_precision(self, dtype: torch.dtype) -> None:
         """Let dense layers compute in `dtype`; logits stay float32."""
@@ -188,13 +221,19 @@ class QuantileHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, features] to quantiles [B, N, A] float32."""
-        quantiles: Tensor = self.body(features).unflatten(-1, (self.num_actions, -1)).transpose(-2, -1)
-        return quantiles
+        return self.read(self.body(features))
+
+    def read(self, numbers: Tensor) -> Tensor:
+        """Numbers [B, A · N] to quantiles [B, N, A]."""
+        return _by_action(numbers, self.num_actions).transpose(-2, -1)
+
+    def values(self, numbers: Tensor) -> Tensor:
+        """Numbers [B, A · N] to the mean of each action's quantiles, [B, A] float32."""
+        return self.read(numbers).mean(-2)
 
     def q_values(self, features: Tensor) -> Tensor:
         """[B, features] to the mean of each action's quantiles, [B, A] float32."""
-        quantiles: Tensor = self(features)
-        return quantiles.mean(-2)
+        return self.values(self.body(features))
 
     def lower_precision(self, dtype: torch.dtype) -> None:
         """Let dense layers compute in `dtype`; quantiles stay float32."""
@@ -245,6 +284,12 @@ class ImplicitHead(nn.Module):
 
 
 Head = LinearHead | DuelingHead | CategoricalHead | QuantileHead | ImplicitHead
+
+
+def _by_action(numbers: Tensor, num_actions: int) -> Tensor:
+    """[..., A · units] to [..., A, units]."""
+    parted: Tensor = numbers.unflatten(-1, (num_actions, -1))  # type: ignore[no-untyped-call]
+    return parted
 
 
 def _with_scaled_gradient(features: Tensor, scale: float) -> Tensor:

@@ -1,13 +1,12 @@
 """The Q-network as a whole, built from its config."""
 
 import functools
-from typing import cast
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from pixelq.config import NetworkConfig, ObsShape
-from pixelq.native.q_learning import q_values
 from pixelq.networks.heads import (
     CategoricalHead,
     DenseLayer,
@@ -22,6 +21,7 @@ from pixelq.networks.noisy import NoisyLinear
 from pixelq.networks.torsos import ImpalaTorso, NatureTorso
 
 __all__ = [
+    "Network",
     "QNetwork",
     "make_categorical_network",
     "make_implicit_network",
@@ -30,6 +30,26 @@ __all__ = [
 ]
 
 _ATARI = ObsShape()
+
+
+class Network(Protocol):
+    """What a loss may ask of a network, whoever computes it; `QNetwork` says what each gives."""
+
+    @property
+    def head(self) -> Head:
+        """What its numbers mean."""
+
+    def __call__(self, obs: Tensor, *arguments: Tensor) -> Tensor:
+        """What the head gives: values, logits or quantiles of all actions."""
+
+    def features(self, obs: Tensor) -> Tensor:
+        """What the torso makes of observations, [B, 4, 84, 84] uint8 to [B, F], for whoever asks the head twice."""
+
+    def q_values(self, obs: Tensor) -> Tensor:
+        """Expected return of each action, [B, 4, 84, 84] uint8 to [B, A] float32."""
+
+    def redraw_noise(self, generator: torch.Generator) -> None:
+        """Draw new noise in all noisy layers."""
 
 
 class QNetwork(nn.Module):
@@ -45,7 +65,6 @@ class QNetwork(nn.Module):
         self.torso = torso
         self.head = head
         self._noisy = [module for module in self.modules() if isinstance(module, NoisyLinear)]
-        self._kernels = False
 
     @property
     def num_actions(self) -> int:
@@ -72,16 +91,11 @@ class QNetwork(nn.Module):
 
     def features(self, obs: Tensor) -> Tensor:
         """What the torso makes of observations, [B, 4, 84, 84] uint8 to [B, F], for whoever asks the head twice."""
-        if self._kernels:
-            assert isinstance(self.torso, NatureTorso)
-            return self.torso.of_bytes(obs)
         features: Tensor = self.torso(self._pixels(obs))
         return features
 
     def q_values(self, obs: Tensor) -> Tensor:
         """Expected return of each action, [B, 4, 84, 84] uint8 to [B, A] float32; every network offers it."""
-        if self.all_in_kernels and not torch.is_grad_enabled():
-            return q_values(obs, self.weights_in_order())
         return self.head.q_values(self.features(obs))
 
     def q_values_of_pixels(self, pixels: Tensor) -> Tensor:
@@ -101,34 +115,6 @@ class QNetwork(nn.Module):
         """Let torso and dense layers compute in `dtype`; the output layers stay float32."""
         self.torso.lower_precision(dtype)
         self.head.lower_precision(dtype)
-
-    @property
-    def suits_kernels(self) -> bool:
-        """Whether kernels for products of bfloat16 can do any of it."""
-        parts = (module for module in self.modules() if isinstance(module, NatureTorso | LinearHead))
-        return self.compute_dtype == torch.bfloat16 and any(part.suits_kernels for part in parts)
-
-    def use_kernels(self) -> None:
-        """Let kernels do what they can from now on; they must be there, and the network must suit them.
-
-        What they cannot do, and `q_values_of_pixels`, is done as before.
-        """
-        self._kernels = isinstance(self.torso, NatureTorso) and self.torso.suits_kernels
-        for module in self.head.modules():
-            if isinstance(module, LinearHead):
-                module.use_kernels()
-
-    @property
-    def all_in_kernels(self) -> bool:
-        """Whether kernels compute all layers but the outputs, and these are linear."""
-        return self._kernels and isinstance(self.head, LinearHead) and self.head.uses_kernels
-
-    def weights_in_order(self) -> list[Tensor]:
-        """Weight and bias of each layer, of a network that is `all_in_kernels`: `parameters`, ten times as fast."""
-        assert isinstance(self.torso, NatureTorso)
-        assert isinstance(self.head, LinearHead)
-        layers = (*self.torso.convolutions, self.head.hidden, self.head.output)
-        return [cast(Tensor, tensor) for layer in layers for tensor in (layer.weight, layer.bias)]
 
     def prepare_to_compile(self) -> None:
         """Compute the same sums in the order that suits a GPU's compiler."""

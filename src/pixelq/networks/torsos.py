@@ -1,14 +1,12 @@
 """Torsos: from four planes of pixels to features."""
 
 from collections.abc import Iterator
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pixelq.config import ObsShape
-from pixelq.native.layers import takes_torso, torso
 from pixelq.networks.norms import NormKind, plane_norm
 from pixelq.networks.spectral import SpectralConv2d
 
@@ -53,8 +51,7 @@ class NatureTorso(nn.Module):
         )
         self.convolutions = [layer for layer in self.layers if isinstance(layer, nn.Conv2d)]
         self.features = third * sizes[2][0] * sizes[2][1]
-        self.suits_kernels = norm == "none" and takes_torso(channels, shape.obs)
-        """Whether `of_bytes` can be asked, once it is bfloat16, where there are kernels."""
+        self.obs_shape = shape
 
     @property
     def compute_dtype(self) -> torch.dtype:
@@ -65,10 +62,6 @@ class NatureTorso(nn.Module):
         """[B, 4, 84, 84] pixels in 0…1 to [B, features], flattened as channels, rows, columns."""
         features: Tensor = self.layers(planes).flatten(1)
         return features
-
-    def of_bytes(self, obs: Tensor) -> Tensor:
-        """The same of [B, 4, 84, 84] uint8 pixels in 0…255, by a kernel."""
-        return torso(obs, *((layer.weight, cast(Tensor, layer.bias)) for layer in self.convolutions))
 
     def lower_precision(self, dtype: torch.dtype) -> None:
         """Compute in `dtype`; normalisation keeps its statistics in float32."""

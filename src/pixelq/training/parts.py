@@ -13,23 +13,22 @@ from pixelq.actor import Actor
 from pixelq.algos import algo_of
 from pixelq.config import PQNConfig, TrainConfig, validate, validate_view
 from pixelq.device import generator_on, resolve_device
+from pixelq.engines import Engine, make_engine, quick_precision, samples_on_device
 from pixelq.envs import RESEED_STEPS, VectorEnvs, make_envs
 from pixelq.envs.episodes import EpisodeTracker
 from pixelq.envs.fire import fire_index
 from pixelq.games import TEST_GAMES, resolve_game
-from pixelq.learner import Learner, has_fast_bfloat16, is_for_kernels
-from pixelq.native.library import kernels
+from pixelq.learner import Learner
 from pixelq.replay import ReplayBuffer
 from pixelq.replay.stores import choose_store
 from pixelq.rollouts import Rollouts
 from pixelq.run.seeding import stream, stream_seed
 from pixelq.system import cores
-from pixelq.training.device_updates import DeviceUpdates
 
 if TYPE_CHECKING:
     import gymnasium
 
-__all__ = ["MakeEnv", "Parts", "begin", "make_parts", "resolve", "samples_on_device"]
+__all__ = ["MakeEnv", "Parts", "begin", "make_parts", "resolve"]
 
 MakeEnv = Callable[[], "gymnasium.Env[Any, Any]"]
 # settings that mean something on Atari alone: no-ops and FIRE at a game's start, chance in the emulator, its actions
@@ -48,11 +47,12 @@ class Parts:
     envs: VectorEnvs
     tracker: EpisodeTracker
     learner: Learner
+    """What is learned."""
+    engine: Engine
+    """How."""
     actor: Actor
     memory: ReplayBuffer | Rollouts
     """What batches are drawn from."""
-    device_updates: DeviceUpdates | None = None
-    """What does the updates of a memory that is sampled on the device."""
     step: int = 0
     """Steps done, over all games."""
     obs: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
@@ -93,12 +93,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     game = resolve_game(config.game)
     validate_view(config.env, game.kind)
     device = resolve_device(config.device)
-    precision = config.precision
-    if precision == "auto":
-        quick = has_fast_bfloat16(device)
-        if not quick and device.type == "cpu":
-            quick = is_for_kernels(config) and kernels() is not None
-        precision = "bfloat16" if quick else "float32"
+    precision = quick_precision(config, device) if config.precision == "auto" else config.precision
     replay = config.replay
     if algo_of(config.algo).memory == "replay":
         replay = dataclasses.replace(
@@ -144,18 +139,13 @@ def make_parts(config: TrainConfig, make_env: MakeEnv | None = None) -> Parts:
     num_actions = len(envs.action_meanings)
     learner = Learner(config, num_actions, device, _torch_stream(config, "weights"))
     fire = fire_index(envs.action_meanings) if config.env.fire_after_life_loss else None
-    chance = (stream(config.seed, "explore"), generator_on(device, _torch_stream(config, "noise")))
-    sampler = memory.sampler if isinstance(memory, ReplayBuffer) else None
-    newest = None if sampler is None else sampler.newest
-    actor = Actor(learner.online, device, num_actions, fire, *chance, record=config.cuda_graphs, newest=newest)
+    noise = generator_on(device, _torch_stream(config, "noise"))
+    engine = make_engine(learner, noise, memory if isinstance(memory, ReplayBuffer) else None)
+    actor = Actor(engine.acting, num_actions, fire, stream(config.seed, "explore"))
     tracker = EpisodeTracker(
         config.envs, config.window_episodes, config.env.max_steps_per_life, config.env.rewards == "sign"
     )
-    updates = None
-    if sampler is not None:
-        in_a_row = config.envs // config.replay.train_period
-        updates = DeviceUpdates(learner, sampler, config.replay.batch_size, device, in_a_row)
-    return Parts(config, device, envs, tracker, learner, actor, memory, updates)
+    return Parts(config, device, envs, tracker, learner, engine, actor, memory)
 
 
 def _make_memory(config: TrainConfig, device: torch.device) -> ReplayBuffer | Rollouts:
@@ -170,11 +160,6 @@ def _make_memory(config: TrainConfig, device: torch.device) -> ReplayBuffer | Ro
     return ReplayBuffer(
         config.replay, config.envs, algo.gamma, algo.n_step, *where, kernels=config.compile, shape=config.env.obs_shape
     )
-
-
-def samples_on_device(config: TrainConfig, device: torch.device) -> bool:
-    """Whether a replay memory whose planes lie on the device is sampled there, too."""
-    return config.cuda_graphs and device.type == "cuda"
 
 
 def _torch_stream(config: TrainConfig, name: str) -> torch.Generator:

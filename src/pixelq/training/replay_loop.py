@@ -16,9 +16,6 @@ from pixelq.training.session import Session, crossed
 
 __all__ = ["importance_exponent_at", "learn", "remember", "replay_loop", "updates_due"]
 
-# batches drawn, put together and learned from in one go, which is quicker; but draws know no errors of the others
-_DRAWN_TOGETHER = 2
-
 
 def replay_loop(parts: Parts, session: Session) -> None:
     """Play, remember and learn until the session is over.
@@ -33,7 +30,7 @@ def replay_loop(parts: Parts, session: Session) -> None:
     while not session.over:
         # choose an action for every game, and let the emulator's threads play it
         epsilon = epsilon_at(config.exploration, parts.step)
-        actions = parts.actor.act(parts.obs, epsilon, parts.life_lost)
+        actions = parts.actor.act(parts.obs, epsilon, parts.life_lost, parts.catch_up)
         parts.envs.send(actions)
 
         # meanwhile, remember the step before, and learn as much as the steps done so far demand
@@ -44,8 +41,6 @@ def replay_loop(parts: Parts, session: Session) -> None:
         result = parts.envs.recv()
         life_lost, finished = parts.tracker.update(result)
         parts.put_off = partial(remember, parts, actions, result, life_lost)
-        if parts.device_updates is not None:
-            parts.catch_up()  # the actor will look at what the memory holds
         parts.obs = result.obs
         parts.life_lost = life_lost & ~result.terminated & ~result.truncated
         parts.step += config.envs
@@ -72,17 +67,8 @@ def learn(parts: Parts) -> None:
     before = max(step - config.envs, 0)
     if len(parts.buffer) >= config.replay.learn_start:
         parts.learner.learning_rate = learning_rate_at(config.optimiser, step, config.total_steps)
-        importance_exponent = importance_exponent_at(config, step)
         updates = updates_due(step, before, config.replay.train_period)
-        if parts.device_updates is None:
-            for done in range(0, updates, _DRAWN_TOGETHER):
-                count = min(_DRAWN_TOGETHER, updates - done)
-                draw = parts.buffer.draw(config.replay.batch_size, importance_exponent, count)
-                batch = parts.buffer.unread_batch(draw) if parts.learner.reads_planes else parts.buffer.batch(draw)
-                parts.buffer.learned(draw, parts.learner.learn(batch, count))
-                del batch  # what is not read keeps the memory from growing
-        elif updates:  # the same, nothing leaving the device
-            parts.device_updates.update(importance_exponent, updates)
+        parts.engine.learn_from(parts.buffer, importance_exponent_at(config, step), updates)
     if crossed(step, before, config.target_period_steps):
         parts.learner.copy_to_target()
 

@@ -68,7 +68,7 @@ def learn(parts: Parts, algo: PQNConfig) -> None:
     returns = pqn.returns(algo, rollout)
     for _ in range(algo.epochs):
         for batch in rollouts.minibatches(rollout, returns, algo.minibatches):
-            parts.learner.update(batch)
+            parts.engine.update(batch)
 
 
 def _rollouts(parts: Parts) -> Rollouts:

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pixelq.algos import algo_of
-from pixelq.config import ObsShape, StopOn, TrainConfig, from_json, to_json
+from pixelq.config import StopOn, TrainConfig, from_json, to_json
 from pixelq.device import tiny_as_zero
+from pixelq.engines import machine_notes
 from pixelq.envs import EnvSpec
 from pixelq.envs.episodes import EpisodeTracker
 from pixelq.errors import PixelqError
 from pixelq.games import file_word, function_game
-from pixelq.learner import Learner, is_for_kernels
-from pixelq.native.library import has_compiler, kernels, replay_kernels, usable_instructions, why_missing
 from pixelq.run.checkpoint import Checkpoint, CheckpointStore
 from pixelq.run.metrics import MetricsLog
 from pixelq.run.newrun import free_place, new_run
@@ -36,7 +35,7 @@ from pixelq.training.state import restore_parts, restore_with_fresh_games, save_
 from pixelq.training.stopping import Stop
 from pixelq.training.videos import Videos
 
-__all__ = ["LOOPS", "RunResult", "game_notes", "gpu_notes", "kernel_notes", "load_notes", "resume", "train"]
+__all__ = ["LOOPS", "RunResult", "game_notes", "load_notes", "resume", "train"]
 
 LOOPS = {"replay": replay_loop, "rollout": rollout_loop}  # by what an algorithm's batches come from
 
@@ -109,7 +108,7 @@ def train(
             )
             show = make_progress(config, progress)
             with new_run(place) as run, show:
-                run.write_json("provenance.json", provenance(parts.learner.instructions))
+                run.write_json("provenance.json", provenance(parts.engine.instructions))
                 begin(parts)
                 store = CheckpointStore(run.checkpoints, config.keep_checkpoints)
                 with closing(MetricsLog(run.metrics, run.tb)) as log:
@@ -232,7 +231,7 @@ def _restore_and_go_on(
             chunks = restore_parts(parts, checkpoint, follow_restoring(show))
         games = "with fresh games" if fresh_games else f"restored in {time.monotonic() - started:.1f} s"
         show.note(f"resumed at step {parts.step:,}, {games}")
-        for line in add_resume(run, parts.step, parts.learner.instructions):
+        for line in add_resume(run, parts.step, parts.engine.instructions):
             show.note(line)
         offset = int(checkpoint.state["metrics_offset"])
         with closing(MetricsLog(run.metrics, run.tb, offset, parts.step + 1)) as log:
@@ -246,20 +245,17 @@ def _go_on(run: RunDir, parts: Parts, saver: Saver, show: Progress, stop: Stop, 
     videos = Videos(run.videos, config.video_every_episodes, config.video_min_seconds, config.keep_videos, show.note)
     session = Session(parts, saver, videos, show, stop, hooks)
     with closing(videos), session.clock.stops_with_the_process(), _given_up(run, saver, show), stop.saves_first():
-        by = parts.learner.instructions
-        way = ", compiled updates" if parts.learner.compiles else f", {by} kernels" if by else ""
+        machine = filter(None, (config.device, config.precision, parts.engine.describe(), f"{config.threads} threads"))
         show.note(
-            f"{config.preset} on {config.game}: {config.envs} games, {config.device}, {config.precision}{way}, "
-            f"{config.threads} threads, seed {config.seed}; run directory {run.path}"
+            f"{config.preset} on {config.game}: {config.envs} games, {', '.join(machine)}, seed {config.seed}; "
+            f"run directory {run.path}"
         )
         for line in game_notes(parts.envs.spec):
             show.note(line)
         kind = algo_of(config.algo).memory
         size = f"replay memory of {config.replay.capacity:,} transitions: " if kind == "replay" else ""
         show.note(size + parts.memory.describe())
-        notes = gpu_notes(config, parts.learner.compiles) + kernel_notes(config, parts.learner)
-        notes += load_notes(config)
-        for line in notes:
+        for line in machine_notes(config, parts.learner) + load_notes(config):
             show.note(line)
         hooks.start(RunView(parts, run.path, lambda: stop.ask("a callback"), show.note))
         LOOPS[kind](parts, session)
@@ -291,58 +287,6 @@ def game_notes(spec: EnvSpec) -> list[str]:
     if not spec.deterministic:
         notes.append("these games do not play the same again from a seed and actions: a resumed run starts new ones")
     return notes
-
-
-def gpu_notes(config: TrainConfig, compiles: bool) -> list[str]:
-    """What a person who waits for a GPU should know, in lines.
-
-    Args:
-        config: resolved.
-        compiles: whether updates are compiled.
-    """
-    notes = []
-    if compiles:
-        notes.append("the first updates are compiled, which takes half a minute unless it was done before")
-    elif config.device == "cuda" and config.compile:
-        notes.append(
-            "updates are not compiled, which makes them three times as long: torch.compile, which needs Triton and a C "
-            "compiler, does not work here"
-        )
-    games = min(64, 4 * config.threads)
-    if config.device == "cuda" and config.envs < games // 2:
-        notes.append(
-            f"{config.envs} games leave the GPU waiting for the emulator: a run with --envs {games} makes more steps "
-            "a second"
-        )
-    return notes
-
-
-def kernel_notes(config: TrainConfig, learner: Learner) -> list[str]:
-    """What a person whose processor could do more should know, in lines.
-
-    Args:
-        config: resolved.
-        learner: made from it.
-    """
-    if config.device != "cpu" or not config.compile:
-        return []
-    usable, by, why = usable_instructions(), learner.instructions, why_missing() or "there is no C compiler"
-    if usable and config.env.obs_shape != ObsShape():
-        return [
-            "PyTorch computes the convolutions, which takes longer: pixelq's kernels know four grey pictures of 84×84"
-        ]
-    without_compiler = not has_compiler() and is_for_kernels(config)
-    if usable and kernels() is None and (learner.suits_kernels or without_compiler):
-        return [
-            f"updates take longer than they could: this processor has {usable[0]}, and pixelq kernels for it, but they "
-            f"are not here: {why}. A wheel of pixelq has them; else they need a C compiler (cc, or the one that CC "
-            "names) and a cache directory that can be written"
-        ]
-    if by is not None and by != usable[0]:
-        return [f"updates are by kernels for {by}; those for {usable[0]}, which are quicker, are not here: {why}"]
-    if algo_of(config.algo).memory == "replay" and replay_kernels() is None:
-        return [f"batches take longer than they could: kernels for the replay memory are not here: {why}"]
-    return []
 
 
 def load_notes(config: TrainConfig) -> list[str]:

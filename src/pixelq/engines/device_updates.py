@@ -1,26 +1,46 @@
 """Updates that never leave the device: draw, learn, and tell the memory, recorded as one graph."""
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
-from pixelq.compiling import compiled
+from pixelq.engines.compiling import compiled
+from pixelq.engines.plain import Losses
 from pixelq.graphs import Graph, own_stream
-from pixelq.learner import Learner, Losses
+from pixelq.learner import Learner
 from pixelq.replay.device_sampler import DeviceDraw, DeviceSampler
 from pixelq.types import Batch
 
-__all__ = ["DeviceUpdates"]
+__all__ = ["DeviceUpdates", "Halves"]
 
 _MOST_IN_A_ROW = 8
 
 
+class Halves(Protocol):
+    """An update in two halves, each of which a compiler may have."""
+
+    learner: Learner
+    compiles: bool
+    compiles_losses: bool
+
+    def losses(self, batch: Batch) -> Losses:
+        """The first half."""
+
+    def follow(self, losses: Losses) -> Tensor:
+        """The second half."""
+
+    def move(self, batch: Batch) -> Tensor:
+        """Both."""
+
+
 class DeviceUpdates:
-    """What `replay_loop.learn` does, by a memory that is sampled on the device.
+    """What `learn_from_draws` does, by a memory that is sampled on the device.
 
     On a GPU updates are recorded, several in a row; these then cost the host one launch.
 
     Args:
-        learner: what learns.
+        halves: the update.
         sampler: what it learns from.
         batch_size: transitions an update.
         device: where both live.
@@ -28,19 +48,19 @@ class DeviceUpdates:
     """
 
     def __init__(
-        self, learner: Learner, sampler: DeviceSampler, batch_size: int, device: torch.device, in_a_row: int = 1
+        self, halves: Halves, sampler: DeviceSampler, batch_size: int, device: torch.device, in_a_row: int = 1
     ) -> None:
-        self._learner = learner
+        self._halves, self._learner = halves, halves.learner
         self._sampler = sampler
         self._batch_size = batch_size
         self._importance_exponent = torch.zeros((), dtype=torch.float64, device=device)
-        self._in_a_row = max(1, min(in_a_row, _MOST_IN_A_ROW, learner.most_at_once))
-        recorded = (device, [sampler.generator, learner.generator], own_stream(device))
+        self._in_a_row = max(1, min(in_a_row, _MOST_IN_A_ROW, halves.learner.optimiser.most_at_once))
+        recorded = (device, [sampler.generator, halves.learner.generator], own_stream(device))
         self._one = Graph(self._once, *recorded)
         self._row = Graph(self._in_a_row_once, *recorded)
-        self._transitions = compiled(self._transitions_at, learner.compiles)
-        self._losses = compiled(self._losses_at, learner.compiles_losses, side_by_side=True)
-        self._learned = compiled(sampler.learned, learner.compiles)
+        self._transitions = compiled(self._transitions_at, halves.compiles)
+        self._losses = compiled(self._losses_at, halves.compiles_losses, side_by_side=True)
+        self._learned = compiled(sampler.learned, halves.compiles)
 
     def update(self, importance_exponent: float, count: int = 1) -> Tensor:
         """Move the online network by batches of the memory, one after the other; waits for nothing.
@@ -68,12 +88,12 @@ class DeviceUpdates:
 
     def _once(self) -> Tensor:
         shares = self._sampler.shares(self._batch_size)
-        if self._learner.compiles_losses:
+        if self._halves.compiles_losses:
             draw, losses = self._losses(shares)
-            errors = self._learner.follow(losses)
+            errors = self._halves.follow(losses)
         else:
             draw, batch = self._transitions(shares)
-            errors = self._learner.move(batch)
+            errors = self._halves.move(batch)
         self._learned(draw, errors)
         return errors
 
@@ -84,4 +104,4 @@ class DeviceUpdates:
     def _losses_at(self, shares: Tensor) -> tuple[DeviceDraw, Losses]:
         """From memory to losses in one function, so that stacks of planes need not be written in between."""
         draw, batch = self._transitions_at(shares)
-        return draw, self._learner.losses(batch)
+        return draw, self._halves.losses(batch)

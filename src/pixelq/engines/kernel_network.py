@@ -1,0 +1,108 @@
+"""A network of which kernels in C compute the layers that they know; the others are PyTorch's."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from pixelq.native.layers import dense_relu, takes_dense, takes_torso, torso
+from pixelq.native.q_learning import q_values
+from pixelq.networks import DuelingHead, Head, ImplicitHead, LinearHead, QNetwork
+from pixelq.networks.torsos import ImpalaTorso, NatureTorso
+
+__all__ = ["KernelNetwork", "suits_kernels", "suits_kernels_entirely"]
+
+
+def suits_kernels(network: QNetwork) -> bool:
+    """Whether kernels for products of bfloat16 can compute any layer."""
+    heads = (module for module in network.modules() if isinstance(module, LinearHead))
+    return network.compute_dtype == torch.bfloat16 and (_suits_torso(network.torso) or any(map(_suits_dense, heads)))
+
+
+def suits_kernels_entirely(network: QNetwork) -> bool:
+    """Whether they can compute all layers but the outputs, and these are linear."""
+    head = network.head
+    bfloat16 = network.compute_dtype == torch.bfloat16
+    return bfloat16 and _suits_torso(network.torso) and isinstance(head, LinearHead) and _suits_dense(head)
+
+
+def _suits_torso(layers: NatureTorso | ImpalaTorso) -> bool:
+    if not isinstance(layers, NatureTorso) or not all(isinstance(x, nn.Conv2d | nn.ReLU) for x in layers.layers):
+        return False
+    first, second, third = (convolution.out_channels for convolution in layers.convolutions)
+    return takes_torso((first, second, third), layers.obs_shape.obs)
+
+
+def _suits_dense(head: LinearHead) -> bool:
+    hidden = head.hidden
+    return (
+        isinstance(hidden, nn.Linear)
+        and isinstance(head.norm, nn.Identity)
+        and takes_dense(hidden.in_features, hidden.out_features)
+    )
+
+
+class KernelNetwork:
+    """What a loss asks of a network, computed by kernels on the network's own weights.
+
+    Everything that costs time is `numbers`: the torso, the dense layers and the outputs. A kernel for whole networks
+    takes its place; what the numbers mean stays with the head.
+
+    Args:
+        network: in bfloat16; its weights must stay where they are.
+    """
+
+    def __init__(self, network: QNetwork) -> None:
+        self._network = network
+        self._torso: list[tuple[Tensor, Tensor]] | None = None
+        if isinstance(network.torso, NatureTorso) and _suits_torso(network.torso):
+            self._torso = [(layer.weight, cast(Tensor, layer.bias)) for layer in network.torso.convolutions]
+        linear = [module for module in network.modules() if isinstance(module, LinearHead)]
+        self._dense = {id(head) for head in linear if _suits_dense(head)}
+        self.weights: list[Tensor] | None = None
+        """Weight and bias of each layer, of a network that kernels compute entirely; None of others."""
+        if suits_kernels_entirely(network):
+            self.weights = list(network.parameters())
+
+    @property
+    def head(self) -> Head:
+        """What the numbers mean."""
+        return self._network.head
+
+    def redraw_noise(self, generator: torch.Generator) -> None:
+        """Draw new noise in all noisy layers."""
+        self._network.redraw_noise(generator)
+
+    def features(self, obs: Tensor) -> Tensor:
+        """What the torso makes of observations, [B, 4, 84, 84] uint8 to [B, F] bfloat16."""
+        return self._network.features(obs) if self._torso is None else torso(obs, *self._torso)
+
+    def numbers(self, obs: Tensor) -> Tensor:
+        """What the last layer gives, [B, A · units] float32, an action's units side by side."""
+        assert not isinstance(self.head, ImplicitHead)  # which takes fractions beside the observations
+        features, body = self.features(obs), self.head.body
+        if isinstance(body, DuelingHead):
+            features = body.shared(features)
+            return body.combine(self._linear(body.value, features), self._linear(body.advantage, features))
+        return self._linear(body, features)
+
+    def __call__(self, obs: Tensor, *arguments: Tensor) -> Tensor:
+        """What the head gives: values, logits or quantiles of all actions."""
+        if isinstance(self.head, ImplicitHead):
+            quantiles: Tensor = self.head(self.features(obs), *arguments)
+            return quantiles
+        return self.head.read(self.numbers(obs))
+
+    def q_values(self, obs: Tensor) -> Tensor:
+        """Expected return of each action, [B, 4, 84, 84] uint8 to [B, A] float32."""
+        if self.weights is not None and not torch.is_grad_enabled():
+            return q_values(obs, self.weights)
+        if isinstance(self.head, ImplicitHead):
+            return self.head.q_values(self.features(obs))
+        return self.head.values(self.numbers(obs))
+
+    def _linear(self, head: LinearHead, features: Tensor) -> Tensor:
+        if id(head) not in self._dense:
+            outputs: Tensor = head(features)
+            return outputs
+        return head.outputs(dense_relu(features, head.hidden.weight, head.hidden.bias))

@@ -1,0 +1,137 @@
+"""Kernels in C: layers and optimisers there; the loss between them stays PyTorch's, on small tensors."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pixelq.algos import algo_of
+from pixelq.config import DQNConfig, TrainConfig
+from pixelq.divergence import HostWatch
+from pixelq.engines.draws import learn_from_draws
+from pixelq.engines.kernel_network import KernelNetwork, suits_kernels_entirely
+from pixelq.engines.plain import Losses, PlainEngine, parts_of, ranges_of
+from pixelq.learner import Learner
+from pixelq.native.library import instructions
+from pixelq.native.moves import OptimiserKernel
+from pixelq.native.q_learning import QLearningKernel
+from pixelq.native.replay import UnreadBatch
+from pixelq.optimisers import CentredRMSProp, ElementwiseAdam, make_optimiser
+from pixelq.replay import ReplayBuffer
+from pixelq.types import Batch, RolloutBatch
+
+__all__ = ["KernelEngine", "fused_q_learning", "is_for_kernels"]
+
+
+def fused_q_learning(config: object, online: KernelNetwork, target: KernelNetwork) -> QLearningKernel | None:
+    """The loss of `algos.dqn` and its gradients in one kernel, for networks that kernels compute entirely.
+
+    A special case, kept for speed: the one loss that is written twice.
+    """
+    if type(config) is not DQNConfig or online.weights is None or target.weights is None:
+        return None
+    return QLearningKernel(online.weights, target.weights, config.double, config.loss, config.terminal_target)
+
+
+def is_for_kernels(config: TrainConfig) -> bool:
+    """Whether kernels of our own, where there are any, make all of a recipe's loss and gradients in bfloat16."""
+    algo = algo_of(config.algo)
+    if not config.compile or type(config.algo) is not DQNConfig:
+        return False
+    network = algo.make_network(config.network, config.algo, 1, torch.Generator(), config.env.obs_shape)
+    network.lower_precision(torch.bfloat16)
+    return suits_kernels_entirely(network)
+
+
+class KernelEngine:
+    """Updates by kernels, of any algorithm: its loss sees networks that kernels compute, and moves them by kernels.
+
+    Args:
+        learner: what learns, on a CPU; `suits_kernels` says yes to its network.
+        noise: source of the noise of noisy layers that act.
+    """
+
+    def __init__(self, learner: Learner, noise: torch.Generator) -> None:
+        self.learner = learner
+        learner.optimiser = make_optimiser(learner.config.optimiser, learner.masters, elementwise=True)
+        self._mover: OptimiserKernel | None = None
+        if isinstance(learner.optimiser, ElementwiseAdam | CentredRMSProp):
+            self._mover = OptimiserKernel(learner.masters, learner.working, *learner.optimiser.moments)
+        self.networks = KernelNetwork(learner.online), KernelNetwork(learner.target)
+        """The online and the target network, computed by kernels."""
+        self._fused = fused_q_learning(learner.config.algo, *self.networks)
+        if self._fused and self._mover:
+            self._mover.take(self._fused.gradients)
+        step = self._step_by_kernel if self._mover else None
+        self._by_autograd = PlainEngine(learner, noise, *self.networks, step)
+        self.losses = self._by_autograd.losses
+        self.acting = self._by_autograd.acting
+        self.instructions = instructions()
+
+    def describe(self) -> str:
+        """How updates are computed, in words."""
+        return f"{self.instructions} kernels"
+
+    def first_half(self, batch: Batch | RolloutBatch) -> Callable[[], Tensor] | None:
+        """The loss of a batch, a scalar to go backward from; None: one kernel makes loss and gradients at once."""
+        return None if self._fused else self._by_autograd.first_half(batch)
+
+    def update(self, batch: Batch | RolloutBatch) -> Tensor:
+        """Move the online network by one batch; returns the errors [B] of the batch before the move."""
+        return self.learn(batch, 1)
+
+    def learn(self, batch: Batch | UnreadBatch | RolloutBatch, count: int) -> Tensor:
+        """So many updates, each by its part of a batch [count · B]; returns the errors [count · B] of the parts."""
+        if self._fused and self._mover:
+            assert not isinstance(batch, RolloutBatch)
+            return self._fused_updates(self._fused, self._mover, batch, count)
+        assert not isinstance(batch, UnreadBatch)
+        errors = []
+        for part in parts_of(batch, count):
+            self.learner.announce_updates()
+            errors.append(self.move(part))
+        return errors[0] if count == 1 else torch.cat(errors)
+
+    @property
+    def reads_planes(self) -> bool:
+        """Whether `learn` takes batches whose planes are not read yet, which is quicker."""
+        return self._fused is not None and self._mover is not None
+
+    def learn_from(self, memory: ReplayBuffer, importance_exponent: float, updates: int) -> None:
+        """So many updates by batches drawn from a memory, which is told their errors."""
+        size = self.learner.config.replay.batch_size
+        read = memory.unread_batch if self.reads_planes else memory.batch
+        learn_from_draws(memory, size, importance_exponent, updates, read, self.learn)
+
+    def move(self, batch: Batch | RolloutBatch) -> Tensor:
+        """An update that was announced; arguments and result are those of `update`."""
+        if self._fused is None:
+            return self._by_autograd.move(batch)
+        assert isinstance(batch, Batch)
+        learned = self._fused(batch)
+        losses = Losses(learned.loss[0], learned.error, ranges_of(learned.q_tm1, batch))
+        self._by_autograd.conclude(losses, self._fused.gradients)
+        return learned.error
+
+    def _fused_updates(
+        self, fused: QLearningKernel, mover: OptimiserKernel, batch: Batch | UnreadBatch, count: int
+    ) -> Tensor:
+        learner = self.learner
+        learner.announce_updates(count)
+        assert isinstance(learner.optimiser, ElementwiseAdam | CentredRMSProp)
+        learned = fused(batch, mover.described(learner.optimiser.described()))
+        assert learned.norms is not None
+        assert isinstance(learner.watch, HostWatch)
+        ranges = ranges_of(learned.q_tm1, batch)
+        learner.watch.expect(tuple(ranges))
+        losses = learner.watch.note_all(learned.loss, ranges, learned.norms)
+        learner.add_to_means(sum(losses), sum(learned.q_mean.tolist()))
+        return learned.error
+
+    def _step_by_kernel(self, gradients: list[Tensor]) -> Tensor:
+        """Clip, move, round; returns the norms [P] of the gradients before."""
+        assert self._mover is not None
+        assert isinstance(self.learner.optimiser, ElementwiseAdam | CentredRMSProp)
+        self._mover.take(gradients)
+        (step,) = self.learner.optimiser.described()
+        return self._mover.step(step)

@@ -1,0 +1,82 @@
+"""What a person should know of how a run is computed, in lines."""
+
+from pixelq.algos import algo_of
+from pixelq.config import ObsShape, TrainConfig
+from pixelq.engines.choice import Choice, choose
+from pixelq.engines.kernels import is_for_kernels
+from pixelq.engines.recorded import compiles
+from pixelq.learner import Learner
+from pixelq.native.library import (
+    has_compiler,
+    instructions,
+    kernels,
+    replay_kernels,
+    usable_instructions,
+    why_missing,
+)
+
+__all__ = ["gpu_notes", "kernel_notes", "machine_notes"]
+
+
+def machine_notes(config: TrainConfig, learner: Learner) -> list[str]:
+    """What could be quicker, or takes time at the start.
+
+    Args:
+        config: resolved.
+        learner: made from it.
+    """
+    choice = choose(config, learner.device, learner.online)
+    return gpu_notes(config, compiles(config, learner.device)) + kernel_notes(config, choice)
+
+
+def gpu_notes(config: TrainConfig, compiles: bool) -> list[str]:
+    """What a person who waits for a GPU should know, in lines.
+
+    Args:
+        config: resolved.
+        compiles: whether updates are compiled.
+    """
+    notes = []
+    if compiles:
+        notes.append("the first updates are compiled, which takes half a minute unless it was done before")
+    elif config.device == "cuda" and config.compile:
+        notes.append(
+            "updates are not compiled, which makes them three times as long: torch.compile, which needs Triton and a C "
+            "compiler, does not work here"
+        )
+    games = min(64, 4 * config.threads)
+    if config.device == "cuda" and config.envs < games // 2:
+        notes.append(
+            f"{config.envs} games leave the GPU waiting for the emulator: a run with --envs {games} makes more steps "
+            "a second"
+        )
+    return notes
+
+
+def kernel_notes(config: TrainConfig, choice: Choice) -> list[str]:
+    """What a person whose processor could do more should know, in lines.
+
+    Args:
+        config: resolved.
+        choice: how it is computed.
+    """
+    if config.device != "cpu" or not config.compile:
+        return []
+    usable, why = usable_instructions(), why_missing() or "there is no C compiler"
+    if usable and config.env.obs_shape != ObsShape():
+        return [
+            "PyTorch computes the convolutions, which takes longer: pixelq's kernels know four grey pictures of 84×84"
+        ]
+    by = instructions() if choice.way == "kernels" else None
+    without_compiler = not has_compiler() and is_for_kernels(config)
+    if usable and kernels() is None and (choice.lacks_kernels or without_compiler):
+        return [
+            f"updates take longer than they could: this processor has {usable[0]}, and pixelq kernels for it, but they "
+            f"are not here: {why}. A wheel of pixelq has them; else they need a C compiler (cc, or the one that CC "
+            "names) and a cache directory that can be written"
+        ]
+    if by is not None and by != usable[0]:
+        return [f"updates are by kernels for {by}; those for {usable[0]}, which are quicker, are not here: {why}"]
+    if algo_of(config.algo).memory == "replay" and replay_kernels() is None:
+        return [f"batches take longer than they could: kernels for the replay memory are not here: {why}"]
+    return []
