@@ -232,7 +232,7 @@ def test_selection_target_and_online_values_have_noise_of_their_own(algo, passes
     # Fortunato et al. 2018, section 3.1: three independent draws, ζ, ζ' and ζ''
     network = make_network(algo, "dueling-noisy", 1)  # one network in all parts, so that only noise tells them apart
     noises = []
-    network.head.register_forward_hook(lambda *_: noises.append(noise_in_use(network)))
+    network.head.body.register_forward_hook(lambda *_: noises.append(noise_in_use(network)))
     loss(algo, network, network, make_batch(algo))
     names = passes.split()
     assert len(noises) == len(names)
