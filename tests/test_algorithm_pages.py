@@ -87,7 +87,7 @@ def test_a_command_is_understood(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     seen = []
 
-    def train(config, run_dir, *arguments, **options):
+    def train(config, run_dir, init, progress, *, or_resume, callbacks):
         validate(config)
         seen.append(config.preset)
         return SimpleNamespace(interrupted=False)

@@ -107,7 +107,9 @@ CASES = {
     # the verb
     "no words": (
         "",
-        re.compile(r"a command is missing: train, resume, .*eval, record, .*presets, games; see: pixelq --help"),
+        re.compile(
+            r"a command is missing: train, resume, sweep, report, eval, record, .*presets, games; see: pixelq --help"
+        ),
         2,
     ),
     "unknown verb": ("trian", 'unknown command "trian" (did you mean "train"?); see: pixelq --help', 2),
