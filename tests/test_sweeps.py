@@ -10,11 +10,13 @@ import time
 import pytest
 
 import pixelq
+from pixelq import system
 from pixelq.cli.main import main
 from pixelq.config.assignment import assign, read_value
 from pixelq.errors import ConfigError, PixelqError
 from pixelq.presets import preset
 from pixelq.run.rundir import RunDir
+from pixelq.sweeps import runner
 from pixelq.sweeps.budget import share
 from pixelq.sweeps.plan import FILE, Plan, keep_plan, planned_runs, read_plan, read_seeds, read_setting
 from pixelq.sweeps.state import run_state
@@ -108,10 +110,27 @@ def test_a_setting_of_another_algorithm_is_unknown():
 
 def test_cores_are_divided():
     runs = planned_runs(PLAN)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = system.cores()
     assert share(runs, 1) == (1, cores)
     assert share(runs[:1], 8).jobs == 1
     assert share(runs, 4 * cores) == (min(len(runs), 4 * cores), 1)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a system without SIGHUP")
+def test_what_was_ignored_when_a_sweep_started_does_not_stop_it():
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGUSR1)}
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    try:
+        with runner._stopping() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.asked == 0
+            os.kill(os.getpid(), signal.SIGUSR1)  # a scheduler's warning
+            assert stop.asked == 1
+        assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 # the runs

@@ -22,6 +22,7 @@ from pixelq.sweeps.plan import Plan, PlannedRun, keep_plan, planned_runs
 from pixelq.sweeps.show import Line, Show, make_show
 from pixelq.sweeps.state import LOGS, RunState, last_line, run_state
 from pixelq.system import kill_group
+from pixelq.training.stopping import free_signals
 
 __all__ = ["SweepResult", "run_all", "sweep"]
 
@@ -103,19 +104,14 @@ class _Stop:
 
 @contextlib.contextmanager
 def _stopping() -> Iterator[_Stop]:
-    """Count the signals that ask to stop, while the block lasts."""
+    """Count the signals that ask to stop, while the block lasts; they are those that ask a run."""
     stop = _Stop()
 
     def count(number: int, frame: FrameType | None) -> None:
         del number, frame
         stop.asked += 1
 
-    names = ("SIGINT", "SIGTERM", "SIGHUP")  # the last not on Windows
-    numbers = [signal.Signals[name] for name in names if hasattr(signal, name)]
-    before = {}
-    for number in numbers:
-        with contextlib.suppress(ValueError):  # not in the main thread: then nobody can ask
-            before[number] = signal.signal(number, count)
+    before = {number: signal.signal(number, count) for number in free_signals()}
     try:
         yield stop
     finally:

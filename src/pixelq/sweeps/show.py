@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, Self, TextIO, cast
 
 from pixelq.sweeps.state import RunState
-from pixelq.training.output import Output, is_terminal
+from pixelq.training.output import Output, can_draw
 
 __all__ = ["Line", "Show", "make_show"]
 
@@ -114,5 +114,5 @@ def _table(lines: Sequence[Line]) -> Any:
 
 
 def make_show() -> Show:
-    """The live table if standard output is a terminal, else plain lines."""
-    return _Live() if is_terminal(sys.stdout) else _Plain()
+    """The live table if standard output is a terminal that moves its cursor, else plain lines."""
+    return _Live() if can_draw(sys.stdout) else _Plain()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["SIGNALS", "Clock", "Stop"]
+__all__ = ["SIGNALS", "Clock", "Stop", "free_signals"]
 
 # a person's wish, the machine's, a terminal that closes, and what schedulers send before they kill
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGBREAK")
@@ -61,10 +61,9 @@ class Stop:
         Raises:
             KeyboardInterrupt: a signal came when there was nothing to save, or a second Ctrl-C.
         """
-        handled = [] if threading.current_thread() is not threading.main_thread() else list(filter(_free, SIGNALS))
         previous: dict[signal.Signals, Any] = {}
         try:
-            for number in handled:
+            for number in free_signals():
                 previous[number] = signal.signal(number, self._take)
             yield
         finally:
@@ -98,6 +97,11 @@ class Stop:
             raise KeyboardInterrupt
         if not self._saves:
             raise KeyboardInterrupt
+
+
+def free_signals() -> list[signal.Signals]:
+    """Those of `SIGNALS` that are ours to take; none outside of the main thread, which alone can."""
+    return [] if threading.current_thread() is not threading.main_thread() else list(filter(_free, SIGNALS))
 
 
 def _free(number: signal.Signals) -> bool:
