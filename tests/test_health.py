@@ -8,7 +8,7 @@ import torch
 
 from pixelq.agent import load_agent
 from pixelq.algos import algo_of
-from pixelq.health import Health, dormant_share, measure_health
+from pixelq.health import Health, dormant_shares, measure_health
 from pixelq.networks import hidden_activations
 from pixelq.presets import PRESETS, preset
 from pixelq.training.health import HealthWatch
@@ -35,15 +35,15 @@ def test_dormant_shares_equal_a_loop(shape, tau):
     activations = torch.randn(shape, generator=generator).relu()
     activations[:, ::5] = 0
     activations[:, 1::5] *= 1e-3
-    assert dormant_share(activations, tau) == pytest.approx(loop_dormant_share(activations, tau), abs=1e-12)
+    (share,) = dormant_shares(activations, tau)
+    assert share == pytest.approx(loop_dormant_share(activations, tau), abs=1e-12)
 
 
 def test_dormant_shares_by_hand():
     # means over the batch 0, 1, 3, 0.02; over the layer 1.005; scores 0, 0.995, 2.985, 0.0199
     activations = torch.tensor([[0.0, 2.0, 3.0, 0.04], [0.0, 0.0, 3.0, 0.0]])
-    assert dormant_share(activations, 0.0) == 0.25
-    assert dormant_share(activations, 0.025) == 0.5
-    assert dormant_share(torch.zeros(3, 4), 0.0) == 1.0
+    assert dormant_shares(activations, 0.0, 0.025) == (0.25, 0.5)
+    assert dormant_shares(torch.zeros(3, 4), 0.0) == (1.0,)
 
 
 def network_and_obs(name, actions=4, batch=8):

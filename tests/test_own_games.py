@@ -178,7 +178,7 @@ def test_games_that_do_not_play_the_same_again_are_found(game, same):
 
 
 def test_slow_games_get_processes_and_quick_ones_a_thread(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr("pixelq.envs.gymnasium.cores", lambda: 2)
     with opened("own_games:Slow") as envs:
         assert "2 processes" in envs.spec.view
     with opened("own_games:Slow", vector="one-thread") as envs:

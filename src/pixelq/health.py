@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pixelq.networks import QNetwork, hidden_activations
 
-__all__ = ["DORMANT", "Health", "dormant_share", "measure_health"]
+__all__ = ["DORMANT", "Health", "dormant_shares", "measure_health"]
 
 DORMANT = 0.025
 """τ of Sokar et al.: units that answer with less than this share of their layer's mean are dormant."""
@@ -48,8 +48,8 @@ class Health(NamedTuple):
         }
 
 
-def dormant_share(activations: Tensor, tau: float) -> float:
-    """The share of a layer's units whose score is at most τ.
+def dormant_shares(activations: Tensor, *taus: float) -> tuple[float, ...]:
+    """The shares of a layer's units whose score is at most τ, for each τ.
 
     A unit's score is its mean |activation| over the batch, divided by the mean of this over the layer's units. A
     convolution's unit is a filter: its activations are averaged over rows and columns too. Where the whole layer is 0
@@ -57,13 +57,13 @@ def dormant_share(activations: Tensor, tau: float) -> float:
 
     Args:
         activations: [B, units] or [B, filters, rows, columns], after the ReLU.
-        tau: τ, at least 0.
+        taus: each at least 0.
 
     Source: Sokar et al. 2023, "The dormant neuron phenomenon in deep reinforcement learning", eq. 1, definition 3.1.
     """
     other = [dim for dim in range(activations.dim()) if dim != 1]
     size = activations.abs().double().mean(other)
-    return float((size <= tau * size.mean()).double().mean())
+    return tuple(float((size <= tau * size.mean()).double().mean()) for tau in taus)
 
 
 def measure_health(network: QNetwork, obs: Tensor) -> Health:
@@ -77,10 +77,11 @@ def measure_health(network: QNetwork, obs: Tensor) -> Health:
         Figures in 0…1, the gap in units of value.
     """
     layers, features, values = hidden_activations(network, obs)
+    shares = {name: dormant_shares(activations, 0.0, DORMANT) for name, activations in layers.items()}
     best = values.topk(min(2, values.shape[1]), dim=1).values
     return Health(
-        dead={name: dormant_share(activations, 0.0) for name, activations in layers.items()},
-        dormant={name: dormant_share(activations, DORMANT) for name, activations in layers.items()},
+        dead={name: dead for name, (dead, _) in shares.items()},
+        dormant={name: dormant for name, (_, dormant) in shares.items()},
         constant_features=float((features == features[:1]).all(0).double().mean()),
         action_gap=float((best[:, 0] - best[:, -1]).mean()),
     )

@@ -7,13 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixelq.config import ObsShape
+from pixelq.config import ATARI_SHAPE, ObsShape
 from pixelq.device import send, to_device
 from pixelq.types import Rollout, RolloutBatch
 
 __all__ = ["Rollouts"]
-
-_ATARI = ObsShape()
 
 
 class Rollouts:
@@ -35,7 +33,7 @@ class Rollouts:
         num_envs: int,
         device: torch.device,
         generator: np.random.Generator,
-        obs: ObsShape = _ATARI,
+        obs: ObsShape = ATARI_SHAPE,
     ) -> None:
         self.generator = generator
         self._device = device

@@ -13,6 +13,7 @@ from pixelq.config.algos import (
 )
 from pixelq.config.serialisation import from_json, to_json
 from pixelq.config.settings import (
+    ATARI_SHAPE,
     FRAME_SKIP,
     EnvConfig,
     ExplorationConfig,
@@ -29,6 +30,7 @@ from pixelq.config.validation import option, validate, validate_agent, validate_
 
 __all__ = [
     "ALGO_KINDS",
+    "ATARI_SHAPE",
     "FRAME_SKIP",
     "AlgoConfig",
     "C51Config",

@@ -59,6 +59,10 @@ class ObsShape(NamedTuple):
         return obs[:, -1] if self.channels == 1 else obs[:, -self.channels :]
 
 
+ATARI_SHAPE = ObsShape()
+"""Four grey pictures of 84×84."""
+
+
 @dataclass(frozen=True)
 class ViewConfig:
     """What the network sees of a game: an agent plays with the view that it learned with."""

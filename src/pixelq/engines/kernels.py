@@ -10,7 +10,7 @@ from pixelq.config import DQNConfig, TrainConfig
 from pixelq.divergence import HostWatch
 from pixelq.engines.draws import learn_from_draws
 from pixelq.engines.kernel_network import KernelNetwork, suits_kernels_entirely
-from pixelq.engines.plain import Losses, PlainEngine, parts_of, ranges_of
+from pixelq.engines.plain import Losses, PlainEngine, ranges_of
 from pixelq.learner import Learner
 from pixelq.native.library import instructions
 from pixelq.native.moves import OptimiserKernel
@@ -53,17 +53,16 @@ class KernelEngine:
 
     def __init__(self, learner: Learner, noise: torch.Generator) -> None:
         self.learner = learner
-        learner.optimiser = make_optimiser(learner.config.optimiser, learner.masters, elementwise=True)
-        self._mover: OptimiserKernel | None = None
-        if isinstance(learner.optimiser, ElementwiseAdam | CentredRMSProp):
-            self._mover = OptimiserKernel(learner.masters, learner.working, *learner.optimiser.moments)
+        optimiser = make_optimiser(learner.config.optimiser, learner.masters, elementwise=True)
+        assert isinstance(optimiser, ElementwiseAdam | CentredRMSProp)
+        learner.optimiser = self._optimiser = optimiser
+        self._mover = OptimiserKernel(learner.masters, learner.working, *optimiser.moments)
         self.networks = KernelNetwork(learner.online), KernelNetwork(learner.target)
         """The online and the target network, computed by kernels."""
         self._fused = fused_q_learning(learner.config.algo, *self.networks)
-        if self._fused and self._mover:
+        if self._fused:
             self._mover.take(self._fused.gradients)
-        step = self._step_by_kernel if self._mover else None
-        self._by_autograd = PlainEngine(learner, noise, *self.networks, step)
+        self._by_autograd = PlainEngine(learner, noise, *self.networks, self._step_by_kernel)
         self.losses = self._by_autograd.losses
         self.acting = self._by_autograd.acting
         self.instructions = instructions()
@@ -82,20 +81,16 @@ class KernelEngine:
 
     def learn(self, batch: Batch | UnreadBatch | RolloutBatch, count: int) -> Tensor:
         """So many updates, each by its part of a batch [count · B]; returns the errors [count · B] of the parts."""
-        if self._fused and self._mover:
+        if self._fused:
             assert not isinstance(batch, RolloutBatch)
-            return self._fused_updates(self._fused, self._mover, batch, count)
+            return self._fused_updates(self._fused, batch, count)
         assert not isinstance(batch, UnreadBatch)
-        errors = []
-        for part in parts_of(batch, count):
-            self.learner.announce_updates()
-            errors.append(self.move(part))
-        return errors[0] if count == 1 else torch.cat(errors)
+        return self._by_autograd.learn(batch, count)
 
     @property
     def reads_planes(self) -> bool:
         """Whether `learn` takes batches whose planes are not read yet, which is quicker."""
-        return self._fused is not None and self._mover is not None
+        return self._fused is not None
 
     def learn_from(self, memory: ReplayBuffer, importance_exponent: float, updates: int) -> None:
         """So many updates by batches drawn from a memory, which is told their errors."""
@@ -113,13 +108,10 @@ class KernelEngine:
         self._by_autograd.conclude(losses, self._fused.gradients)
         return learned.error
 
-    def _fused_updates(
-        self, fused: QLearningKernel, mover: OptimiserKernel, batch: Batch | UnreadBatch, count: int
-    ) -> Tensor:
+    def _fused_updates(self, fused: QLearningKernel, batch: Batch | UnreadBatch, count: int) -> Tensor:
         learner = self.learner
         learner.announce_updates(count)
-        assert isinstance(learner.optimiser, ElementwiseAdam | CentredRMSProp)
-        learned = fused(batch, mover.described(learner.optimiser.described()))
+        learned = fused(batch, self._mover.described(self._optimiser.described()))
         assert learned.norms is not None
         assert isinstance(learner.watch, HostWatch)
         ranges = ranges_of(learned.q_tm1, batch)
@@ -130,8 +122,6 @@ class KernelEngine:
 
     def _step_by_kernel(self, gradients: list[Tensor]) -> Tensor:
         """Clip, move, round; returns the norms [P] of the gradients before."""
-        assert self._mover is not None
-        assert isinstance(self.learner.optimiser, ElementwiseAdam | CentredRMSProp)
         self._mover.take(gradients)
-        (step,) = self.learner.optimiser.described()
+        (step,) = self._optimiser.described()
         return self._mover.step(step)

@@ -1,7 +1,7 @@
 """What a person should know of how a run is computed, in lines."""
 
 from pixelq.algos import algo_of
-from pixelq.config import ObsShape, TrainConfig
+from pixelq.config import ATARI_SHAPE, TrainConfig
 from pixelq.engines.choice import Choice, choose
 from pixelq.engines.kernels import is_for_kernels
 from pixelq.engines.recorded import compiles
@@ -63,7 +63,7 @@ def kernel_notes(config: TrainConfig, choice: Choice) -> list[str]:
     if config.device != "cpu" or not config.compile:
         return []
     usable, why = usable_instructions(), why_missing() or "there is no C compiler"
-    if usable and config.env.obs_shape != ObsShape():
+    if usable and config.env.obs_shape != ATARI_SHAPE:
         return [
             "PyTorch computes the convolutions, which takes longer: pixelq's kernels know four grey pictures of 84×84"
         ]

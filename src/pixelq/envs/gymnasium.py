@@ -19,6 +19,7 @@ from pixelq.config import EnvConfig
 from pixelq.envs.interface import EnvSpec, StepResult, check_actions
 from pixelq.envs.seat import MakeEnv, Replayed, Seat, ignore_interrupts
 from pixelq.errors import CheckpointError, GameError
+from pixelq.system import cores
 
 __all__ = ["GymnasiumEnvs"]
 
@@ -249,8 +250,7 @@ def _make_seat(owner: int, game: str, make_env: MakeEnv | None, env: EnvConfig, 
 def _wants_processes(env: EnvConfig, num_envs: int, seconds_a_step: float) -> bool:
     if env.vector != "auto":
         return env.vector == "processes"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return num_envs > 1 and cores > 1 and seconds_a_step > _SLOW_SECONDS
+    return num_envs > 1 and cores() > 1 and seconds_a_step > _SLOW_SECONDS
 
 
 def _examine(game: str, make: Callable[[int], Seat], env: EnvConfig) -> _Examined:

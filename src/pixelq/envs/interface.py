@@ -7,15 +7,13 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelq.config import ObsShape
+from pixelq.config import ATARI_SHAPE, ObsShape
 
 __all__ = ["RESEED_STEPS", "EnvSpec", "StepResult", "VectorEnvs", "check_actions", "game_seed"]
 
 # after how many steps a game is seeded anew, by the device that learns: a seeded reset takes 0.1 to 0.2 s, in which no
 # game goes on; 64 games at 10,000 steps a second would have two of them every second after 5,000
 RESEED_STEPS = {"cpu": 5_000, "cuda": 20_000}
-
-_ATARI = ObsShape()
 
 
 def game_seed(run_seed: int, env: int, count: int) -> int:
@@ -29,7 +27,7 @@ class EnvSpec:
 
     action_meanings: tuple[str, ...]
     """One for each action, e.g. ("NOOP", "FIRE", "RIGHT", "LEFT")."""
-    obs: ObsShape = _ATARI
+    obs: ObsShape = ATARI_SHAPE
     """Shape of the observations."""
     frames_per_step: int = 4
     """Frames that an action lasts."""

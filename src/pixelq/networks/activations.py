@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pixelq.networks.heads import DuelingHead, LinearHead
+from pixelq.networks.heads import DuelingHead
 from pixelq.networks.network import QNetwork
 from pixelq.networks.torsos import ImpalaTorso, ResidualBlock
 
@@ -47,7 +47,7 @@ def _keep(kept: dict[str, Tensor], name: str, module: nn.Module, inputs: Any, ou
 
 def _places(network: QNetwork) -> list[tuple[str, Callable[..., Any]]]:
     """The layers in order, each with what registers a hook where its activations can be read."""
-    torso, head = network.torso, network.head
+    torso, body = network.torso, network.head.body
     modules: list[tuple[str, Callable[..., Any]]] = []
     if isinstance(torso, ImpalaTorso):
         blocks = [module for module in torso.modules() if isinstance(module, ResidualBlock)]
@@ -57,10 +57,5 @@ def _places(network: QNetwork) -> list[tuple[str, Callable[..., Any]]]:
     else:
         relus = [layer for layer in torso.layers if isinstance(layer, nn.ReLU)]
         modules += [(f"conv{i}", relu.register_forward_hook) for i, relu in enumerate(relus, 1)]
-    for module in head.modules():
-        if isinstance(module, DuelingHead):
-            modules += [(name, getattr(module, name).norm.register_forward_hook) for name in ("value", "advantage")]
-    if not any(isinstance(module, DuelingHead) for module in head.modules()):
-        dense = next(module for module in head.modules() if isinstance(module, LinearHead))
-        modules.append(("dense", dense.norm.register_forward_hook))
-    return modules
+    streams = {"value": body.value, "advantage": body.advantage} if isinstance(body, DuelingHead) else {"dense": body}
+    return modules + [(name, stream.norm.register_forward_hook) for name, stream in streams.items()]

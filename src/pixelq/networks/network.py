@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from pixelq.config import NetworkConfig, ObsShape
+from pixelq.config import ATARI_SHAPE, NetworkConfig, ObsShape
 from pixelq.networks.heads import (
     CategoricalHead,
     DenseLayer,
@@ -28,8 +28,6 @@ __all__ = [
     "make_network",
     "make_quantile_network",
 ]
-
-_ATARI = ObsShape()
 
 
 class Network(Protocol):
@@ -138,7 +136,7 @@ def make_network(
     config: NetworkConfig,
     num_actions: int,
     generator: torch.Generator | None = None,
-    shape: ObsShape = _ATARI,
+    shape: ObsShape = ATARI_SHAPE,
 ) -> QNetwork:
     """Build a network of action values on the CPU with fresh weights.
 
@@ -162,7 +160,7 @@ def make_categorical_network(
     v_min: float,
     v_max: float,
     generator: torch.Generator | None = None,
-    shape: ObsShape = _ATARI,
+    shape: ObsShape = ATARI_SHAPE,
 ) -> QNetwork:
     """Build a network of probabilities of returns on the CPU with fresh weights.
 
@@ -188,7 +186,7 @@ def make_quantile_network(
     num_actions: int,
     quantiles: int,
     generator: torch.Generator | None = None,
-    shape: ObsShape = _ATARI,
+    shape: ObsShape = ATARI_SHAPE,
 ) -> QNetwork:
     """Build a network of quantiles at fixed fractions on the CPU with fresh weights.
 
@@ -212,7 +210,7 @@ def make_implicit_network(
     cosines: int,
     policy_quantiles: int,
     generator: torch.Generator | None = None,
-    shape: ObsShape = _ATARI,
+    shape: ObsShape = ATARI_SHAPE,
 ) -> QNetwork:
     """Build a network of quantiles at any fractions on the CPU with fresh weights.
 

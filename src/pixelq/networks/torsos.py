@@ -6,13 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pixelq.config import ObsShape
+from pixelq.config import ATARI_SHAPE, ObsShape
 from pixelq.networks.norms import NormKind, plane_norm
 from pixelq.networks.spectral import SpectralConv2d
 
 __all__ = ["ImpalaTorso", "NatureTorso", "ResidualBlock"]
-
-_ATARI = ObsShape()
 
 
 def _nature_sizes(shape: ObsShape) -> Iterator[tuple[int, int]]:
@@ -34,7 +32,7 @@ class NatureTorso(nn.Module):
     Source: Mnih et al. 2015, Methods, Model architecture.
     """
 
-    def __init__(self, channels: tuple[int, int, int], norm: NormKind = "none", shape: ObsShape = _ATARI) -> None:
+    def __init__(self, channels: tuple[int, int, int], norm: NormKind = "none", shape: ObsShape = ATARI_SHAPE) -> None:
         super().__init__()
         first, second, third = channels
         sizes = list(_nature_sizes(shape))
@@ -130,7 +128,7 @@ class ImpalaTorso(nn.Module):
         channels: tuple[int, int, int],
         spectral_norm: bool = False,
         max_pool: int = 0,
-        shape: ObsShape = _ATARI,
+        shape: ObsShape = ATARI_SHAPE,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []

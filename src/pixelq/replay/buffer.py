@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixelq.config import ObsShape, ReplayConfig
+from pixelq.config import ATARI_SHAPE, ObsShape, ReplayConfig
 from pixelq.device import to_device
 from pixelq.native.replay import UnreadBatch
 from pixelq.replay.device_sampler import DeviceSampler
@@ -21,8 +21,6 @@ from pixelq.replay.transitions import TransitionReader
 from pixelq.types import Batch
 
 __all__ = ["ReplayBuffer"]
-
-_ATARI = ObsShape()
 
 
 class ReplayBuffer:
@@ -57,7 +55,7 @@ class ReplayBuffer:
         generator: np.random.Generator,
         sample_on_device: bool = False,
         kernels: bool = True,
-        shape: ObsShape = _ATARI,
+        shape: ObsShape = ATARI_SHAPE,
     ) -> None:
         rows = rows_needed(config.capacity, num_envs, n_step, shape.stack)
         frames = make_frames(config.store, rows * num_envs, device, kernels, shape)

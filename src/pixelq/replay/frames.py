@@ -7,14 +7,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixelq.config import ObsShape
+from pixelq.config import ATARI_SHAPE, ObsShape
 from pixelq.device import send, to_device
 from pixelq.native.replay import UnreadPlanes
 from pixelq.replay.memory import require_memory
 
 __all__ = ["NO_PLANE", "DeviceFrames", "FrameStore", "RamFrames"]
 
-_ATARI = ObsShape()
 NO_PLANE = -1  # the slot number that stands for a plane of zeros
 
 
@@ -45,7 +44,7 @@ class RamFrames:
         PixelqError: not enough free memory.
     """
 
-    def __init__(self, slots: int, shape: ObsShape = _ATARI) -> None:
+    def __init__(self, slots: int, shape: ObsShape = ATARI_SHAPE) -> None:
         require_memory(slots * shape.picture_bytes, "the replay memory")
         self._planes = np.empty((slots + 1, *shape.picture), np.uint8)
         self._planes[NO_PLANE] = 0  # the last one
@@ -75,7 +74,7 @@ class DeviceFrames:
         PixelqError: not enough free memory.
     """
 
-    def __init__(self, slots: int, device: torch.device, shape: ObsShape = _ATARI) -> None:
+    def __init__(self, slots: int, device: torch.device, shape: ObsShape = ATARI_SHAPE) -> None:
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
         require_memory((slots + 1) * shape.picture_bytes, f"the replay memory on {device.type}", free)
         self._planes = torch.empty((slots + 1, *shape.picture), dtype=torch.uint8, device=device)

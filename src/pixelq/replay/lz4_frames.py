@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixelq.config import ObsShape
+from pixelq.config import ATARI_SHAPE, ObsShape
 from pixelq.native.replay import DecompressKernel, UnreadPlanes, address, can_decompress
 from pixelq.replay.frames import NO_PLANE
 from pixelq.replay.memory import require_memory
@@ -20,14 +20,13 @@ __all__ = ["BLOCK_BREAKOUT", "Lz4Frames", "block_busiest", "block_most"]
 # bytes a slot takes, its place in the arena included
 BLOCK_BREAKOUT = 450  # 330 played at random, up to 430 by an agent that breaks many bricks
 _BLOCK_BUSIEST = 2_000  # the worst of ale-py's 104 games, Yars' Revenge, played at random
-_ATARI = ObsShape()
 _SEGMENT = 4_096  # slots
 _KERNELS_BLOCK = 2**16 - 1  # bytes: the largest block that the kernel knows
 
 
 def block_busiest(shape: ObsShape) -> int:
     """Bytes a slot takes in the busiest of Atari's games, its place in the arena included; of other sizes in ratio."""
-    return _BLOCK_BUSIEST * shape.picture_bytes // _ATARI.picture_bytes
+    return _BLOCK_BUSIEST * shape.picture_bytes // ATARI_SHAPE.picture_bytes
 
 
 def block_most(shape: ObsShape) -> int:
@@ -71,7 +70,7 @@ class Lz4Frames:
     Source: the block format of LZ4 (https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md).
     """
 
-    def __init__(self, slots: int, kernels: bool = True, shape: ObsShape = _ATARI) -> None:
+    def __init__(self, slots: int, kernels: bool = True, shape: ObsShape = ATARI_SHAPE) -> None:
         require_memory(slots * block_busiest(shape), "the replay memory")
         self._shape, self._bytes = shape, shape.picture_bytes
         short = block_most(shape) <= _KERNELS_BLOCK

@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixelq.config import ObsShape
+from pixelq.config import ATARI_SHAPE, ObsShape
 from pixelq.native.replay import UnreadPlanes
 from pixelq.replay.frames import NO_PLANE, FrameStore
 
 __all__ = ["SCALAR_BYTES", "Ring", "Rows", "rows_needed"]
 
-_ATARI = ObsShape()
 SCALAR_BYTES = 9  # a slot takes beside its plane
 _AGE_LIMIT = 255  # only ages below the number of stacked pictures matter
 
@@ -34,7 +33,7 @@ class Rows(NamedTuple):
     ages: NDArray[np.uint8]
 
 
-def rows_needed(capacity: int, num_envs: int, n_step: int, stack: int = _ATARI.stack) -> int:
+def rows_needed(capacity: int, num_envs: int, n_step: int, stack: int = ATARI_SHAPE.stack) -> int:
     """Rows of a ring that holds so many transitions of N games whose n steps are known, once it is full."""
     # beside the transitions: the head, n − 1 rows that wait for their n steps, and those whose stacks the seam cuts
     return -(-capacity // num_envs) + stack - 1 + n_step
@@ -50,7 +49,7 @@ class Ring:
         shape: of the observations.
     """
 
-    def __init__(self, rows: int, num_envs: int, frames: FrameStore, shape: ObsShape = _ATARI) -> None:
+    def __init__(self, rows: int, num_envs: int, frames: FrameStore, shape: ObsShape = ATARI_SHAPE) -> None:
         self.rows = rows
         self.num_envs = num_envs
         self.head = 0  # global number of the row whose action is not known yet

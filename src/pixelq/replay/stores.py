@@ -2,18 +2,17 @@
 
 import torch
 
-from pixelq.config import ObsShape, StoreName
+from pixelq.config import ATARI_SHAPE, ObsShape, StoreName
 from pixelq.replay.frames import DeviceFrames, FrameStore, RamFrames
 from pixelq.replay.lz4_frames import BLOCK_BREAKOUT, Lz4Frames, block_busiest, block_most
 from pixelq.replay.memory import format_bytes
 
 __all__ = ["choose_store", "describe_store", "make_frames"]
 
-_ATARI = ObsShape()
 _DEVICE_SHARE = 0.5  # of a GPU's free memory that `auto` gives to raw planes
 
 
-def choose_store(store: StoreName, transitions: int, device: torch.device, shape: ObsShape = _ATARI) -> StoreName:
+def choose_store(store: StoreName, transitions: int, device: torch.device, shape: ObsShape = ATARI_SHAPE) -> StoreName:
     """Decide what `auto` means: a GPU's own memory if raw planes take less than half of what is free there, else LZ4.
 
     Args:
@@ -34,7 +33,7 @@ def choose_store(store: StoreName, transitions: int, device: torch.device, shape
 
 
 def make_frames(
-    store: StoreName, slots: int, device: torch.device, kernels: bool = True, shape: ObsShape = _ATARI
+    store: StoreName, slots: int, device: torch.device, kernels: bool = True, shape: ObsShape = ATARI_SHAPE
 ) -> FrameStore:
     """A frame store by its name.
 
@@ -57,7 +56,7 @@ def make_frames(
     raise ValueError(f"store {store!r}: choose one first")
 
 
-def describe_store(store: StoreName, slots: int, beside: int, shape: ObsShape = _ATARI) -> str:
+def describe_store(store: StoreName, slots: int, beside: int, shape: ObsShape = ATARI_SHAPE) -> str:
     """What a store keeps where and how much memory that takes, in words.
 
     Args:
@@ -71,7 +70,7 @@ def describe_store(store: StoreName, slots: int, beside: int, shape: ObsShape = 
         return format_bytes(slots * (plane + beside))
 
     most = size(block_most(shape))
-    if store == "lz4" and shape.picture != _ATARI.picture:
+    if store == "lz4" and shape.picture != ATARI_SHAPE.picture:
         return f"pictures as LZ4 blocks in host memory, at most {most}, far less if they are plain"
     if store == "lz4":
         games = f"{size(BLOCK_BREAKOUT)} when full of Breakout, {size(block_busiest(shape))} of the busiest game"

@@ -3,7 +3,7 @@
 import json
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from pixelq.agent import save_agent
 from pixelq.config import to_json
 from pixelq.errors import PixelqError
+from pixelq.run.reading import flat
 from pixelq.run.rundir import RunDir
 from pixelq.trackers.mlflow_runs import MlflowRuns
 from pixelq.trackers.protocol import Tracker, TrackerName, TrackOptions
@@ -21,7 +22,7 @@ __all__ = ["TRACKERS", "Tracking", "saved_tracking"]
 
 TRACKERS: dict[TrackerName, Callable[[], Tracker]] = {"wandb": WeightsAndBiases, "mlflow": MlflowRuns}
 _FILE = "trackers.json"
-_MOST_WAITING = 10_000  # calls; more than a run makes in an hour
+_MOST_WAITING = 10_000  # calls
 _FINISH_SECONDS = 60.0  # the longest a run that is over waits for its trackers
 
 
@@ -51,7 +52,8 @@ class Tracking(Callback):
         place = RunDir(run.path)
         saved = place.read_json(_FILE) if (run.path / _FILE).exists() else {}
         known: dict[str, str] = saved.get("runs", {})
-        settings = _flat({"config": to_json(run.config), "provenance": place.read_json("provenance.json")})
+        known_of = flat({"config": to_json(run.config), "provenance": place.read_json("provenance.json")})
+        settings = {path: json.dumps(value) if isinstance(value, list) else value for path, value in known_of.items()}
         self._videos = {path.name for path in (run.path / "videos").glob("step-*.mp4")}
         identities = dict(known)
         lock = threading.Lock()
@@ -170,24 +172,18 @@ def saved_tracking(run: RunDir) -> Tracking | None:
     names = [name for name in TRACKERS if name in saved.get("runs", {})]
     given = saved.get("options", {})
     options = TrackOptions(given.get("project", "pixelq"), given.get("name"), tuple(given.get("tags", ())))
-    tracking, absent = Tracking((), options), []
+    there: list[TrackerName] = []
+    absent = []
     for name in names:
         try:
-            tracking = Tracking([*(follower.name for follower in tracking._followers), name], options)
+            TRACKERS[name]()
         except PixelqError as error:
             absent.append(f"{name} does not track on: {error}")
+        else:
+            there.append(name)
+    tracking = Tracking(there, options)
     tracking._absent = absent
     return tracking
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = json.dumps(value) if isinstance(value, list) else value
-    return flat
 
 
 def _nothing(text: str) -> None:

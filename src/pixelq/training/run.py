@@ -90,11 +90,12 @@ def train(
     if make_env is not None:
         config = dataclasses.replace(config, game=function_game(make_env))
     config = resolve(config)
-    if or_resume and run_dir is None:
-        raise PixelqError("or_resume needs a run_dir: the run is found again by its path")
-    if or_resume and run_dir is not None and (Path(run_dir) / "config.json").is_file():
-        check_same_recipe(config, RunDir(Path(run_dir)))
-        return resume(run_dir, progress=progress, callbacks=callbacks, make_env=make_env)
+    if or_resume:
+        if run_dir is None:
+            raise PixelqError("or_resume needs a run_dir: the run is found again by its path")
+        if (Path(run_dir) / "config.json").is_file():
+            check_same_recipe(config, RunDir(Path(run_dir)))
+            return resume(run_dir, progress=progress, callbacks=callbacks, make_env=make_env)
     stop = Stop()
     with stop.heeded():
         if run_dir is not None:

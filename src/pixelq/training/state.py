@@ -19,9 +19,8 @@ from pixelq.training.parts import Parts
 
 __all__ = ["agent_card", "replay_chunks", "restore_parts", "restore_with_fresh_games", "save_parts", "saved_arrays"]
 
-_CHUNK_BYTES = (
-    8_192 * 84 * 84
-)  # of pictures in a chunk file at most, before compression; held twice while it is written
+# of pictures in a chunk file at most, before compression; held twice while it is written
+_CHUNK_BYTES = 8_192 * 84 * 84
 
 
 def agent_card(parts: Parts) -> AgentCard:
