@@ -1,0 +1,291 @@
+"""Tables of the pages about results, each made from rows under `results/`."""
+
+from collections.abc import Callable, Iterable, Sequence
+from statistics import median
+
+import numpy as np
+
+from result_data import Curve, chain, curves, first_above, read
+
+__all__ = ["TABLES"]
+
+_SCORES = (40, 100, 400, 800)
+_NONE = "–"
+_FIRST = 500_000  # steps that precisions are compared over
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def number(text: str | float, digits: int | None = None) -> str:
+    """A number with separators between thousands; other text as it is."""
+    try:
+        value = float(text)
+    except ValueError:
+        return str(text) or _NONE
+    if digits is None:
+        digits = len(str(text).partition(".")[2]) if isinstance(text, str) else 0
+    return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def between(low: str, high: str) -> str:
+    """A range, one number where both ends are the same."""
+    return number(low) if low == high else f"{number(low)} – {number(high)}"
+
+
+def _minutes(found: Sequence[float | None]) -> str:
+    """Median and worst of the seeds that came there, in minutes."""
+    there = sorted(value / 60 for value in found if value is not None)
+    if not there:
+        return _NONE
+    if len(found) == 1:
+        return f"{there[0]:.1f}"
+    missing = len(found) - len(there)
+    worst = f"{there[-1]:.1f}" if not missing else f"{missing} of {len(found)} seeds not"
+    return f"**{median(there):.1f}** ({worst})"
+
+
+def _leaders() -> list[list[str]]:
+    rows = []
+    for row in read("leaderboard"):
+        runs = [chain(row["study"], name) for name in row["runs"].split()]
+        to = [_minutes([first_above(run, score) for run in runs]) for score in _SCORES]
+        rows.append([row["who"], *to, str(len(runs)), number(row["steps"]), row["machine"], row["commit"]])
+    return rows
+
+
+def _estimate() -> list[str]:
+    """The notebook's way on the same cores: its steps/s there, and the steps that its recipe takes here."""
+    speed = next(r for r in read("peers-speed") if "Keras example" in r["system"] and r["commit"] == "cee7aa9")
+    steps = first_above(curves("keras-example")["cpu-s1"], 40, "step") or 0
+    minutes = steps / float(speed["median"]) / 60
+    who = f"the Keras notebook, estimated: {number(steps)} steps at {float(speed['median']):.1f} a second"
+    return [who, f"≈ {minutes:.0f}", _NONE, _NONE, _NONE, _NONE, _NONE, speed["machine"].partition(",")[0], "–"]
+
+
+def leaderboard() -> str:
+    """Minutes of training to a mean return of the last 100 training games."""
+    rows = [*_leaders(), _estimate()]
+    for row in read("published"):
+        to = [f"≈ {row[f'to_{score}']}" if row[f"to_{score}"] else _NONE for score in _SCORES]
+        rows.append([row["who"], *to, _NONE, number(row["steps"]), row["machine"], row["source"]])
+    head = ["agent", *(f"to {score}" for score in _SCORES), "seeds", "steps", "machine", "commit or source"]
+    return table(head, rows)
+
+
+def short_leaderboard() -> str:
+    """The leaderboard's first columns, for the README."""
+    rows = [[row[0], *row[1:4], row[5], row[7], row[8]] for row in [*_leaders(), _estimate()]]
+    for row in read("published"):
+        if row["to_40"]:
+            rows.append([row["who"], f"≈ {row['to_40']}", _NONE, _NONE, _NONE, row["machine"], "published"])
+    return table(["agent", "40", "100", "400", "seeds", "machine", "commit"], rows)
+
+
+def fast_seeds() -> str:
+    """Each seed of the default recipe: minutes and steps to 40 a game."""
+    rows = []
+    for row in read("runs"):
+        if row["study"] == "fast":
+            curve = curves("fast")[row["run"]]
+            minutes, steps = first_above(curve, 40), first_above(curve, 40, "step")
+            to = [f"{minutes / 60:.1f}" if minutes else _NONE, number(steps) if steps else _NONE]
+            end = [number(curve["step"][-1]), f"{curve['seconds'][-1] / 60:.1f}"]
+            end.append(f"{curve['return_per_game'][-1]:.1f}")
+            rows.append([row["run"], *to, *end, row["machine"], row["commit"]])
+    head = ["run", "minutes to 40", "steps to 40", "steps", "minutes", "return at the end", "machine", "commit"]
+    return table(head, rows)
+
+
+def scores() -> str:
+    """Scores of all agents on Breakout."""
+    rows = []
+    for row in read("scores"):
+        if row["game"] != "breakout":
+            continue
+        cells = [number(row["steps"]), f"`{row['protocol']}`", row["episodes"]]
+        cells += [f"**{row['mean']}**", between(row["low"], row["high"])]
+        cells += [number(row[name]) for name in ("median", "iqm", "human_normalised")]
+        name = f"{row['agent']}, seed {row['seed']}" if row["preset"] == "fast" else row["agent"]
+        name += "" if row["eval_seed"] == "1" else f", `eval --seed {row['eval_seed']}`"
+        rows.append([name, *cells, row["machine"] or _NONE, row["commit"]])
+    head = ["agent", "steps", "protocol", "games", "mean", "95% interval", "median", "IQM", "human-normalised"]
+    return table([*head, "machine", "commit"], rows)
+
+
+def fast_scores() -> str:
+    """Scores of the default recipe's seeds."""
+    rows = []
+    for row in read("scores"):
+        if row["preset"] == "fast":
+            cells = [f"`{row['agent']}`", row["game"], row["seed"], number(row["steps"]), f"**{row['mean']}**"]
+            rows.append([*cells, between(row["low"], row["high"]), row["machine"], row["commit"]])
+    head = ["preset", "game", "seed", "steps", "mean of 100 games", "95% interval", "machine", "commit"]
+    return table(head, rows)
+
+
+def short_scores() -> str:
+    """Scores for the README: one row an agent, protocol `nature`."""
+    best = ("fast", "keras-example --device cuda --envs 128", "breakout", "random")
+    rows = []
+    for agent in best:
+        found = [row for row in read("scores") if row["agent"] == agent]
+        found = [row for row in found if (row["protocol"], row["eval_seed"]) == ("nature", "1")]
+        means = sorted(float(row["mean"]) for row in found)
+        row = found[0]
+        if len(found) > 1:
+            mean = f"{median(means):.1f} ({means[0]:.1f} – {means[-1]:.1f})"
+            name = f"`{agent}`, median of {len(found)} seeds (worst – best)"
+        else:
+            mean = f"{means[0]:.1f} ({between(row['low'], row['high'])})"
+            name = f"`{agent}`"
+        commits = ", ".join(dict.fromkeys(row["commit"] for row in found))
+        rows.append([name, number(row["steps"]), mean, row["episodes"], commits])
+    return table(["agent", "steps", "mean score (95% interval)", "games", "commit"], rows)
+
+
+def games() -> str:
+    """Scores by game."""
+    played = dict.fromkeys(row["game"] for row in read("scores"))
+    rows = []
+    for game in played:
+        chosen = [row for row in read("scores") if row["game"] == game and row["protocol"] == "nature"]
+        shipped = [row for row in chosen if row["agent"] == game]
+        best = max(shipped or chosen, key=lambda row: float(row["mean"]))
+        fast = [float(row["mean"]) for row in chosen if row["agent"] == "fast"]
+        spread = f"{median(fast):.1f} ({min(fast):.1f} – {max(fast):.1f}), {len(fast)} seeds" if fast else _NONE
+        rows.append([game, spread, f"`{best['agent']}`", best["mean"], between(best["low"], best["high"])])
+    return table(["game", "`fast`: median (worst – best)", "shipped or best agent", "mean", "95% interval"], rows)
+
+
+def precisions() -> str:
+    """Returns in training by precision, and what all runs of each come to."""
+    points = [100_000, 200_000, 300_000, 400_000, 500_000]
+    rows, means = [], {}
+    for precision in ("bfloat16", "float32"):
+        chosen = {name: run for name, run in curves("precision").items() if name.startswith(precision)}
+        means[precision] = [_mean_return(run) for run in chosen.values()]
+        for name, run in chosen.items():
+            if "-decay-" in name:
+                returns = [f"{np.interp(point, run['step'], run['return_per_game']):.1f}" for point in points]
+                rows.append([name.replace("-decay-s", ", seed "), *returns, f"{_mean_return(run):.1f}"])
+    for precision, found in means.items():
+        spread = f"{np.mean(found):.1f} ({min(found):.1f} – {max(found):.1f})"
+        rows.append([f"**{precision}**, {len(found)} runs of three recipes", *[""] * 5, spread])
+    return table(["run", *(f"{point // 1000}k" for point in points), "mean up to 500k"], rows)
+
+
+def _mean_return(run: Curve) -> float:
+    return float(np.nanmean(run["return_per_game"][run["step"] <= _FIRST + 50]))
+
+
+def shipped() -> str:
+    """The runs of the agent that ships, one after the other."""
+    rows, steps, minutes = [], 0.0, 0.0
+    for row in read("runs"):
+        if row["study"] == "shipped" and row["run"] != "pqn-7":
+            run = curves("shipped")[row["run"]]
+            steps, minutes = steps + run["step"][-1], minutes + run["seconds"][-1] / 60
+            end = f"{run['return_per_game'][-1]:.1f}"
+            rows.append([row["run"], number(run["step"][-1]), number(steps), f"{minutes:.0f}", end, row["commit"]])
+    head = ["run", "steps", "steps so far", "minutes so far", "return at the end, ε 0.05", "commit"]
+    return table(head, rows)
+
+
+def peers() -> str:
+    """Steps a second beside other systems."""
+    rows = []
+    for row in read("peers-speed"):
+        cells = [row["system"], f"{number(row['median'], 0)} ({number(row['low'], 0)} – {number(row['high'], 0)})"]
+        for peer in ("sb3", "keras"):
+            median_, low, high = (row[f"times_{peer}_{name}"] for name in ("median", "low", "high"))
+            cells.append(f"**{float(median_):.1f}** ({float(low):.1f} – {float(high):.1f})" if median_ else _NONE)
+        rows.append([*cells, row["machine"], row["commit"]])
+    head = ["system", "steps/s: median (min – max)", "times Stable-Baselines3", "times the Keras example"]
+    return table([*head, "machine", "commit"], rows)
+
+
+def presets() -> str:
+    """Speed of all presets."""
+    keys = ("games", "batch", "steps_per_second", "update_ms", "update_gflops", "possible_gflops")
+    keys += ("frames_per_second_per_core", "peak_megabytes")
+    head = ("preset", "games", "batch", "steps/s", "update, ms", "GFLOP/s", "possible", "frames/s a core", "peak, MB")
+    rows = [[f"`{row['preset']}`", *(number(row[key]) for key in keys)] for row in read("presets-speed")]
+    return table(head, rows)
+
+
+def catch() -> str:
+    """Catch, by preset: three seeds."""
+    rows = []
+    for preset in dict.fromkeys(row["preset"] for row in read("catch")):
+        chosen = [row for row in read("catch") if row["preset"] == preset]
+        cells = [" · ".join(number(row[key]) for row in chosen) for key in ("steps", "caught", "cpu_seconds")]
+        rows.append([f"`{preset}`", *cells])
+    return table(["preset", "steps", "balls caught, %", "CPU seconds"], rows)
+
+
+def plain(name: str, head: Sequence[str], *columns: str, keep: str = "") -> Callable[[], str]:
+    """Columns of a table of results as they are; two joined by `–` are a range."""
+
+    def cell(row: dict[str, str], column: str) -> str:
+        low, dash, high = column.partition("–")
+        return between(row[low], row[high]) if dash and row[low] else number(row[low])
+
+    def rows() -> str:
+        chosen = [row for row in read(name) if not keep or row["group"] == keep]
+        return table(head, [[cell(row, column) for column in columns] for row in chosen])
+
+    return rows
+
+
+_TRIED = ("change", "seeds", *(f"at_{point}00k" for point in range(1, 6)), "verdict")
+_TRIED_HEAD = ("change", "seeds", "100k", "200k", "300k", "400k", "500k", "what it did")
+
+TABLES: dict[str, Callable[[], str]] = {
+    "leaderboard": leaderboard,
+    "short-leaderboard": short_leaderboard,
+    "fast-seeds": fast_seeds,
+    "scores": scores,
+    "fast-scores": fast_scores,
+    "short-scores": short_scores,
+    "games": games,
+    "precisions": precisions,
+    "shipped": shipped,
+    "peers": peers,
+    "presets": presets,
+    "catch": catch,
+    **{f"tried-{group}": plain("tried", _TRIED_HEAD, *_TRIED, keep=group) for group in "ABCD"},
+    "instructions": plain(
+        "instructions-speed",
+        ("kernels", "`fast`, steps/s", "`keras-example`, steps/s", "commit"),
+        *("kernels", "fast_low–fast_high", "keras_low–keras_high", "commit"),
+    ),
+    "gpu": plain(
+        "gpu",
+        ("preset", "games", "steps/s", "range", "GPU", "commit", "note"),
+        *("preset", "games", "steps_per_second", "low–high", "gpu", "commit", "note"),
+    ),
+    "gpu-update": plain(
+        "gpu-update",
+        ("preset", "variant", "µs an update", "µs of the host", "GPU", "commit"),
+        *("preset", "variant", "low_us–high_us", "host_us", "gpu", "commit"),
+    ),
+    "emulator": plain(
+        "emulator",
+        ("machine", "games", "threads", "steps/s", "frames/s a core", "commit"),
+        *("machine", "games", "threads", "steps_per_second", "frames_per_second_per_core", "commit"),
+    ),
+    "replay": plain(
+        "replay",
+        ("game", "store", "resident, MB", "sample(32), ms", "transitions added a second", "commit"),
+        *("game", "store", "resident_mb", "sample_32_ms", "added_per_second", "commit"),
+    ),
+    "reliability": plain(
+        "reliability",
+        ("question", "measured", "wanted", "command", "commit"),
+        *("question", "measured", "wanted", "command", "commit"),
+    ),
+}
