@@ -14,7 +14,7 @@ ROOT = Path(pixelq.__file__).parent
 LAYERS = (
     ("errors", "types", "schedules", "returns", "losses", "cache", "system", "extras"),
     ("native",),
-    ("config", "presets", "games", "shipped"),
+    ("config", "presets", "games", "shipped", "hub"),
     ("networks", "envs", "replay", "rollouts", "run", "device", "graphs"),
     ("algos", "clipping", "divergence", "health", "optimisers", "learner"),
     ("engines",),
@@ -38,10 +38,11 @@ ONLY_IN = {  # libraries and the parts that may import them
     "uvicorn": {"viewer"},
     "wandb": {"trackers"},
     "mlflow": {"trackers"},
+    "huggingface_hub": {"hub"},
     "onnx": {"interop"},
     "onnxruntime": {"networks"},
 }
-LIGHT = ("errors", "games", "presets", "shipped", "config", "schedules", "__init__", "__main__")  # load no torch
+LIGHT = ("errors", "games", "presets", "shipped", "hub", "config", "schedules", "__init__", "__main__")  # load no torch
 # what others may have of engines, and what only engines may have
 ENGINES_DOOR = {"Acting", "Engine", "make_engine", "machine_notes", "quick_precision", "samples_on_device"}
 KERNELS_OF_UPDATES = {f"pixelq.native.{name}" for name in ("layers", "moves", "q_learning")}

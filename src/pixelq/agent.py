@@ -204,7 +204,8 @@ def load_agent(path: Path | str, device: str = "cpu", on_damage: Callable[[str],
 
     Args:
         path: a run directory (the newest undamaged checkpoint's agent), a `.safetensors` or `.onnx` file of pixelq's,
-            or the name of an agent that comes with pixelq, e.g. `breakout`.
+            `hf:USER/NAME[@REVISION]` on the Hugging Face hub, or the name of an agent that comes with pixelq, e.g.
+            `breakout`.
         device: `cpu`, `cuda` or `auto`.
         on_damage: called with one line for each newer checkpoint that is damaged.
 

@@ -29,7 +29,7 @@ _READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}  # somebody else's run, wh
 @dataclass(frozen=True)
 class _Options:
     agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
-    """A run directory, a .safetensors or .onnx file, `breakout`, which comes with pixelq, or `random`."""
+    """A run directory, a .safetensors or .onnx file, hf:USER/NAME, `breakout`, which comes along, or `random`."""
     protocol: Annotated[str | None, tyro.conf.arg(metavar="P")] = None
     """How it is played: nature (Atari's default), noop, dopamine or machado; plain for games that are not Atari's."""
     episodes: Annotated[int, tyro.conf.arg(metavar="N")] = 30

@@ -9,7 +9,7 @@ import tyro
 
 from pixelq.cli.options import parse
 from pixelq.cli.places import check_new_file
-from pixelq.cli.players import RANDOM, open_player
+from pixelq.cli.players import RANDOM, open_agent
 from pixelq.errors import PixelqError
 from pixelq.extras import need
 from pixelq.run.rundir import find_agent
@@ -22,7 +22,7 @@ _SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx", "torch": ".pt2"}
 @dataclass(frozen=True)
 class _Options:
     agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
-    """A run directory (its newest checkpoint), a .safetensors file, or `breakout`, which comes with pixelq."""
+    """A run directory (its newest checkpoint), a .safetensors file, hf:USER/NAME, or `breakout`, which comes along."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
     """The agent's file, .safetensors, .onnx or .pt2; one of that name is replaced, as a whole."""
     format: Literal["auto", "safetensors", "onnx", "torch"] = "auto"
@@ -48,11 +48,9 @@ def run(words: Sequence[str]) -> int:
     if kind == "onnx":
         need("onnx", "onnx", "onnxscript")
 
-    from pixelq.agent import Agent
     from pixelq.interop.exports import export_agent
 
-    agent = open_player(options.agent, None, "cpu")
-    assert isinstance(agent, Agent)
+    agent = open_agent(options.agent, "cpu")
     export_agent(agent, options.out, weights=options.weights)
     card, size = agent.card, options.out.stat().st_size
     what = options.weights if kind == "safetensors" else kind

@@ -22,6 +22,7 @@ _VERBS = {
     "record": "write a video of an agent: pixelq record AGENT --out FILE.mp4",
     "export": "write an agent to a file: pixelq export AGENT --out FILE.safetensors|onnx|pt2",
     "import": "an agent of what another library trained: pixelq import FILE --from sb3|cleanrl --game G --out FILE",
+    "push": "send an agent to the Hugging Face hub: pixelq push AGENT USER/NAME [--dry-run]",
     "watch": "watch an agent play in a page, or play against it: pixelq watch AGENT [--port N]",
     "dashboard": "a page over runs, live or finished: pixelq dashboard [RUNS] [--port P]",
     "plot": "draw curves and scores: pixelq plot RUN … [--out FILE.png|svg]",
@@ -38,7 +39,8 @@ _USAGE = "\n".join(
         "",
         *(f"  {verb:<11}{text}" for verb, text in _VERBS.items()),
         "",
-        "AGENT is a run directory, a .safetensors or .onnx file, `breakout`, which comes with pixelq, or `random`.",
+        "AGENT is a run directory, a .safetensors or .onnx file, hf:USER/NAME[@REVISION] on the Hugging Face hub,",
+        "`breakout`, which comes with pixelq, or `random`.",
         "`pixelq VERB --help` lists a verb's options.",
         "Exit status: 0 done, 1 the run failed, 2 bad input, 130 interrupted after saving.",
     ]

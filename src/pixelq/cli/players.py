@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 
 from pixelq.errors import PixelqError
 from pixelq.evaluation import find_protocol
-from pixelq.games import resolve_game
+from pixelq.games import game_kind, resolve_game
+from pixelq.hub import is_hub_address
 from pixelq.run.rundir import find_agent
 from pixelq.training.output import can_draw
 
 if TYPE_CHECKING:
+    from pixelq.agent import Agent
     from pixelq.evaluation.players import Player
 
-__all__ = ["RANDOM", "check_play", "open_player", "show_games"]
+__all__ = ["RANDOM", "check_play", "open_agent", "open_player", "show_games"]
 
 RANDOM = "random"  # the agent that needs no file; `./random` is a run directory of that name
 _DEFAULT_GAME = "breakout"
@@ -58,7 +60,6 @@ def open_player(agent: str, game: str | None, device: str) -> "Player":
     Raises:
         PixelqError: the file, its game or the device is not what it should be.
     """
-    from pixelq.agent import load_agent
     from pixelq.device import resolve_device
     from pixelq.evaluation.players import RandomAgent
 
@@ -66,13 +67,32 @@ def open_player(agent: str, game: str | None, device: str) -> "Player":
     if agent == RANDOM:
         resolve_device(device)
         return RandomAgent(name or _DEFAULT_GAME)
-    damage: list[str] = []
-    player = load_agent(agent, device, damage.append)
+    player = open_agent(agent, device)
     if name not in (None, player.game):
         raise PixelqError(f"--game is {game}: this agent plays {player.game}; leave --game out")
+    if name is None and ":" in player.game and game_kind(player.game) == "gymnasium" and is_hub_address(agent):
+        # what a file from elsewhere names is not run unasked
+        raise PixelqError(f"{agent} plays {player.game}, which runs that module's code: say --game {player.game}")
+    return player
+
+
+def open_agent(agent: str, device: str) -> "Agent":
+    """Load an agent, and say on stderr if newer checkpoints are damaged.
+
+    Args:
+        agent: a run directory, a `.safetensors` or `.onnx` file, the name of a shipped agent, or an address on the hub.
+        device: where the network is to live.
+
+    Raises:
+        PixelqError: the file or the device is not what it should be.
+    """
+    from pixelq.agent import load_agent
+
+    damage: list[str] = []
+    loaded = load_agent(agent, device, damage.append)
     for line in damage:
         print(f"pixelq: {line}; using the checkpoint before it", file=sys.stderr)
-    return player
+    return loaded
 
 
 @contextmanager

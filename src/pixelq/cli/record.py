@@ -18,7 +18,7 @@ __all__ = ["run"]
 @dataclass(frozen=True)
 class _Options:
     agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
-    """A run directory, a .safetensors or .onnx file, `breakout`, which comes with pixelq, or `random`."""
+    """A run directory, a .safetensors or .onnx file, hf:USER/NAME, `breakout`, which comes along, or `random`."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE.mp4")]
     """The video; a file of that name is replaced, as a whole."""
     protocol: Annotated[str | None, tyro.conf.arg(metavar="P")] = None

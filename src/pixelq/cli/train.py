@@ -31,7 +31,7 @@ class _Options:
     or_resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """If the run is there already, go on with it: one command for a job that may be ended and started again."""
     init: Annotated[str | None, tyro.conf.arg(metavar="AGENT")] = None
-    """Agent whose weights to begin with: a run directory, a .safetensors file, or `breakout`, which comes along."""
+    """Agent whose weights to begin with: a run directory, a .safetensors file, hf:USER/NAME, or `breakout`."""
     track: tuple[TrackerName, ...] = ()
     """Trackers that are told of the run: wandb, mlflow or both; TensorBoard's files are always written."""
     tracking: Annotated[TrackOptions, tyro.conf.arg(name="track")] = field(default_factory=TrackOptions)

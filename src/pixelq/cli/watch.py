@@ -20,7 +20,7 @@ __all__ = ["run"]
 @dataclass(frozen=True)
 class _Options:
     agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
-    """A run directory, whose newest checkpoint is followed, a .safetensors file, `breakout`, or `random`."""
+    """A run directory (its newest checkpoint is followed), an agent file, hf:USER/NAME, `breakout`, or `random`."""
     host: Annotated[str, tyro.conf.arg(metavar="H")] = "127.0.0.1"
     """Address to listen at; for another than this machine's own the URL carries a token."""
     port: Annotated[int, tyro.conf.arg(metavar="N")] = 8001

@@ -12,6 +12,7 @@ from typing import Any
 
 from pixelq.errors import PixelqError
 from pixelq.games import did_you_mean
+from pixelq.hub import fetch_agent, is_hub_address
 from pixelq.run.storage import reason, storage_errors, write_atomically
 from pixelq.shipped import agent_path, shipped_agents
 from pixelq.system import try_lock
@@ -195,14 +196,17 @@ def _names(folder: Path) -> list[str]:
 
 
 def find_agent(agent: Path | str) -> Path:
-    """Where an agent is; refuses what cannot hold one, by its name and kind alone: nothing is read.
+    """Where an agent is; refuses what cannot hold one, by its name and kind alone: nothing of the agent is read.
 
     Args:
-        agent: a run directory, a `.safetensors` or `.onnx` file, or the name of an agent that comes with pixelq.
+        agent: a run directory, a `.safetensors` or `.onnx` file, the name of an agent that comes with pixelq, or
+            `hf:USER/NAME[@REVISION]`, which is downloaded.
 
     Raises:
         PixelqError: it is missing, or none of these.
     """
+    if is_hub_address(agent):
+        return fetch_agent(agent)
     path = agent_path(agent)
     try:
         if not path.exists():
