@@ -37,7 +37,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,onnx,wandb,mlflow,hub,sb3]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,onnx,wandb,mlflow,hub,sb3,tune]'
 	touch $@ $(VENV)/.installed
 
 # runs the tutorial from top to bottom and saves its outputs in it

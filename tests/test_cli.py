@@ -46,7 +46,7 @@ METRICS = [
     "perf/steps_per_second",
 ]
 RESULT = ["protocol", "game", "episodes", "mean", "median", "iqm", "ci95", "human_normalised", "scores"]
-VERBS = ("train", "resume", "sweep", "report", "eval", "record", "export", "watch", "presets", "games")
+VERBS = ("train", "resume", "sweep", "tune", "report", "eval", "record", "export", "watch", "presets", "games")
 TRAIN = shlex.split(
     "train cleanrl-dqn --game catch --seed 3 --envs 2 --threads 1 --device cpu --total-steps 600 "
     "--log-every-steps 200 --checkpoint-every-steps 300 --checkpoint-min-seconds 0 --video-every-episodes 0 "
@@ -399,7 +399,7 @@ def test_importing_pixelq_loads_no_torch():
 
 
 def test_what_pixelq_exports():
-    assert sorted(pixelq.__all__) == ["Callback", "load_agent", "preset", "report", "sweep", "train"]
+    assert sorted(pixelq.__all__) == ["Callback", "load_agent", "preset", "report", "sweep", "train", "tune"]
     assert all(callable(getattr(pixelq, name)) for name in pixelq.__all__)
     with pytest.raises(AttributeError, match="no attribute 'resume'"):
         _ = pixelq.resume

@@ -108,7 +108,7 @@ CASES = {
     "no words": (
         "",
         re.compile(
-            r"a command is missing: train, resume, sweep, report, eval, record, .*presets, games; see: pixelq --help"
+            r"a command is missing: train, resume, sweep, tune, report, eval, .*presets, games; see: pixelq --help"
         ),
         2,
     ),

@@ -22,6 +22,7 @@ LAYERS = (
     ("training",),
     ("viewer", "bench", "plots", "sweeps", "trackers"),
     ("distributed", "reports"),
+    ("tuning",),
     ("cli",),
     ("__main__",),
 )
@@ -32,6 +33,7 @@ LONGEST_FILE = 400  # lines
 LONGEST_FUNCTION = 40  # lines, nine functions in ten
 ONLY_IN = {  # libraries and the parts that may import them
     "ray": {"distributed"},
+    "optuna": {"tuning"},
     "keras": set(),
     "matplotlib": {"plots"},
     "starlette": {"viewer"},

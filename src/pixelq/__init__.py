@@ -9,10 +9,11 @@ if TYPE_CHECKING:
     from pixelq.sweeps.runner import sweep
     from pixelq.training.callbacks import Callback
     from pixelq.training.run import train
+    from pixelq.tuning.tune import tune
 
 from pixelq.system import wait_passively
 
-__all__ = ["Callback", "load_agent", "preset", "report", "sweep", "train"]
+__all__ = ["Callback", "load_agent", "preset", "report", "sweep", "train", "tune"]
 __version__ = "0.1.0"
 
 wait_passively()  # before torch is loaded, if it is not
@@ -24,6 +25,7 @@ _HOMES = {
     "report": "pixelq.reports.report",
     "sweep": "pixelq.sweeps.runner",
     "train": "pixelq.training.run",
+    "tune": "pixelq.tuning.tune",
 }
 
 

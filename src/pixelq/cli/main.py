@@ -17,6 +17,7 @@ _VERBS = {
     "train": "train an agent: pixelq train [PRESET] [--game G] [--run DIR] [options]",
     "resume": "go on with a run: pixelq resume RUN",
     "sweep": "train many at once: pixelq sweep PRESET … --folder DIR [--games G …] [--seeds 1-5]",
+    "tune": "seek the best settings: pixelq tune PRESET --folder DIR --trials N --search NAME=LOW..HIGH[:log]",
     "report": "tables and pictures of a folder of runs: pixelq report DIR",
     "eval": "score an agent under a named protocol: pixelq eval AGENT [--protocol P]",
     "record": "write a video of an agent: pixelq record AGENT --out FILE.mp4",
@@ -30,7 +31,7 @@ _VERBS = {
     "presets": "list the recipes",
     "games": "list the games",
 }
-_TRAINING = ("train", "resume", "sweep")  # go on whatever becomes of their output
+_TRAINING = ("train", "resume", "sweep", "tune")  # go on whatever becomes of their output
 _USAGE = "\n".join(
     [
         "pixelq: deep Q-learning from pixels",

@@ -8,7 +8,7 @@ from pixelq.config.settings import TrainConfig
 from pixelq.errors import ConfigError
 from pixelq.games import did_you_mean
 
-__all__ = ["assign", "read_value"]
+__all__ = ["assign", "read_value", "value_of"]
 
 
 def read_value(text: str) -> Any:
@@ -43,17 +43,37 @@ def assign(config: TrainConfig, name: str, value: Any) -> TrainConfig:
         ConfigError: there is no such setting, or the value is of another type.
     """
     values = to_json(config)
+    holder, last = _find(values, name, config.preset)
+    whole = isinstance(value, float) and value.is_integer() and type(holder[last]) is int
+    holder[last] = int(value) if whole else value
+    changed: TrainConfig = from_json(TrainConfig, values)
+    return changed
+
+
+def value_of(config: TrainConfig, name: str) -> Any:
+    """One setting's value, as in `config.json`.
+
+    Args:
+        config: the settings.
+        name: its option, as for `assign`.
+
+    Raises:
+        ConfigError: there is no such setting.
+    """
+    holder, last = _find(to_json(config), name, config.preset)
+    return holder[last]
+
+
+def _find(values: dict[str, Any], name: str, preset: str) -> tuple[dict[str, Any], str]:
+    """The group that a setting is in, and its name there."""
     *groups, last = name.replace("-", "_").split(".")
     holder: Any = values
     for group in groups:
         holder = holder.get(group) if isinstance(holder, dict) else None
     if not isinstance(holder, dict) or last not in holder or isinstance(holder[last], dict) or last == "kind":
         near = did_you_mean(name.replace("_", "-"), _names(values))
-        raise ConfigError(f'unknown setting "{name}" of {config.preset}{near}')
-    whole = isinstance(value, float) and value.is_integer() and type(holder[last]) is int
-    holder[last] = int(value) if whole else value
-    changed: TrainConfig = from_json(TrainConfig, values)
-    return changed
+        raise ConfigError(f'unknown setting "{name}" of {preset}{near}')
+    return holder, last
 
 
 def _names(values: dict[str, Any], prefix: str = "") -> list[str]:

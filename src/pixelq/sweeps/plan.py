@@ -17,7 +17,17 @@ from pixelq.games import did_you_mean, resolve_game
 from pixelq.presets import preset
 from pixelq.run.storage import reason, storage_errors, write_atomically
 
-__all__ = ["FILE", "Plan", "PlannedRun", "keep_plan", "planned_runs", "read_plan", "read_seeds", "read_setting"]
+__all__ = [
+    "FILE",
+    "Plan",
+    "PlannedRun",
+    "directory_name",
+    "keep_plan",
+    "planned_runs",
+    "read_plan",
+    "read_seeds",
+    "read_setting",
+]
 
 FILE = "sweep.toml"
 _MOST_RUNS = 10_000
@@ -160,10 +170,15 @@ def planned_runs(plan: Plan) -> list[PlannedRun]:
 
 def _name(recipe: str, game: str, varied: Sequence[tuple[str, Any]], seed: int) -> str:
     parts = [recipe, game, *(f"{name.rpartition('.')[2]}={_plain(value)}" for name, value in varied), f"s{seed}"]
-    name = re.sub(r"[^\w.=+-]", "_", "-".join(parts))
+    name = directory_name("-".join(parts))
     if len(name) > _LONGEST_NAME:
         raise PixelqError(f"a run's name would have more than {_LONGEST_NAME} letters: vary fewer settings")
     return name
+
+
+def directory_name(text: str) -> str:
+    """A text as a file system takes it for a name."""
+    return re.sub(r"[^\w.=+-]", "_", text)
 
 
 def _plain(value: Any) -> str:

@@ -1,34 +1,30 @@
-"""Runs a sweep on this machine: as many processes at once as it carries, each a run; all end with the sweep."""
+"""Runs many runs: as many at once as there is room for, each a process; all end with the one that runs them."""
 
 import contextlib
 import dataclasses
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from pixelq.config import to_json
 from pixelq.errors import PixelqError
 from pixelq.run.rundir import RunDir
 from pixelq.run.storage import storage_errors, write_atomically
-from pixelq.sweeps.budget import Share, describe, share
+from pixelq.sweeps.budget import Share, describe
+from pixelq.sweeps.launch import Job, Launcher, LocalLauncher, Process
 from pixelq.sweeps.plan import Plan, PlannedRun, keep_plan, planned_runs
 from pixelq.sweeps.show import Line, Show, make_show
 from pixelq.sweeps.state import LOGS, RunState, last_line, run_state
-from pixelq.system import kill_group
 from pixelq.training.stopping import free_signals
 
-__all__ = ["SweepResult", "run_all", "sweep"]
+__all__ = ["Orders", "SweepResult", "Work", "run_all", "run_work", "sweep"]
 
 _TRIES = 3  # of a run that fails, in all
 _LOOK_SECONDS = 0.2
-_SAVE_SECONDS = 60.0
 
 
 class SweepResult(NamedTuple):
@@ -80,20 +76,79 @@ def sweep(
         return run_all(folder, runs, jobs)
 
 
-def run_all(folder: Path, runs: Sequence[PlannedRun], jobs: int | None = None) -> SweepResult:
+class Orders(NamedTuple):
+    """What a source of runs tells the runner."""
+
+    stop: Collection[str] = ()  # names of runs: no more of them is needed
+    notes: Sequence[str] = ()  # lines for a person
+
+
+class Work(Protocol):
+    """What a runner is given to do, one run after another."""
+
+    def known(self) -> Sequence[PlannedRun]:
+        """All runs so far, for the table."""
+
+    def next(self) -> PlannedRun | None:
+        """A run to start or to go on with, now that there is room; None: none at the moment."""
+
+    def follow(self) -> Orders:
+        """Look where the runs stand, and say what follows from it."""
+
+    def failed(self, name: str, line: str) -> None:
+        """A run is given up; its last line."""
+
+
+class _All:
+    """The runs of a plan."""
+
+    def __init__(self, runs: Sequence[PlannedRun], left: Sequence[PlannedRun]) -> None:
+        self._runs, self._left = runs, list(left)
+
+    def known(self) -> Sequence[PlannedRun]:
+        return self._runs
+
+    def next(self) -> PlannedRun | None:
+        return self._left.pop(0) if self._left else None
+
+    def follow(self) -> Orders:
+        return Orders()
+
+    def failed(self, name: str, line: str) -> None:
+        pass
+
+
+def run_all(
+    folder: Path, runs: Sequence[PlannedRun], jobs: int | None = None, launcher: Launcher | None = None
+) -> SweepResult:
     """Run what is left of some runs.
 
     Args:
         folder: where their directories are or will be.
         runs: finished ones are skipped, stopped ones go on.
         jobs: runs at once; None: as many as cores and memory carry.
+        launcher: where they go; None: this machine.
     """
-    states = {run.name: run_state(folder, run) for run in runs}
-    left = [run for run in runs if states[run.name].status != "finished"]
-    divided = share(left, jobs)
+    launcher = launcher or LocalLauncher()
+    states = [run_state(folder, run) for run in runs]
+    left = [run for run, state in zip(runs, states, strict=True) if state.status != "finished"]
+    divided = launcher.share(left, jobs)
+    return run_work(folder, _All(runs, left), divided, launcher, describe(runs, states, divided))
+
+
+def run_work(folder: Path, work: Work, divided: Share, launcher: Launcher, about: str) -> SweepResult:
+    """Run what a source of runs asks for, until it has no more or the process is asked to stop.
+
+    Args:
+        folder: where their directories are or will be.
+        work: which runs, and when.
+        divided: how many at once, and the threads of each.
+        launcher: where they go.
+        about: a line that says what is to be done.
+    """
     with make_show() as show, _stopping() as stop:
-        show.note(describe(runs, list(states.values()), divided))
-        return _Runner(folder, runs, states, divided, show, stop).work(left)
+        show.note(about)
+        return _Runner(folder, work, divided, launcher, show, stop).work()
 
 
 class _Stop:
@@ -119,44 +174,37 @@ def _stopping() -> Iterator[_Stop]:
             signal.signal(number, handler)
 
 
-class _Child(NamedTuple):
-    run: PlannedRun
-    process: subprocess.Popen[bytes]
-    pipe: int  # its end is the child's end
-    log: IO[bytes]
-
-
 class _Runner:
-    def __init__(
-        self,
-        folder: Path,
-        runs: Sequence[PlannedRun],
-        states: dict[str, RunState],
-        divided: Share,
-        show: Show,
-        stop: _Stop,
-    ) -> None:
-        self._folder, self._runs, self._states = folder, runs, states
-        self._divided, self._show, self._stop = divided, show, stop
-        self._children: list[_Child] = []
+    def __init__(self, folder: Path, work: Work, divided: Share, launcher: Launcher, show: Show, stop: _Stop) -> None:
+        self._folder, self._work, self._divided = folder, work, divided
+        self._launcher, self._show, self._stop = launcher, show, stop
+        self._states = {run.name: run_state(folder, run) for run in work.known()}
+        self._training: dict[str, tuple[PlannedRun, Process]] = {}
+        self._again: list[PlannedRun] = []
         self._tries: dict[str, int] = {}
         self._failed: dict[str, str] = {}
+        self._pruned: set[str] = set()
         self._heard = 0
 
-    def work(self, left: Sequence[PlannedRun]) -> SweepResult:
+    def work(self) -> SweepResult:
         """Start what there is room for, look after it, until nothing is left or the sweep is to stop."""
-        waiting = list(left)
         try:
-            while self._children or (waiting and not self._stop.asked):
-                while waiting and len(self._children) < self._divided.jobs and not self._stop.asked:
-                    self._start(waiting.pop(0))
+            while True:
+                while len(self._training) < self._divided.jobs and not self._stop.asked:
+                    run = self._again.pop(0) if self._again else self._work.next()
+                    if run is None:
+                        break
+                    self._start(run)
+                if not self._training:
+                    break
                 time.sleep(_LOOK_SECONDS)
-                waiting += self._look_after()
+                self._look_after()
+                self._obey(self._work.follow())
                 self._pass_on_stop()
                 self._show.table(self._lines())
         finally:
             self._save_all()  # none is left, unless something failed here: a full disk, say
-        finished = tuple(run.name for run in self._runs if self._states[run.name].status == "finished")
+        finished = tuple(name for name, state in self._states.items() if state.status == "finished")
         for name, line in self._failed.items():
             self._show.note(f"{name} failed: {line}")
         return SweepResult(self._folder, finished, self._failed, bool(self._stop.asked))
@@ -164,77 +212,72 @@ class _Runner:
     def _start(self, run: PlannedRun) -> None:
         logs = self._folder / LOGS
         config = dataclasses.replace(run.config, threads=run.config.threads or self._divided.threads)
-        settings, log = logs / f"{run.name}.json", logs / f"{run.name}.log"
+        job = Job(config, logs / f"{run.name}.json", self._folder / run.name, logs / f"{run.name}.log")
         with storage_errors(logs):
             logs.mkdir(exist_ok=True)
-            write_atomically(settings, json.dumps(to_json(config)).encode())
-            output = log.open("ab")
-        read, write = os.pipe()
-        words = [sys.executable, "-m", "pixelq.sweeps.worker", str(settings), str(self._folder / run.name)]
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-        process = subprocess.Popen(
-            words, stdin=read, stdout=output, stderr=output, env=environment, start_new_session=True
-        )
-        os.close(read)
-        self._children.append(_Child(run, process, write, output))
+            write_atomically(job.settings, json.dumps(to_json(config)).encode())
+        self._training[run.name] = run, self._launcher.start(job)
         self._tries[run.name] = self._tries.get(run.name, 0) + 1
 
-    def _look_after(self) -> list[PlannedRun]:
-        """Take leave of the processes that ended; returns the runs that are to be tried again."""
-        again = []
-        for child in list(self._children):
-            status = child.process.poll()
-            name = child.run.name
-            self._states[name] = run_state(self._folder, child.run)
+    def _look_after(self) -> None:
+        """Take leave of the processes that ended; what failed is tried again."""
+        for name, (run, process) in list(self._training.items()):
+            status = process.poll()
+            self._states[name] = run_state(self._folder, run)
             if status is None:
                 continue
-            self._children.remove(child)
-            os.close(child.pipe)
-            child.log.close()
-            if status == 0 or self._stop.asked or self._states[name].status == "finished":
-                self._show.note(f"{name}: {self._states[name].status} at step {self._states[name].step:,}")
+            del self._training[name]
+            process.close()
+            state = self._states[name]
+            if status == 0 or self._stop.asked or name in self._pruned or state.status == "finished":
+                how = "pruned" if name in self._pruned and state.status != "finished" else state.status
+                self._show.note(f"{name}: {how} at step {state.step:,}")
                 continue
             line = last_line(self._folder / LOGS / f"{name}.log")
             if status == 2 or self._tries[name] >= _TRIES:  # bad input stays bad
                 self._failed[name] = line
+                self._work.failed(name, line)
             else:
                 self._show.note(f"{name} failed and is tried again: {line}")
-                again.append(child.run)
-        return again
+                self._again.append(run)
+
+    def _obey(self, orders: Orders) -> None:
+        for text in orders.notes:
+            self._show.note(text)
+        for name in set(orders.stop) - self._pruned:
+            self._pruned.add(name)
+            self._again = [run for run in self._again if run.name != name]
+            if name in self._training:
+                self._training[name][1].end(at_once=False)
 
     def _pass_on_stop(self) -> None:
         if self._stop.asked == self._heard:
             return
         first, self._heard = self._heard == 0, self._stop.asked
         self._show.note("saving all runs; once more: stop at once" if first else "stopping at once")
-        for child in self._children:
-            self._end(child, at_once=not first)
+        for _, process in self._training.values():
+            process.end(at_once=not first)
 
     def _save_all(self) -> None:
-        for child in self._children:
-            self._end(child, at_once=False)
-        for child in self._children:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.process.wait(_SAVE_SECONDS)
-            self._end(child, at_once=True)
-
-    @staticmethod
-    def _end(child: _Child, at_once: bool) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if at_once:
-                kill_group(child.process.pid)
-            else:
-                child.process.terminate()
+        for _, process in self._training.values():
+            process.end(at_once=False)
+        for _, process in self._training.values():
+            process.wait()
+            process.end(at_once=True)
 
     def _lines(self) -> list[Line]:
-        training = {child.run.name for child in self._children}
-        lines = []
-        for run in self._runs:
-            state, status = self._states[run.name], self._states[run.name].status
-            if run.name in self._failed:
-                lines.append(Line(run.name, "failed", run.config.total_steps, state))
-            else:
-                lines.append(
-                    Line(run.name, "training" if run.name in training else status, run.config.total_steps, state)
-                )
-        return lines
+        return [
+            Line(run.name, self._status(run.name), run.config.total_steps, self._state(run.name))
+            for run in self._work.known()
+        ]
+
+    def _state(self, name: str) -> RunState:
+        return self._states.get(name, RunState("waiting"))
+
+    def _status(self, name: str) -> str:
+        if name in self._failed:
+            return "failed"
+        status = self._state(name).status
+        if name in self._training:
+            return "training"
+        return "pruned" if name in self._pruned and status != "finished" else status

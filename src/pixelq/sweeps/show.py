@@ -11,7 +11,7 @@ from pixelq.training.output import Output, can_draw
 __all__ = ["Line", "Show", "make_show"]
 
 _PLAIN_SECONDS = 60.0  # between two lines where there is no terminal
-_ORDER = ("training", "failed", "stopped", "waiting", "finished")
+_ORDER = ("training", "failed", "stopped", "waiting", "finished", "pruned")
 _MOST_LINES = 40
 
 

@@ -1,0 +1,97 @@
+"""`pixelq tune`: seek a recipe's best settings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from pixelq.cli.options import parse
+from pixelq.cli.places import check_new_place
+from pixelq.errors import PixelqError
+from pixelq.sweeps.plan import read_seeds, read_setting
+from pixelq.tuning.search import read_search
+
+__all__ = ["run"]
+
+_BEST = 5  # trials that are listed
+
+
+@dataclass(frozen=True)
+class _Options:
+    preset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")]
+    """The recipe."""
+    folder: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Where the study and its runs go; the same command in the same folder goes on."""
+    trials: Annotated[int, tyro.conf.arg(metavar="N")]
+    """Trials of the study, earlier ones among them."""
+    search: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=LOW..HIGH[:log]")] = ()
+    """A setting by its option's name and where to look, e.g. optimiser.learning-rate=1e-5..1e-3:log, or values to
+    choose from, e.g. algo.n-step=1,3,5; may be given often."""
+    games: Annotated[tuple[str, ...], tyro.conf.arg(metavar="G")] = ()
+    """Games, each in every trial; default: the preset's own."""
+    seeds: Annotated[str | None, tyro.conf.arg(metavar="1-5|1,3,7")] = None
+    """Seeds of every game in every trial; default: 1."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=V")] = ()
+    """A setting that is the same in all trials, e.g. total-steps=200000; may be given often."""
+    pruner: Literal["median", "halving", "none"] = "median"
+    """Who ends trials without prospects: those below the median of others at the same step, or the worse half each
+    time; or nobody."""
+    jobs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Runs at once; default: as many as cores and memory carry."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the verb and return the exit status."""
+    about = "Seek a recipe's best settings: every trial trains all seeds of all games, Optuna chooses what is tried."
+    options = parse(_Options, words, "pixelq tune", about)
+    search = list(map(read_search, options.search))
+    seeds = read_seeds(options.seeds or "1")
+    settings = dict(map(_one, options.set))
+    check_new_place("--folder", options.folder)
+
+    from pixelq.training.output import Output
+    from pixelq.tuning.tune import tune
+
+    result = tune(
+        options.preset,
+        options.folder,
+        options.trials,
+        search,
+        games=options.games,
+        seeds=seeds,
+        settings=settings,
+        pruner=options.pruner,
+        jobs=options.jobs,
+    )
+    lines = [f"score: {result.measure}"]
+    complete = [trial for trial in result.trials if trial.state == "complete"]
+    for trial in sorted(complete, key=lambda trial: trial.score or 0.0, reverse=True)[:_BEST]:
+        lines.append(f"trial {trial.number}: {trial.score:.4g} with {_shown(trial.values)}")
+    counts = {state: sum(trial.state == state for trial in result.trials) for state in ("complete", "pruned", "fail")}
+    lines.append(f"{counts['complete']} trials complete, {counts['pruned']} pruned, {counts['fail']} failed")
+    if len(result.importances) > 1:
+        shown = ", ".join(f"{name} {share:.0%}" for name, share in result.importances.items())
+        lines.append(f"importance: {shown}")
+    if result.interrupted:
+        lines.append("go on with the same command")
+    if result.command is not None:
+        lines += ["the best:", result.command]
+    print("\n".join(lines), file=Output(), flush=True)
+    if result.interrupted:
+        return 130
+    return 0 if complete else 1
+
+
+def _one(text: str) -> tuple[str, object]:
+    name, values = read_setting(text)
+    if len(values) > 1:
+        raise PixelqError(f"--set {text}: one value here; several are sought by --search {text}")
+    return name, values[0]
+
+
+def _shown(values: dict[str, float | int | str | bool | None]) -> str:
+    return ", ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items()
+    )

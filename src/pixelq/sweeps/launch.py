@@ -1,0 +1,105 @@
+"""How a run gets a process of its own: what a sweep asks of it, and the way on this machine."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from pixelq.config import TrainConfig
+from pixelq.run.storage import storage_errors
+from pixelq.sweeps.budget import Share, share
+from pixelq.sweeps.plan import PlannedRun
+from pixelq.system import kill_group
+
+__all__ = ["Job", "Launcher", "LocalLauncher", "Process", "worker_command"]
+
+_SAVE_SECONDS = 60.0
+
+
+class Job(NamedTuple):
+    """A run that is to be started, or to go on."""
+
+    config: TrainConfig
+    settings: Path  # the config in a file
+    run: Path  # its directory
+    log: Path  # what it prints is added here
+
+
+class Process(Protocol):
+    """A run's process."""
+
+    def poll(self) -> int | None:
+        """Its exit status, None while it lives."""
+
+    def end(self, at_once: bool) -> None:
+        """Ask it to save and stop, or kill it with all that it started."""
+
+    def wait(self) -> None:
+        """Give it time to save, after it was asked to stop."""
+
+    def close(self) -> None:
+        """It has ended."""
+
+
+class Launcher(Protocol):
+    """Where runs go."""
+
+    def share(self, runs: Sequence[PlannedRun], jobs: int | None) -> Share:
+        """How many runs at once, and the threads of each."""
+
+    def start(self, job: Job) -> Process:
+        """Start a run, or go on with it."""
+
+
+def worker_command(job: Job) -> list[str]:
+    """The words that start a run's process; it ends when its standard input does."""
+    return [sys.executable, "-m", "pixelq.sweeps.worker", str(job.settings), str(job.run)]
+
+
+class LocalLauncher:
+    """A process on this machine, which ends with this one."""
+
+    def share(self, runs: Sequence[PlannedRun], jobs: int | None) -> Share:
+        """As many as cores and memory carry."""
+        return share(runs, jobs)
+
+    def start(self, job: Job) -> Process:
+        """Start a run, or go on with it."""
+        return _LocalProcess(job)
+
+
+class _LocalProcess:
+    def __init__(self, job: Job) -> None:
+        with storage_errors(job.log):
+            self._log = job.log.open("ab")
+        read, self._pipe = os.pipe()  # our end of it is the process's end
+        self._process = subprocess.Popen(
+            worker_command(job),
+            stdin=read,
+            stdout=self._log,
+            stderr=self._log,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+        )
+        os.close(read)
+
+    def poll(self) -> int | None:
+        return self._process.poll()
+
+    def end(self, at_once: bool) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if at_once:
+                kill_group(self._process.pid)
+            else:
+                self._process.terminate()
+
+    def wait(self) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_SAVE_SECONDS)
+
+    def close(self) -> None:
+        os.close(self._pipe)
+        self._log.close()
