@@ -545,7 +545,8 @@ def test_a_machine_of_another_kind_has_the_replay_memorys_kernels_only(tmp_path,
 
 BY_KERNELS = (
     *("fast", "keras-example", "nature-dqn", "cleanrl-dqn"),
-    *("double-dqn", "prioritized-dqn", "n-step-dqn"),
+    *("double-dqn", "prioritized-dqn", "n-step-dqn", "dueling-dqn", "noisy-dqn"),
+    *("c51", "qr-dqn", "munchausen-dqn", "rainbow"),
 )
 
 
@@ -558,9 +559,9 @@ def test_recipes_that_kernels_make_all_of():
 @needs_kernels
 def test_where_there_are_kernels_their_recipes_are_in_bfloat16(monkeypatch):
     monkeypatch.setattr("pixelq.engines.choice.has_fast_bfloat16", lambda _: False)
-    for name in ("fast", "c51"):
+    for name in ("fast", "c51", "rainbow", "pqn"):
         precision = resolve(dataclasses.replace(preset(name), device="cpu")).precision
-        assert precision == ("bfloat16" if name == "fast" else "float32")
+        assert precision == ("bfloat16" if name in BY_KERNELS else "float32")
 
 
 def test_where_there_are_no_kernels_recipes_are_as_pytorch_likes_them(monkeypatch, unloaded):

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from pixelq.native.layers import dense_relu, takes_dense, takes_torso, torso
+from pixelq.native.network import Dense, Layers, NetworkKernel, Noise, Stream, takes_layers
 from pixelq.native.q_learning import q_values
 from pixelq.networks import DuelingHead, Head, ImplicitHead, LinearHead, QNetwork
+from pixelq.networks.noisy import NoisyLinear
 from pixelq.networks.torsos import ImpalaTorso, NatureTorso
 
-__all__ = ["KernelNetwork", "suits_kernels", "suits_kernels_entirely"]
+__all__ = ["KernelNetwork", "layers_of", "suits_kernels", "suits_kernels_entirely"]
 
 
 def suits_kernels(network: QNetwork) -> bool:
@@ -42,11 +44,37 @@ def _suits_dense(head: LinearHead) -> bool:
     )
 
 
+def layers_of(network: QNetwork) -> Layers | None:
+    """The network as the kernel for whole networks takes it; None if a layer is none of its own."""
+    if network.compute_dtype != torch.bfloat16 or not _suits_torso(network.torso):
+        return None
+    if isinstance(network.head, ImplicitHead):
+        return None
+    assert isinstance(network.torso, NatureTorso)
+    body = network.head.body
+    parts = [body.value, body.advantage] if isinstance(body, DuelingHead) else [body]
+    first, second, third = (convolution.out_channels for convolution in network.torso.convolutions)
+    if not isinstance(parts[0].norm, nn.Identity):
+        return None
+    if not takes_layers((first, second, third), parts[0].hidden.out_features):
+        return None
+    convolutions = [(layer.weight, cast(Tensor, layer.bias)) for layer in network.torso.convolutions]
+    streams = [Stream(_dense(part.hidden), _dense(part.output)) for part in parts]
+    return Layers(convolutions, streams, body.num_actions)
+
+
+def _dense(layer: nn.Linear | NoisyLinear) -> Dense:
+    if isinstance(layer, NoisyLinear):
+        return Dense(layer.weight, layer.bias, layer.weight_sigma, layer.bias_sigma)
+    return Dense(layer.weight, layer.bias)
+
+
 class KernelNetwork:
     """What a loss asks of a network, computed by kernels on the network's own weights.
 
-    Everything that costs time is `numbers`: the torso, the dense layers and the outputs. A kernel for whole networks
-    takes its place; what the numbers mean stays with the head.
+    Everything that costs time is `numbers`: the torso, the dense layers and the outputs. One kernel computes all of
+    them if it knows every layer. Otherwise the layers that kernels know are kernels, each by itself. What the numbers
+    mean stays with the head.
 
     Args:
         network: in bfloat16; its weights must stay where they are.
@@ -54,6 +82,9 @@ class KernelNetwork:
 
     def __init__(self, network: QNetwork) -> None:
         self._network = network
+        layers = layers_of(network)
+        self._whole = layers and NetworkKernel(layers)
+        self._noisy = [module for module in network.head.modules() if isinstance(module, NoisyLinear)]
         self._torso: list[tuple[Tensor, Tensor]] | None = None
         if isinstance(network.torso, NatureTorso) and _suits_torso(network.torso):
             self._torso = [(layer.weight, cast(Tensor, layer.bias)) for layer in network.torso.convolutions]
@@ -80,6 +111,8 @@ class KernelNetwork:
     def numbers(self, obs: Tensor) -> Tensor:
         """What the last layer gives, [B, A · units] float32, an action's units side by side."""
         assert not isinstance(self.head, ImplicitHead)  # which takes fractions beside the observations
+        if self._whole is not None:
+            return self._whole(obs, self._noise())
         features, body = self.features(obs), self.head.body
         if isinstance(body, DuelingHead):
             features = body.shared(features)
@@ -100,6 +133,12 @@ class KernelNetwork:
         if isinstance(self.head, ImplicitHead):
             return self.head.q_values(self.features(obs))
         return self.head.values(self.numbers(obs))
+
+    def _noise(self) -> Noise | None:
+        """Noise of the noisy layers, which evaluation leaves out."""
+        if not self._noisy or not self._network.training:
+            return None
+        return [layer.noise for layer in self._noisy]
 
     def _linear(self, head: LinearHead, features: Tensor) -> Tensor:
         if id(head) not in self._dense:

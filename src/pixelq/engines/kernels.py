@@ -9,7 +9,7 @@ from pixelq.algos import algo_of
 from pixelq.config import DQNConfig, TrainConfig
 from pixelq.divergence import HostWatch
 from pixelq.engines.draws import learn_from_draws
-from pixelq.engines.kernel_network import KernelNetwork, suits_kernels_entirely
+from pixelq.engines.kernel_network import KernelNetwork, layers_of
 from pixelq.engines.plain import Losses, PlainEngine, ranges_of
 from pixelq.learner import Learner
 from pixelq.native.library import instructions
@@ -34,13 +34,13 @@ def fused_q_learning(config: object, online: KernelNetwork, target: KernelNetwor
 
 
 def is_for_kernels(config: TrainConfig) -> bool:
-    """Whether kernels of our own, where there are any, make all of a recipe's loss and gradients in bfloat16."""
+    """Whether kernels of our own, where there are any, compute a recipe's whole network in bfloat16."""
     algo = algo_of(config.algo)
-    if not config.compile or type(config.algo) is not DQNConfig:
+    if not config.compile:
         return False
     network = algo.make_network(config.network, config.algo, 1, torch.Generator(), config.env.obs_shape)
     network.lower_precision(torch.bfloat16)
-    return suits_kernels_entirely(network)
+    return layers_of(network) is not None
 
 
 class KernelEngine:

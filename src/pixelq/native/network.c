@@ -185,8 +185,7 @@ typedef struct {
     long own_bytes;
 } passing;
 
-static void forward_by_team(void *of) {
-    const passing *p = of;
+static void forward(const passing *p) {
     const network *n = p->n;
     const scratch *x = &p->x;
     const sizes *s = &n->of;
@@ -213,8 +212,7 @@ static void forward_by_team(void *of) {
     combine(n, p->batch, x->parts, p->outputs);
 }
 
-static void backward_by_team(void *of) {
-    const passing *p = of;
+static void backward(const passing *p) {
     const network *n = p->n, *g = p->gradients;
     const scratch *x = &p->x;
     const sizes *s = &n->of;
@@ -249,6 +247,18 @@ static void backward_by_team(void *of) {
     team_wait();
     torso_gradients_by_team(s, p->batch, x->shares, &g->torso);
 }
+
+// Losses of distributions have gradients so small that a processor would take a hundred times as long for each of them.
+static void without_denormals(void (*work)(const passing *), const passing *of) {
+    unsigned mode = _mm_getcsr();
+    _mm_setcsr(mode | FLUSH);
+    work(of);
+    _mm_setcsr(mode);
+}
+
+static void forward_by_team(void *of) { without_denormals(forward, of); }
+
+static void backward_by_team(void *of) { without_denormals(backward, of); }
 
 // Outputs [batch][actions][each] of images; in memory that a backward pass needs, if there is to be one. 1 if planes could
 // not be read.

@@ -48,6 +48,17 @@ class NoisyLinear(nn.Module):
         noise = (normal.sign() * normal.abs().sqrt()).to(self.weight.device)
         self._noise = noise[: self.in_features], noise[self.in_features :]
 
+    @property
+    def noise(self) -> tuple[Tensor, Tensor]:
+        """What was drawn last: factors of the inputs [p] and of the outputs [q], float32.
+
+        Raises:
+            RuntimeError: no noise was drawn yet.
+        """
+        if self._noise is None:
+            raise RuntimeError("a noisy layer has no noise yet: call redraw_noise(generator) before, or eval()")
+        return self._noise
+
     def forward(self, features: Tensor) -> Tensor:
         """[..., p] to [..., q].
 
@@ -56,9 +67,7 @@ class NoisyLinear(nn.Module):
         """
         if not self.training:
             return functional.linear(features, self.weight, self.bias)
-        if self._noise is None:
-            raise RuntimeError("a noisy layer has no noise yet: call redraw_noise(generator) before, or eval()")
-        inputs, outputs = (noise.to(self.weight) for noise in self._noise)
+        inputs, outputs = (noise.to(self.weight) for noise in self.noise)
         # the weights are built, since the product of the factors with the batch would double the matrix products
         weight = self.weight + self.weight_sigma * outputs.outer(inputs)
         return functional.linear(features, weight, self.bias + self.bias_sigma * outputs)
