@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pixelq.native.network import Dense, Layers, NetworkKernel, Stream, takes_layers
+from pixelq.native.network import Dense, Layers, NetworkKernel, Norm, Stream, takes_layers
 from pixelq.replay.lz4_frames import Lz4Frames
 from test_native import (  # noqa: F401 (a fixture)
     BATCHES,
@@ -20,12 +20,14 @@ from test_native import (  # noqa: F401 (a fixture)
 )
 
 SMALL, USUAL = ((16, 32, 32), 64), ((32, 64, 64), 512)
-KINDS = [  # sizes, streams, noisy, actions, numbers of an action
-    pytest.param(USUAL, 1, False, 4, 1, id="values"),
-    pytest.param(SMALL, 1, False, 3, 51, id="atoms"),
-    pytest.param(SMALL, 1, True, 6, 1, id="noisy"),
-    pytest.param(USUAL, 2, False, 4, 1, id="dueling"),
-    pytest.param(SMALL, 2, True, 5, 33, id="dueling, noisy, wide"),
+KINDS = [  # sizes, streams, noisy, actions, numbers of an action, normalised
+    pytest.param(USUAL, 1, False, 4, 1, False, id="values"),
+    pytest.param(SMALL, 1, False, 3, 51, False, id="atoms"),
+    pytest.param(SMALL, 1, True, 6, 1, False, id="noisy"),
+    pytest.param(USUAL, 2, False, 4, 1, False, id="dueling"),
+    pytest.param(USUAL, 1, False, 4, 1, True, id="normalised"),
+    pytest.param(SMALL, 2, True, 5, 33, True, id="dueling, normalised, noisy, wide"),
+    pytest.param(SMALL, 2, True, 5, 33, False, id="dueling, noisy, wide"),
 ]
 
 
@@ -37,7 +39,12 @@ def dense(inputs, outputs, dtype, noisy, generator):
     return Dense(*(tensor.to(dtype).requires_grad_() for tensor in tensors))
 
 
-def make(sizes, streams, noisy, actions, each, seed=0):
+def norm(units, generator):
+    numbers = (1 + torch.randn(units, generator=generator) / 4, torch.randn(units, generator=generator) / 4)
+    return Norm(*(tensor.to(BF16).requires_grad_() for tensor in numbers), 1e-3)
+
+
+def make(sizes, streams, noisy, actions, each, normalised, seed=0):
     """Layers, and the noise of an update."""
     filters, units = sizes
     weights, biases = torso_parameters(filters, seed)
@@ -46,19 +53,21 @@ def make(sizes, streams, noisy, actions, each, seed=0):
     widths = [each, actions * each][-streams:]
     made = [
         Stream(
-            dense(filters[2] * 49, units, BF16, noisy, generator), dense(units, width, torch.float32, noisy, generator)
+            dense(filters[2] * 49, units, BF16, noisy, generator),
+            dense(units, width, torch.float32, noisy, generator),
+            norm(units, generator) if normalised else None,
         )
         for width in widths
     ]
     layers = Layers(convolutions, made, actions)
-    shapes = [layer.weight.shape for stream in made for layer in stream]
+    shapes = [layer.weight.shape for stream in made for layer in stream[:2]]
     noise = [tuple(torch.randn(n, generator=generator) for n in reversed(shape)) for shape in shapes]
     return layers, noise if noisy else None
 
 
 def outputs_in_float64(layers, weights, noise, obs):
     """The same sums in float64 of weights in the order of `Layers.weights`, rounded where the kernel rounds."""
-    rest = iter(weights[6:])
+    exact = {id(tensor): weight for tensor, weight in zip(layers.weights(), weights, strict=True)}
     features = torso_in_float64(obs, weights[0:6:2], weights[1:6:2])
     if len(layers.streams) == 2:
         scale = 0.5**0.5
@@ -66,14 +75,17 @@ def outputs_in_float64(layers, weights, noise, obs):
     parts = []
     for index, stream in enumerate(layers.streams):
         numbers = features
-        for place, layer in enumerate(stream):
-            weight, bias, *sigmas = (next(rest) for tensor in layer if tensor is not None)
+        for place, layer in enumerate(stream[:2]):
+            weight, bias, *sigmas = (exact[id(tensor)] for tensor in layer if tensor is not None)
             if sigmas and noise is not None:
                 inputs, outputs = (factor.double() for factor in noise[2 * index + place])
                 weight, bias = weight + sigmas[0] * outputs.outer(inputs), bias + sigmas[1] * outputs
                 if layer.weight.dtype == BF16:
                     weight, bias = rounded(weight), rounded(bias)
             numbers = functional.linear(numbers, weight, bias)
+            if place == 0 and stream.norm:
+                gain, shift = (exact[id(tensor)] for tensor in stream.norm[:2])
+                numbers = functional.layer_norm(numbers, gain.shape, gain, shift, stream.norm.epsilon)
             if place == 0:
                 numbers = numbers.relu()
         parts.append(numbers)
@@ -84,10 +96,10 @@ def outputs_in_float64(layers, weights, noise, obs):
 
 
 @needs_kernels
-@pytest.mark.parametrize(("sizes", "streams", "noisy", "actions", "each"), KINDS)
+@pytest.mark.parametrize(("sizes", "streams", "noisy", "actions", "each", "normalised"), KINDS)
 @pytest.mark.parametrize("size", [BATCHES[0], *BATCHES[3:5]])
-def test_outputs_and_gradients_are_those_of_float64(sizes, streams, noisy, actions, each, size):
-    layers, noise = make(sizes, streams, noisy, actions, each)
+def test_outputs_and_gradients_are_those_of_float64(sizes, streams, noisy, actions, each, normalised, size):
+    layers, noise = make(sizes, streams, noisy, actions, each, normalised)
     obs = pixels(size)
     kernel = NetworkKernel(layers)
     outputs = kernel(obs, noise)

@@ -146,9 +146,9 @@ class NetworkConfig:
     """Factorised noise on the weights of the dense layers (Fortunato et al. 2018)."""
     noisy_sigma: float = 0.5
     """σ₀: initial size of that noise, divided by √inputs."""
-    norm: Literal["none", "layer", "layer_per_pixel"] = "none"
-    """LayerNorm before each ReLU of the nature torso and the dense layer: over all of a layer, or at each pixel over
-    its channels."""
+    norm: Literal["none", "dense", "layer", "layer_per_pixel"] = "none"
+    """LayerNorm before the ReLU of the dense layer alone; or before each ReLU of the nature torso too: over all of a
+    layer, or at each pixel over its channels."""
     spectral_norm: bool = False
     """Residual convolutions of the impala torso divided by their largest singular value."""
     max_pool: int = 0

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pixelq.native.layers import dense_relu, takes_dense, takes_torso, torso
-from pixelq.native.network import Dense, Layers, NetworkKernel, Noise, Stream, takes_layers
+from pixelq.native.network import Dense, Layers, NetworkKernel, Noise, Norm, Stream, takes_layers
 from pixelq.native.q_learning import q_values
 from pixelq.networks import DuelingHead, Head, ImplicitHead, LinearHead, QNetwork
 from pixelq.networks.noisy import NoisyLinear
@@ -54,12 +54,10 @@ def layers_of(network: QNetwork) -> Layers | None:
     body = network.head.body
     parts = [body.value, body.advantage] if isinstance(body, DuelingHead) else [body]
     first, second, third = (convolution.out_channels for convolution in network.torso.convolutions)
-    if not isinstance(parts[0].norm, nn.Identity):
-        return None
     if not takes_layers((first, second, third), parts[0].hidden.out_features):
         return None
     convolutions = [(layer.weight, cast(Tensor, layer.bias)) for layer in network.torso.convolutions]
-    streams = [Stream(_dense(part.hidden), _dense(part.output)) for part in parts]
+    streams = [Stream(_dense(part.hidden), _dense(part.output), _norm(part.norm)) for part in parts]
     return Layers(convolutions, streams, body.num_actions)
 
 
@@ -67,6 +65,10 @@ def _dense(layer: nn.Linear | NoisyLinear) -> Dense:
     if isinstance(layer, NoisyLinear):
         return Dense(layer.weight, layer.bias, layer.weight_sigma, layer.bias_sigma)
     return Dense(layer.weight, layer.bias)
+
+
+def _norm(layer: nn.Module) -> Norm | None:
+    return Norm(layer.weight, layer.bias, layer.eps) if isinstance(layer, nn.LayerNorm) else None
 
 
 class KernelNetwork:

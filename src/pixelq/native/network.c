@@ -1,7 +1,7 @@
 // A network: forward to its outputs, and back from the gradient at the outputs to the gradients of all weights.
 //
 // What lies between the two, the loss, is the caller's. The network has three convolutions, then one stream or two, each a
-// dense layer with a ReLU and linear outputs in float32. Two streams are a value and advantages of actions.
+// dense layer with a ReLU, perhaps normalised before it, and linear outputs in float32. Two streams are a value and advantages of actions.
 
 #include "layers.h"
 
@@ -11,6 +11,7 @@
 typedef struct {
     bf16 *w, *b, *w_sigma, *b_sigma;
     float *out_w, *out_b, *out_w_sigma, *out_b_sigma;
+    bf16 *gain, *shift;  // of a layer normalisation before the ReLU, or NULL
     const float *noise_in, *noise_out, *out_noise_in, *out_noise_out;
 } stream;
 
@@ -19,6 +20,7 @@ typedef struct {
     int streams, each;  // numbers of an action
     weights torso;      // of the three convolutions
     stream stream[2];
+    float epsilon;  // of layer normalisation
 } network;  // or its gradients
 
 enum { PAIR = 2 * TILE };
@@ -31,6 +33,7 @@ typedef struct {
     activations kept;
     bf16 *features, *dfeatures, *slopes;
     float *hidden, *dhidden;     // [batch][streams][units]
+    float *normal, *rates;       // before gain and shift, the same shape; 1 / deviation [batch][streams]
     float *parts[2], *dparts[2];  // outputs of two streams, and their gradients
     struct {
         bf16 *w, *b;
@@ -47,6 +50,7 @@ static void *take(char *memory, long *used, long bytes) {
 
 // Lays it out in memory; returns the bytes it takes.
 static long lay_out(const network *n, int batch, int back, char *memory, scratch *x) {
+    *x = (scratch){0};
     const sizes *s = &n->of;
     int depth = (int)features_size(s), units = n->streams * s->units;
     long used = 0, numbers = (long)batch * depth * sizeof(bf16), floats = (long)batch * units * sizeof(float);
@@ -63,6 +67,10 @@ static long lay_out(const network *n, int batch, int back, char *memory, scratch
         x->noisy[i].b = take(memory, &used, s->units * sizeof(bf16));
         x->noisy[i].out_w = take(memory, &used, outputs * s->units * sizeof(float));
         x->noisy[i].out_b = take(memory, &used, outputs * sizeof(float));
+    }
+    if (n->stream[0].gain) {
+        x->normal = take(memory, &used, floats);
+        x->rates = take(memory, &used, (long)batch * n->streams * sizeof(float));
     }
     if (!back) return used;
     x->filters_back = take(memory, &used, torso_packed_back_bytes(s));
@@ -143,6 +151,83 @@ static void make_noisy(const network *n, const scratch *x, int i) {
         }
 }
 
+// Layer normalisation of a dense layer and its ReLU (Ba et al. 2016, eq. 3 and 4): sums in `hidden` become what the ReLU
+// lets through.
+static void normalise(const network *n, int batch, const scratch *x) {
+    int units = n->of.units;
+    team_loop *rows = team_share();
+    for (long i; (i = team_take(rows)) < (long)batch * n->streams;) {
+        const stream *s = n->stream + i % n->streams;
+        float *hidden = x->hidden + i * units, *normal = x->normal + i * units;
+        __m512 sum = _mm512_setzero_ps(), squares = _mm512_setzero_ps();
+        for (int u = 0; u < units; u += TILE) sum = _mm512_add_ps(sum, _mm512_loadu_ps(hidden + u));
+        __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / units);
+        for (int u = 0; u < units; u += TILE) {
+            __m512 centred = _mm512_sub_ps(_mm512_loadu_ps(hidden + u), mean);
+            squares = _mm512_fmadd_ps(centred, centred, squares);
+            _mm512_storeu_ps(normal + u, centred);
+        }
+        x->rates[i] = 1 / sqrtf(_mm512_reduce_add_ps(squares) / units + n->epsilon);
+        __m512 rate = _mm512_set1_ps(x->rates[i]);
+        for (int u = 0; u < units; u += TILE) {
+            __m512 number = _mm512_mul_ps(_mm512_loadu_ps(normal + u), rate);
+            __m512 gain = widen(_mm256_loadu_si256((const __m256i *)(s->gain + u)));
+            __m512 shift = widen(_mm256_loadu_si256((const __m256i *)(s->shift + u)));
+            _mm512_storeu_ps(normal + u, number);
+            _mm512_storeu_ps(hidden + u, _mm512_max_ps(_mm512_fmadd_ps(number, gain, shift), _mm512_setzero_ps()));
+        }
+    }
+}
+
+// The gradient of what the ReLU lets through, for 16 units.
+static inline __m512 let_back(const float *hidden, const float *dhidden) {
+    __mmask16 on = _mm512_cmp_ps_mask(_mm512_loadu_ps(hidden), _mm512_setzero_ps(), _CMP_GT_OQ);
+    return _mm512_maskz_loadu_ps(on, dhidden);
+}
+
+// Gradients of gains and shifts.
+static void normalise_gains_back(const network *n, const network *gradients, int batch, const scratch *x) {
+    int units = n->of.units, all = n->streams * units;
+    team_loop *columns = team_share();
+    for (int u; (u = (int)team_take(columns) * TILE) < all;) {
+        __m512 gain = _mm512_setzero_ps(), shift = _mm512_setzero_ps();
+        for (long i = 0, at = u; i < batch; i++, at += all) {
+            __m512 slope = let_back(x->hidden + at, x->dhidden + at);
+            gain = _mm512_fmadd_ps(slope, _mm512_loadu_ps(x->normal + at), gain);
+            shift = _mm512_add_ps(shift, slope);
+        }
+        const stream *to = gradients->stream + u / units;
+        _mm256_storeu_si256((__m256i *)(to->gain + u % units), narrow(gain));
+        _mm256_storeu_si256((__m256i *)(to->shift + u % units), narrow(shift));
+    }
+}
+
+// `dhidden` becomes the gradient of the sums that were normalised.
+static void normalise_back(const network *n, int batch, const scratch *x) {
+    int units = n->of.units;
+    team_loop *rows = team_share();
+    for (long i; (i = team_take(rows)) < (long)batch * n->streams;) {
+        const stream *s = n->stream + i % n->streams;
+        const float *hidden = x->hidden + i * units, *normal = x->normal + i * units;
+        float *dhidden = x->dhidden + i * units;
+        __m512 sum = _mm512_setzero_ps(), along = _mm512_setzero_ps();
+        for (int u = 0; u < units; u += TILE) {
+            __m512 gain = widen(_mm256_loadu_si256((const __m256i *)(s->gain + u)));
+            __m512 slope = _mm512_mul_ps(let_back(hidden + u, dhidden + u), gain);
+            sum = _mm512_add_ps(sum, slope);
+            along = _mm512_fmadd_ps(slope, _mm512_loadu_ps(normal + u), along);
+            _mm512_storeu_ps(dhidden + u, slope);
+        }
+        __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / units);
+        __m512 part = _mm512_set1_ps(_mm512_reduce_add_ps(along) / units), rate = _mm512_set1_ps(x->rates[i]);
+        for (int u = 0; u < units; u += TILE) {
+            __m512 slope = _mm512_sub_ps(_mm512_loadu_ps(dhidden + u), mean);
+            slope = _mm512_fnmadd_ps(_mm512_loadu_ps(normal + u), part, slope);
+            _mm512_storeu_ps(dhidden + u, _mm512_mul_ps(slope, rate));
+        }
+    }
+}
+
 // outputs [batch][actions][each] = value [batch][each] + advantage [batch][actions][each] less its mean over the actions.
 static void combine(const network *n, int batch, float *const *parts, float *outputs) {
     int actions = n->of.actions, each = n->each;
@@ -200,8 +285,12 @@ static void forward(const passing *p) {
     dense_pack_by_team(p->batch, depth, x->features, x->rows);
     team_wait();
     dense d = dense_of(n, x);
-    dense_hidden_by_team(p->batch, depth, &d, x->rows, 1, x->hidden);
+    dense_hidden_by_team(p->batch, depth, &d, x->rows, !x->normal, x->hidden);
     team_wait();
+    if (x->normal) {
+        normalise(n, p->batch, x);
+        team_wait();
+    }
     for (int i = 0; i < n->streams; i++) {
         linear l = linear_of(n, x, i);
         float *to = n->streams == 2 ? x->parts[i] : p->outputs;
@@ -238,7 +327,13 @@ static void backward(const passing *p) {
                             x->dhidden + i * s->units, own);
     }
     team_wait();
-    dense_slopes_by_team(p->batch, &dd, x->hidden, x->dhidden, x->slopes);
+    if (x->normal) {
+        normalise_gains_back(n, g, p->batch, x);
+        team_wait();
+        normalise_back(n, p->batch, x);
+        team_wait();
+    }
+    dense_slopes_by_team(p->batch, &dd, x->normal ? NULL : x->hidden, x->dhidden, x->slopes);
     team_wait();
     float scale = n->streams == 2 ? sqrtf(0.5f) : 1.0f;  // where gradients of two streams meet
     dense_gradients_by_team(p->batch, depth, &d, &dd, x->columns, x->slopes, scale, x->dfeatures, own);

@@ -12,12 +12,15 @@ from pixelq.native.layers import takes_dense, takes_torso
 from pixelq.native.library import ask, call
 from pixelq.native.replay import UnreadPlanes, images_of
 
-__all__ = ["Dense", "Layers", "NetworkKernel", "Noise", "Stream", "takes_layers"]
+__all__ = ["Dense", "Layers", "NetworkKernel", "Noise", "Norm", "Stream", "takes_layers"]
 
 _POINTERS = (
-    *("w", "b", "w_sigma", "b_sigma", "out_w", "out_b", "out_w_sigma", "out_b_sigma"),
+    *("w", "b", "w_sigma", "b_sigma", "out_w", "out_b", "out_w_sigma", "out_b_sigma", "gain", "shift"),
     *("noise_in", "noise_out", "out_noise_in", "out_noise_out"),
 )
+
+
+_FIELDS = "w", "b", "w_sigma", "b_sigma"  # of `Dense`
 
 
 class _Stream(ctypes.Structure):
@@ -31,6 +34,7 @@ class _Network(ctypes.Structure):
         ("each", ctypes.c_int),
         ("torso", ctypes.c_void_p * 10),
         ("stream", _Stream * 2),
+        ("epsilon", ctypes.c_float),
     )
 
 
@@ -43,11 +47,29 @@ class Dense(NamedTuple):
     bias_sigma: Tensor | None = None
 
 
+class Norm(NamedTuple):
+    """Layer normalisation of a dense layer, before its ReLU."""
+
+    gain: Tensor  # [units]
+    shift: Tensor  # [units]
+    epsilon: float
+    """Added to the variance; the same in all streams."""
+
+
 class Stream(NamedTuple):
     """A dense layer with a ReLU in bfloat16, then linear outputs in float32."""
 
     hidden: Dense
     output: Dense
+    norm: Norm | None = None
+    """All streams have one, or none."""
+
+    def places(self) -> list[tuple[str, Tensor]]:
+        """Its weights, and what the kernels call them."""
+        layers = (("", self.hidden), ("out_", self.output))
+        dense = [(name + field, tensor) for name, layer in layers for field, tensor in zip(_FIELDS, layer, strict=True)]
+        norm = [] if self.norm is None else [("gain", self.norm.gain), ("shift", self.norm.shift)]
+        return [(name, tensor) for name, tensor in (*dense, *norm) if tensor is not None]
 
 
 class Layers(NamedTuple):
@@ -61,8 +83,8 @@ class Layers(NamedTuple):
 
     def weights(self) -> list[Tensor]:
         """All of them, in order."""
-        dense = [layer for stream in self.streams for layer in stream]
-        return [tensor for layer in (*self.convolutions, *dense) for tensor in layer if tensor is not None]
+        convolutions = [tensor for layer in self.convolutions for tensor in layer]
+        return [*convolutions, *(tensor for stream in self.streams for _, tensor in stream.places())]
 
 
 Noise = Sequence[tuple[Tensor, Tensor]]
@@ -86,7 +108,7 @@ def takes_layers(filters: tuple[int, int, int], units: int) -> bool:
 
 
 class NetworkKernel:
-    """Three convolutions and one stream or two of dense layers; noisy or not, with any number of outputs.
+    """Three convolutions and one stream or two of dense layers; noisy or normalised or not, any number of outputs.
 
     Two streams are combined as value plus advantages less their mean over the actions, for each number of an action by
     itself; the gradient into what both see is multiplied by 1/√2. Sums are float32, what goes from one layer of the
@@ -180,14 +202,14 @@ def _at_least(memory: Tensor, size: int) -> Tensor:
 def _described(layers: Layers, tensors: Sequence[Tensor]) -> _Network:
     """The network, or its gradients, given in the order of `Layers.weights`."""
     filters = (len(bias) for _, bias in layers.convolutions)
-    hidden, output = layers.streams[-1]
+    hidden, output, norm = layers.streams[-1]
     sizes = (ctypes.c_int * 5)(*filters, len(hidden.bias), layers.num_actions)
     places = [tensor.data_ptr() for tensor in tensors]
     network = _Network(sizes, len(layers.streams), len(output.bias) // layers.num_actions)
     network.torso[:6] = places[:6]
     rest = iter(places[6:])
     for stream, of in zip(network.stream, layers.streams, strict=False):
-        for name, layer in (("", of.hidden), ("out_", of.output)):
-            for field, tensor in zip(("w", "b", "w_sigma", "b_sigma"), layer, strict=True):
-                setattr(stream, name + field, None if tensor is None else next(rest))
+        for name, _ in of.places():
+            setattr(stream, name, next(rest))
+    network.epsilon = norm.epsilon if norm else 0.0
     return network

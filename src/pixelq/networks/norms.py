@@ -1,4 +1,4 @@
-"""Layer normalisation of planes and of dense layers, in the two forms that PQN has."""
+"""Layer normalisation: of planes and dense layers, in the two forms that PQN has, or of dense layers alone."""
 
 from typing import Literal
 
@@ -6,10 +6,11 @@ from torch import Tensor, nn
 
 __all__ = ["NormKind", "PlaneNorm", "dense_norm", "plane_norm"]
 
-NormKind = Literal["none", "layer", "layer_per_pixel"]
+NormKind = Literal["none", "layer", "layer_per_pixel", "dense"]
 # `layer` is PyTorch's nn.LayerNorm by default, as CleanRL's pqn_atari_envpool.py has it; `layer_per_pixel` is Flax'
-# nn.LayerNorm by default, as purejaxql's pqn_atari.py has it, over the last axis of [B, H, W, C]
-_EPSILON: dict[NormKind, float] = {"layer": 1e-5, "layer_per_pixel": 1e-6}
+# nn.LayerNorm by default, as purejaxql's pqn_atari.py has it, over the last axis of [B, H, W, C]; `dense` leaves the
+# convolutions as they are
+_EPSILON: dict[NormKind, float] = {"layer": 1e-5, "layer_per_pixel": 1e-6, "dense": 1e-5}
 
 
 class PlaneNorm(nn.Module):
@@ -37,7 +38,7 @@ class PlaneNorm(nn.Module):
 
 def plane_norm(kind: NormKind, channels: int, size: tuple[int, int]) -> list[PlaneNorm]:
     """What stands between a convolution of so many rows and columns and its ReLU: one norm, or none."""
-    if kind == "none":
+    if kind in ("none", "dense"):
         return []
     shape = (*size, channels) if kind == "layer" else (channels,)
     return [PlaneNorm(shape, _EPSILON[kind])]
