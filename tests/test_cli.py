@@ -42,6 +42,7 @@ METRICS = [
     *(f"health/{kind}_{layer}" for kind in ("dead", "dormant") for layer in ("conv1", "conv2", "conv3", "dense")),
     "health/constant_features",
     "health/action_gap",
+    "health/gradient_norm",
     "perf/steps_per_second",
 ]
 RESULT = ["protocol", "game", "episodes", "mean", "median", "iqm", "ci95", "human_normalised", "scores"]

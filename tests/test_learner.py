@@ -221,7 +221,7 @@ def test_the_target_moves_only_when_it_is_told_to(precision):
 def test_metrics_are_means_and_begin_anew():
     config = small(preset("nature-dqn"))
     apart, together = make_learner(config), make_learner(config)
-    assert together.fetch_metrics() == LearnerMetrics(None, None)
+    assert together.fetch_metrics() == LearnerMetrics(None, None, None)
     single = []
     for count in range(3):
         apart.update(make_batch(count))
@@ -230,8 +230,25 @@ def test_metrics_are_means_and_begin_anew():
     mean = together.fetch_metrics()
     assert mean.loss == pytest.approx(np.mean([metrics.loss for metrics in single]), rel=1e-6)
     assert mean.q_mean == pytest.approx(np.mean([metrics.q_mean for metrics in single]), rel=1e-6)
-    assert together.fetch_metrics() == LearnerMetrics(None, None)
+    norms = [metrics.gradient_norm for metrics in single]
+    assert mean.gradient_norm == pytest.approx(np.mean(norms), rel=1e-6)
+    assert together.fetch_metrics() == LearnerMetrics(None, None, None)
     assert (apart.updates, together.updates) == (3, 3)
+
+
+@pytest.mark.parametrize("clip", ["none", "per_variable", "global"])
+@pytest.mark.parametrize("name", ["nature-dqn", "fast"])
+def test_the_gradient_norm_is_of_all_gradients_before_clipping(name, clip):
+    config = preset(name)
+    optimiser = dataclasses.replace(config.optimiser, clip=clip, clip_norm=1e-4)
+    learner = make_learner(small(dataclasses.replace(config, optimiser=optimiser)))
+    batch = make_batch(0)
+    reference = Reference(config, state_of(learner.online), state_of(learner.target))
+    weights = [weight.requires_grad_() for weight in reference.online.values()]
+    gradients = torch.autograd.grad(reference.loss(reference.online, batch)[0], weights)
+    joint = sum(float(gradient.square().sum()) for gradient in gradients) ** 0.5
+    learner.update(batch)
+    assert learner.fetch_metrics().gradient_norm == pytest.approx(joint, rel=1e-5)
 
 
 def test_metrics_belong_to_the_networks_before_the_update():

@@ -332,7 +332,7 @@ def learners(name):
 
 
 @needs_kernels
-@pytest.mark.parametrize("name", ["keras-example", "fast", "nature-dqn", "dueling-dqn", "c51", "munchausen-dqn", "iqn"])
+@pytest.mark.parametrize("name", [name for name in PRESETS if name not in ("pqn", "btr")])
 def test_updates_are_those_of_pytorch(name):
     quick, plain = learners(name)
     assert isinstance(quick.engine, KernelEngine)

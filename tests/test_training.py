@@ -27,7 +27,7 @@ KEYS = [
     *("step", "frames", "games", "lives", "seconds", "train/return_per_game", "train/return_per_life"),
     *("train/epsilon", "loss/td", "q/mean"),
     *(f"health/{kind}_{layer}" for kind in ("dead", "dormant") for layer in ("conv1", "conv2", "conv3", "dense")),
-    *("health/constant_features", "health/action_gap", "perf/steps_per_second"),
+    *("health/constant_features", "health/action_gap", "health/gradient_norm", "perf/steps_per_second"),
 ]
 
 

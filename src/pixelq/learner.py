@@ -22,6 +22,8 @@ class LearnerMetrics(NamedTuple):
 
     loss: float | None
     q_mean: float | None
+    gradient_norm: float | None
+    """Joint Euclidean norm of all gradients before any clipping."""
 
 
 class Learner:
@@ -78,6 +80,7 @@ class Learner:
         """What explains an update that goes wrong."""
         self._loss_sum = torch.zeros((), device=device)
         self._q_sum = torch.zeros((), device=device)
+        self._norm_sum = torch.zeros((), device=device)
         self._count = 0
         self.updates = 0
 
@@ -105,12 +108,13 @@ class Learner:
             norms: [P] of the gradients of all weights before any clipping.
         """
         self.watch.note(loss, ranges, norms)
-        self.add_to_means(loss, ranges["Q"].mean())
+        self.add_to_means(loss, ranges["Q"].mean(), norms.norm())
 
-    def add_to_means(self, loss: Tensor | float, q_mean: Tensor | float) -> None:
+    def add_to_means(self, loss: Tensor | float, q_mean: Tensor | float, gradient_norm: Tensor | float) -> None:
         """Add to the sums that `fetch_metrics` makes means of."""
         self._loss_sum += loss
         self._q_sum += q_mean
+        self._norm_sum += gradient_norm
 
     @torch.no_grad()
     def masters_to_working(self) -> None:
@@ -129,10 +133,11 @@ class Learner:
     def fetch_metrics(self) -> LearnerMetrics:
         """Means since the last fetch; waits for the device."""
         if self._count == 0:
-            return LearnerMetrics(None, None)
-        metrics = LearnerMetrics(float(self._loss_sum) / self._count, float(self._q_sum) / self._count)
-        self._loss_sum.zero_()
-        self._q_sum.zero_()
+            return LearnerMetrics(None, None, None)
+        sums = self._loss_sum, self._q_sum, self._norm_sum
+        metrics = LearnerMetrics(*(float(total) / self._count for total in sums))
+        for total in sums:
+            total.zero_()
         self._count = 0
         return metrics
 
@@ -167,7 +172,8 @@ class Learner:
         named = {f"target.{name}": tensor.detach() for name, tensor in target.items()}
         named |= {f"optimiser.{name}": tensor for name, tensor in self.optimiser.state().items()}
         counts = torch.tensor([self.updates, self._count])
-        named |= {"metrics.loss_sum": self._loss_sum, "metrics.q_sum": self._q_sum, "counts": counts}
+        named |= {"metrics.loss_sum": self._loss_sum, "metrics.q_sum": self._q_sum}
+        named |= {"metrics.norm_sum": self._norm_sum, "counts": counts}
         return named | {"generator": self.generator.get_state()}
 
     @torch.no_grad()
@@ -182,6 +188,7 @@ class Learner:
         self.optimiser.restore({key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)})
         self._loss_sum.copy_(state["metrics.loss_sum"])
         self._q_sum.copy_(state["metrics.q_sum"])
+        self._norm_sum.copy_(state.get("metrics.norm_sum", torch.zeros(())))  # older checkpoints have none
         self.updates, self._count = (int(count) for count in state["counts"])
 
 

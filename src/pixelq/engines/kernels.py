@@ -117,7 +117,7 @@ class KernelEngine:
         ranges = ranges_of(learned.q_tm1, batch)
         learner.watch.expect(tuple(ranges))
         losses = learner.watch.note_all(learned.loss, ranges, learned.norms)
-        learner.add_to_means(sum(losses), sum(learned.q_mean.tolist()))
+        learner.add_to_means(sum(losses), sum(learned.q_mean.tolist()), sum(learned.norms.norm(dim=1).tolist()))
         return learned.error
 
     def _step_by_kernel(self, gradients: list[Tensor]) -> Tensor:

@@ -164,6 +164,7 @@ class Session:
             "loss/td": learned.loss,
             "q/mean": learned.q_mean,
             **health,
+            "health/gradient_norm": learned.gradient_norm,
             "perf/steps_per_second": round((parts.step - self._tick_step) / spent, 1) if spent > 0 else None,
         }
         self._tick_seconds, self._tick_step = parts.seconds, parts.step

@@ -10,6 +10,7 @@ const TITLES = {
   "train/epsilon": ["ε", "probability of a random action"],
   "health/constant_features": ["Constant features", "share of the torso's outputs that nothing changes"],
   "health/action_gap": ["Action gap", "best action's value less the second best's"],
+  "health/gradient_norm": ["Gradient norm", "before clipping, mean of the updates since the last point"],
   "perf/steps_per_second": ["Steps per second", "agent steps, four frames each"],
 };
 const COUNTERS = new Set(["step", "frames", "seconds", "games", "lives"]);
