@@ -17,16 +17,20 @@ import pytest
 import torch
 
 import pixelq
+from moving import moving_learner
 from pixelq.algos import ALGOS, Algo
 from pixelq.cli.main import main
 from pixelq.config import ALGO_KINDS, DQNConfig, PQNConfig, TrainConfig, from_json, to_json
+from pixelq.engines.kernels import KernelEngine
 from pixelq.errors import ConfigError, PixelqError
 from pixelq.evaluation.evaluate import evaluate
 from pixelq.evaluation.protocols import PROTOCOLS
 from pixelq.losses import td
 from pixelq.losses.checks import check_tensors
+from pixelq.native.library import kernels
+from pixelq.native.network import NetworkKernel
 from pixelq.networks import DuelingHead, make_network
-from pixelq.presets import PRESETS, Preset
+from pixelq.presets import PRESETS, Preset, preset
 from pixelq.training.parts import resolve
 from pixelq.training.run import resume
 from pixelq.types import Batch, LossOutput
@@ -156,6 +160,29 @@ def test_it_combines_with_the_other_parts(tmp_path, registered, parts):
     config = dataclasses.replace(config, network=network, log_every_steps=80)
     go(config, tmp_path / "run")
     assert metrics(tmp_path / "run")[-1]["loss/td"] > 0
+
+
+@pytest.mark.skipif(kernels() is None, reason="needs a processor with vectors and a C compiler")
+def test_kernels_compute_its_network_without_a_line_for_them(registered, monkeypatch):
+    passes = []
+    forward = NetworkKernel.forward
+    monkeypatch.setattr(NetworkKernel, "forward", lambda *given, **named: passes.append(1) or forward(*given, **named))
+    config = dataclasses.replace(preset("nature-dqn"), algo=MellowConfig(), device="cpu", precision="auto")
+    config = resolve(config)
+    assert config.precision == "bfloat16"
+    learners = [
+        moving_learner(
+            dataclasses.replace(config, compile=wanted), 4, torch.device("cpu"), torch.Generator().manual_seed(0)
+        )
+        for wanted in (True, False)
+    ]
+    assert isinstance(learners[0].engine, KernelEngine)
+    generator = torch.Generator().manual_seed(1)
+    obs = torch.randint(0, 256, (2, 8, 4, 84, 84), dtype=torch.uint8, generator=generator)
+    batch = Batch(obs[0], torch.arange(8) % 4, torch.randn(8, generator=generator), torch.full((8,), 0.9), obs[1])
+    errors = [learner.update(batch) for learner in learners]
+    assert len(passes) == 2  # the target network's values, and the online network's
+    torch.testing.assert_close(*errors, rtol=0.05, atol=0.05)
 
 
 def test_the_command_line_takes_its_settings_for_options(tmp_path, registered, monkeypatch, capsys):
