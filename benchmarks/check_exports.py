@@ -13,7 +13,7 @@ from pixelq.agent import Agent, load_agent
 from pixelq.algos import algo_of
 from pixelq.config import TrainConfig
 from pixelq.envs import make_envs
-from pixelq.interop.exports import export_agent
+from pixelq.interop.exports import export
 from pixelq.presets import PRESETS
 
 
@@ -35,7 +35,7 @@ def observations(count: int, games: int = 10) -> np.ndarray:
 
 def exported(agent: Agent, obs: np.ndarray, folder: Path) -> float:
     """Largest difference from the agent's values."""
-    export_agent(agent, folder / "agent.onnx")
+    export(agent, folder / "agent.onnx")
     session = onnxruntime.InferenceSession(folder / "agent.onnx", providers=["CPUExecutionProvider"])
     batches = np.array_split(obs, max(1, len(obs) // 100))
     return max(float(np.abs(session.run(None, {"obs": b})[0] - agent.q_values(b)).max()) for b in batches)

@@ -399,13 +399,6 @@ def test_importing_pixelq_loads_no_torch():
     assert done.stdout.split() == ["False", "False"]
 
 
-def test_what_pixelq_exports():
-    assert sorted(pixelq.__all__) == ["Callback", "load_agent", "preset", "report", "sweep", "train", "tune"]
-    assert all(callable(getattr(pixelq, name)) for name in pixelq.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'resume'"):
-        _ = pixelq.resume
-
-
 def test_the_same_from_python(tmp_path):
     config = pixelq.preset("nature-dqn")
     assert isinstance(config, TrainConfig)

@@ -14,7 +14,7 @@ from pixelq.algos import algo_of
 from pixelq.cli.main import main
 from pixelq.envs import make_envs
 from pixelq.errors import PixelqError
-from pixelq.interop.exports import export_agent
+from pixelq.interop.exports import export
 from pixelq.networks import QNetwork
 from pixelq.presets import PRESETS
 from pixelq.training.initial import load_initial
@@ -57,7 +57,7 @@ def agent_of(name):
 def test_every_network_gives_the_same_values_in_onnxruntime(name, obs, tmp_path):
     agent = agent_of(name)
     path = tmp_path / "agent.onnx"
-    assert export_agent(agent, path) == "onnx"
+    assert export(agent, path) == "onnx"
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     for batch in (obs, obs[:1]):
         (values,) = session.run(None, {"obs": batch})
@@ -72,7 +72,7 @@ def test_every_network_gives_the_same_values_in_onnxruntime(name, obs, tmp_path)
 def test_a_torch_export_program_gives_the_same_values(name, obs, tmp_path):
     agent = agent_of(name)
     path = tmp_path / "agent.pt2"
-    export_agent(agent, path)
+    export(agent, path)
     files = {"pixelq": ""}
     program = torch.export.load(path, extra_files=files).module()
     for batch in (obs, obs[:1]):
@@ -104,7 +104,7 @@ def test_an_exported_agent_plays_as_the_agent_does(exported, capsys):
 def test_an_exported_agent_cannot_be_learned_on_or_exported_again(exported, tmp_path):
     agent = load_agent(exported[1])
     with pytest.raises(PixelqError, match="exported already"):
-        export_agent(agent, tmp_path / "again.safetensors")
+        export(agent, tmp_path / "again.safetensors")
 
     class Parts:
         class envs:

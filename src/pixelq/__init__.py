@@ -3,26 +3,61 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pixelq.agent import load_agent
-    from pixelq.presets import preset
+    from pixelq.agent import Agent, load_agent
+    from pixelq.errors import PixelqError
+    from pixelq.evaluation.evaluate import evaluate
+    from pixelq.evaluation.record import record
+    from pixelq.games import game_names
+    from pixelq.interop.exports import export
+    from pixelq.interop.foreign import import_agent
+    from pixelq.plots.plot import plot
+    from pixelq.presets import PRESETS, preset
     from pixelq.reports.report import report
     from pixelq.sweeps.runner import sweep
     from pixelq.training.callbacks import Callback
-    from pixelq.training.run import train
+    from pixelq.training.run import resume, train
     from pixelq.tuning.tune import tune
 
 from pixelq.system import wait_passively
 
-__all__ = ["Callback", "load_agent", "preset", "report", "sweep", "train", "tune"]
+__all__ = [
+    "PRESETS",
+    "Agent",
+    "Callback",
+    "PixelqError",
+    "evaluate",
+    "export",
+    "game_names",
+    "import_agent",
+    "load_agent",
+    "plot",
+    "preset",
+    "record",
+    "report",
+    "resume",
+    "sweep",
+    "train",
+    "tune",
+]
 __version__ = "0.1.0"
 
 wait_passively()  # before torch is loaded, if it is not
 
 _HOMES = {
+    "Agent": "pixelq.agent",
     "Callback": "pixelq.training.callbacks",
+    "PRESETS": "pixelq.presets",
+    "PixelqError": "pixelq.errors",
+    "evaluate": "pixelq.evaluation.evaluate",
+    "export": "pixelq.interop.exports",
+    "game_names": "pixelq.games",
+    "import_agent": "pixelq.interop.foreign",
     "load_agent": "pixelq.agent",
+    "plot": "pixelq.plots.plot",
     "preset": "pixelq.presets",
+    "record": "pixelq.evaluation.record",
     "report": "pixelq.reports.report",
+    "resume": "pixelq.training.run",
     "sweep": "pixelq.sweeps.runner",
     "train": "pixelq.training.run",
     "tune": "pixelq.tuning.tune",
@@ -30,7 +65,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import the few public functions when they are first used: `import pixelq` loads no torch."""
+    """Import what is public when it is first used: `import pixelq` loads no torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'pixelq' has no attribute {name!r}")
     import importlib

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-__all__ = ["SHIPPED_FOLDER", "agent_path", "shipped_agents"]
+__all__ = ["RANDOM", "SHIPPED_FOLDER", "agent_path", "shipped_agents"]
 
+RANDOM = "random"  # the agent that needs no file; `./random` is a run directory of that name
 SHIPPED_FOLDER = Path(__file__).parent / "agents"
 
 

@@ -1,21 +1,19 @@
 """`pixelq eval`: score an agent."""
 
-import dataclasses
 import errno
 import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from pixelq.cli.options import parse
-from pixelq.cli.players import RANDOM, check_play, open_player, show_games
-from pixelq.evaluation import choose_protocol
-from pixelq.run.rundir import RunDir
-from pixelq.run.storage import StorageError, storage_errors
+from pixelq.cli.players import check_play, open_player, show_games
+from pixelq.evaluation import Changes
+from pixelq.run.storage import StorageError
 
 if TYPE_CHECKING:
     from pixelq.agent import Agent
@@ -40,6 +38,14 @@ class _Options:
     """Where the network lives."""
     game: Annotated[str | None, tyro.conf.arg(metavar="G")] = None
     """What `random` plays: a ROM name, a Gymnasium id or `module:name` (default: breakout); an agent plays its own."""
+    epsilon: Annotated[float | None, tyro.conf.arg(metavar="E")] = None
+    """Another probability of a random action at each step than the protocol has; the score's name tells it."""
+    sticky: Annotated[float | None, tyro.conf.arg(metavar="P")] = None
+    """Another probability that the emulator repeats the last action at a frame; the score's name tells it."""
+    noops: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Another largest number of no-op frames at a game's start; the score's name tells it."""
+    max_frames: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Another number of emulator frames after which a game is cut; the score's name tells it."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """The last line of stdout is the result as JSON."""
 
@@ -48,20 +54,23 @@ def run(words: Sequence[str]) -> int:
     """Run the verb and return the exit status."""
     about = "Play whole games and sum up their raw scores. Of a run directory, the result is also kept in its eval/."
     options = parse(_Options, words, "pixelq eval", about)
-    check_play(options.agent, options.game, options.protocol, options.episodes, options.seed)
+    changes = Changes(options.epsilon, options.sticky, options.noops, options.max_frames)
+    check_play(options.agent, options.game, options.protocol, options.episodes, options.seed, changes)
 
     from pixelq.agent import Agent
     from pixelq.evaluation.evaluate import evaluate
+    from pixelq.evaluation.kept import is_run
+    from pixelq.evaluation.players import conditions
 
     player = open_player(options.agent, options.game, options.device)
-    protocol = choose_protocol(options.protocol, player.game)
+    protocol = conditions(player, options.protocol, changes)
     with show_games(f"{player.game}, protocol {protocol.name}") as progress:
         result = evaluate(player, protocol, options.episodes, options.seed, progress=progress)
     at = f" at step {player.card.step:,}" if isinstance(player, Agent) else ""
     with suppress(BrokenPipeError):  # a reader who has gone is no reason to lose the scores
         print(f"{player.game}: {options.agent}{at}, seed {options.seed}", *_lines(result), sep="\n", flush=True)
     try:
-        if isinstance(player, Agent) and options.agent != RANDOM and Path(options.agent).is_dir():
+        if isinstance(player, Agent) and is_run(options.agent):
             print(_keep(Path(options.agent), player, result, options.seed))
     finally:  # nor is a disk that is full
         if options.json:
@@ -71,8 +80,10 @@ def run(words: Sequence[str]) -> int:
 
 def _keep(run: Path, agent: "Agent", result: "EvalResult", seed: int) -> str:
     """Keep a result in the run directory, if that may be written at all; returns what to say of it."""
+    from pixelq.evaluation.kept import keep_result
+
     try:
-        return f"saved as {_save(run, agent, result, seed)}"
+        return f"saved as {keep_result(run, agent, result, seed)}"
     except StorageError as error:
         if getattr(error.__cause__, "errno", None) not in _READ_ONLY:
             raise
@@ -94,26 +105,3 @@ def _lines(result: "EvalResult") -> list[str]:
         f"raw scores        {' '.join(f'{score:g}' for score in result.scores)}",
         *result.notes(),
     ]
-
-
-def _save(run: Path, agent: "Agent", result: "EvalResult", seed: int) -> Path:
-    """Keep a result in the run directory, with everything it takes to get it again."""
-    protocol = result.protocol
-    record: dict[str, Any] = {
-        **result.to_json(),
-        "step": agent.card.step,
-        "seed": seed,
-        "settings": {
-            **dataclasses.asdict(protocol),
-            "fire_at_start": True,
-            "fire_after_life_loss": agent.card.fire_after_life_loss,
-            "action_meanings": list(agent.action_meanings),
-            "text": result.settings,
-        },
-        "frames": result.frames,
-        "notes": result.notes(),
-    }
-    place = RunDir(run)
-    with storage_errors(place.eval):
-        place.eval.mkdir(exist_ok=True)
-    return place.write_json(f"eval/{protocol.name}-step-{agent.card.step}-seed{seed}.json", record)

@@ -9,10 +9,11 @@ import tyro
 
 from pixelq.cli.options import parse
 from pixelq.cli.places import check_new_file
-from pixelq.cli.players import RANDOM, open_agent
+from pixelq.cli.players import open_agent
 from pixelq.errors import PixelqError
 from pixelq.extras import need
 from pixelq.run.rundir import find_agent
+from pixelq.shipped import RANDOM
 
 __all__ = ["run"]
 
@@ -48,10 +49,10 @@ def run(words: Sequence[str]) -> int:
     if kind == "onnx":
         need("onnx", "onnx", "onnxscript")
 
-    from pixelq.interop.exports import export_agent
+    from pixelq.interop.exports import export
 
     agent = open_agent(options.agent, "cpu")
-    export_agent(agent, options.out, weights=options.weights)
+    export(agent, options.out, weights=options.weights)
     card, size = agent.card, options.out.stat().st_size
     what = options.weights if kind == "safetensors" else kind
     print(f"{options.out}: {card.game}, {card.preset}, step {card.step:,}, {what}, {size / 1e6:.1f} MB")

@@ -38,12 +38,12 @@ def run(words: Sequence[str]) -> int:
     if not options.file.is_file():
         raise PixelqError(f"{options.file} is no file: give a zip of Stable-Baselines3 or a .cleanrl_model")
 
-    from pixelq.interop.exports import export_agent
+    from pixelq.interop.exports import export
     from pixelq.interop.foreign import import_agent
 
     fire = not options.no_fire_after_life_loss
     agent = import_agent(options.file, options.source, options.game, fire_after_life_loss=fire)
-    export_agent(agent, options.out)
+    export(agent, options.out)
     card = agent.card
     print(f"{options.out}: {card.game}, {card.preset}, step {card.step:,}, actions {' '.join(card.action_meanings)}")
     return 0

@@ -6,25 +6,25 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pixelq.errors import PixelqError
-from pixelq.evaluation import find_protocol
-from pixelq.games import game_kind, resolve_game
-from pixelq.hub import is_hub_address
+from pixelq.evaluation import AS_NAMED, Changes, find_protocol
+from pixelq.games import resolve_game
 from pixelq.run.rundir import find_agent
+from pixelq.shipped import RANDOM
 from pixelq.training.output import can_draw
 
 if TYPE_CHECKING:
     from pixelq.agent import Agent
     from pixelq.evaluation.players import Player
 
-__all__ = ["RANDOM", "check_play", "open_agent", "open_player", "show_games"]
+__all__ = ["check_play", "open_agent", "open_player", "show_games"]
 
-RANDOM = "random"  # the agent that needs no file; `./random` is a run directory of that name
-_DEFAULT_GAME = "breakout"
 _MOST_EPISODES = 100_000
 _SEEDS = 2**31
 
 
-def check_play(agent: str, game: str | None, protocol: str | None, episodes: int, seed: int) -> None:
+def check_play(
+    agent: str, game: str | None, protocol: str | None, episodes: int, seed: int, changes: Changes = AS_NAMED
+) -> None:
     """Say what is wrong before torch is loaded.
 
     Args:
@@ -33,10 +33,12 @@ def check_play(agent: str, game: str | None, protocol: str | None, episodes: int
         protocol: a protocol's name; None: the game's own.
         episodes: games to play.
         seed: of the games and of all chance.
+        changes: conditions in the place of the protocol's own.
 
     Raises:
         PixelqError: the first that is wrong, with what would be right.
     """
+    changes.check()
     if protocol is not None:
         find_protocol(protocol)
     if not 1 <= episodes <= _MOST_EPISODES:
@@ -60,20 +62,10 @@ def open_player(agent: str, game: str | None, device: str) -> "Player":
     Raises:
         PixelqError: the file, its game or the device is not what it should be.
     """
-    from pixelq.device import resolve_device
-    from pixelq.evaluation.players import RandomAgent
+    from pixelq.evaluation import players
 
-    name = None if game is None else resolve_game(game).name
-    if agent == RANDOM:
-        resolve_device(device)
-        return RandomAgent(name or _DEFAULT_GAME)
-    player = open_agent(agent, device)
-    if name not in (None, player.game):
-        raise PixelqError(f"--game is {game}: this agent plays {player.game}; leave --game out")
-    if name is None and ":" in player.game and game_kind(player.game) == "gymnasium" and is_hub_address(agent):
-        # what a file from elsewhere names is not run unasked
-        raise PixelqError(f"{agent} plays {player.game}, which runs that module's code: say --game {player.game}")
-    return player
+    with _told_of_damage() as on_damage:
+        return players.open_player(agent, game, device, on_damage)
 
 
 def open_agent(agent: str, device: str) -> "Agent":
@@ -88,11 +80,17 @@ def open_agent(agent: str, device: str) -> "Agent":
     """
     from pixelq.agent import load_agent
 
+    with _told_of_damage() as on_damage:
+        return load_agent(agent, device, on_damage)
+
+
+@contextmanager
+def _told_of_damage() -> Iterator[Callable[[str], None]]:
+    """Collects damage, and tells it on stderr once there is an agent all the same."""
     damage: list[str] = []
-    loaded = load_agent(agent, device, damage.append)
+    yield damage.append
     for line in damage:
         print(f"pixelq: {line}; using the checkpoint before it", file=sys.stderr)
-    return loaded
 
 
 @contextmanager

@@ -4,16 +4,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from pixelq.cli.options import parse
 from pixelq.cli.places import check_new_place
 from pixelq.errors import PixelqError
-
-if TYPE_CHECKING:
-    from pixelq.plots.numbers import Plotted
 
 __all__ = ["run"]
 
@@ -39,8 +36,8 @@ def run(words: Sequence[str]) -> int:
     about = "Draw learning curves, mean and band over seeds, beside the scores that `pixelq eval` kept of the runs."
     options = parse(_Options, words, "pixelq plot", about)
 
-    from pixelq.plots.numbers import plotted
-    from pixelq.plots.picture import FORMATS, draw
+    from pixelq.plots.picture import FORMATS
+    from pixelq.plots.plot import plot
 
     if not options.runs:
         raise PixelqError("RUN is missing: pixelq plot RUN … [--out FILE.png|svg]")
@@ -48,31 +45,9 @@ def run(words: Sequence[str]) -> int:
         if options.out.suffix not in FORMATS:
             raise PixelqError(f"--out is {options.out}: must end in {' or '.join(FORMATS)}")
         check_new_place("--out", options.out)
-    numbers = plotted(options.runs, options.metric, options.axis, options.each)
-    if options.out is None:
-        _show(numbers)
-    else:
-        draw(numbers, options.out)
+    numbers = plot(options.runs, options.out, options.metric, options.axis, options.each)
+    if options.out is not None:
         print(options.out, flush=True)
     if options.json:
         print(json.dumps(numbers.to_json()))
     return 0
-
-
-def _show(numbers: "Plotted") -> None:
-    """Print the picture."""
-    from rich.console import Console
-    from rich.text import Text
-
-    from pixelq.plots.terminal import chart_lines, legend_lines, score_lines
-
-    console = Console(highlight=False, soft_wrap=True)
-    for game in dict.fromkeys(curve.game for curve in numbers.curves):
-        console.print(f"{game}: {numbers.metric}")
-        for line in (*chart_lines(numbers, game, min(console.width, 100)), *legend_lines(numbers, game)):
-            console.print(Text.assemble(*line))
-        for text in score_lines(numbers, game):
-            console.print(text, markup=False)
-        console.print()
-    for text in numbers.captions():
-        console.print(text, markup=False)

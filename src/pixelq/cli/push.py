@@ -11,11 +11,12 @@ import tyro
 
 from pixelq.cli.options import parse
 from pixelq.cli.places import check_new_place
-from pixelq.cli.players import RANDOM, open_agent
+from pixelq.cli.players import open_agent
 from pixelq.errors import PixelqError
 from pixelq.extras import need
 from pixelq.hub import parse_repository, push_files, sign_in
 from pixelq.run.rundir import find_agent
+from pixelq.shipped import RANDOM
 
 __all__ = ["run"]
 

@@ -10,7 +10,7 @@ import tyro
 from pixelq.cli.options import parse
 from pixelq.cli.places import check_new_file
 from pixelq.cli.players import check_play, open_player, show_games
-from pixelq.evaluation import choose_protocol
+from pixelq.evaluation import Changes
 
 __all__ = ["run"]
 
@@ -29,6 +29,14 @@ class _Options:
     """Seed of the games and of all chance; the same seed gives the same games."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network lives."""
+    epsilon: Annotated[float | None, tyro.conf.arg(metavar="E")] = None
+    """Another probability of a random action at each step than the protocol has."""
+    sticky: Annotated[float | None, tyro.conf.arg(metavar="P")] = None
+    """Another probability that the emulator repeats the last action at a frame."""
+    noops: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Another largest number of no-op frames at a game's start."""
+    max_frames: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Another number of emulator frames after which a game is cut."""
     game: Annotated[str | None, tyro.conf.arg(metavar="G")] = None
     """What `random` plays: a ROM name, a Gymnasium id or `module:name` (default: breakout); an agent plays its own."""
 
@@ -36,13 +44,15 @@ class _Options:
 def run(words: Sequence[str]) -> int:
     """Run the verb and return the exit status."""
     options = parse(_Options, words, "pixelq record", "Write whole games to an MP4, in colour and at real speed.")
-    check_play(options.agent, options.game, options.protocol, options.episodes, options.seed)
+    changes = Changes(options.epsilon, options.sticky, options.noops, options.max_frames)
+    check_play(options.agent, options.game, options.protocol, options.episodes, options.seed, changes)
     check_new_file("--out", options.out, ".mp4", "a video", "video")
 
+    from pixelq.evaluation.players import conditions
     from pixelq.evaluation.record import record
 
     player = open_player(options.agent, options.game, options.device)
-    protocol = choose_protocol(options.protocol, player.game)
+    protocol = conditions(player, options.protocol, changes)
     with show_games(f"{player.game}, protocol {protocol.name}") as progress:
         made = record(player, options.out, options.episodes, options.seed, protocol=protocol, progress=progress)
     print(made.settings)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from pixelq.cli.options import parse
-from pixelq.cli.players import RANDOM, check_play, open_player
+from pixelq.cli.players import check_play, open_player
+from pixelq.shipped import RANDOM
 
 if TYPE_CHECKING:
     from pixelq.evaluation.players import Player

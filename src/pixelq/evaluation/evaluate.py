@@ -2,21 +2,30 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from pixelq.agent import Agent
 from pixelq.envs import VectorEnvs
 from pixelq.envs.episodes import EpisodeTracker
 from pixelq.errors import PixelqError
-from pixelq.evaluation.players import Player, Policy, RandomAgent, fire_assist, make_games
-from pixelq.evaluation.protocols import Protocol
+from pixelq.evaluation.kept import check_keeping, keep_result
+from pixelq.evaluation.players import (
+    MakeEnv,
+    Player,
+    Policy,
+    RandomAgent,
+    conditions,
+    fire_assist,
+    make_games,
+    open_player,
+)
+from pixelq.evaluation.protocols import Changes, Protocol
 from pixelq.evaluation.scores import human_normalised, summarise
 from pixelq.games import game_kind
 from pixelq.run.seeding import stream, stream_seed
-
-if TYPE_CHECKING:
-    import gymnasium
 
 __all__ = ["EvalResult", "PlayedGame", "evaluate", "play_quotas", "quotas"]
 
@@ -90,23 +99,41 @@ class EvalResult:
 
 
 def evaluate(
-    agent: Player,
-    protocol: Protocol,
+    agent: Player | Path | str,
+    protocol: Protocol | str | None = None,
     episodes: int = 30,
     seed: int = 1,
     *,
+    epsilon: float | None = None,
+    sticky: float | None = None,
+    noops: int | None = None,
+    max_frames: int | None = None,
+    keep: bool = False,
+    game: str | None = None,
+    device: str = "auto",
     num_envs: int | None = None,
     threads: int = 0,
     progress: Callable[[int, int], None] | None = None,
-    make_env: "Callable[[], gymnasium.Env[Any, Any]] | None" = None,
+    make_env: MakeEnv | None = None,
 ) -> EvalResult:
     """Play whole games and sum up their raw scores.
 
     Args:
-        agent: a trained agent or `RandomAgent`.
-        protocol: the conditions.
+        agent: a run directory (its newest good checkpoint), a `.safetensors` or `.onnx` file, the name of an agent that
+            comes with pixelq, an address on the hub, `random`, or an agent that is loaded already.
+        protocol: the conditions, or their name; None: `nature`, or `plain` where the game is not Atari's.
         episodes: number of games.
         seed: of the games and of all chance, at least 0; the same seed gives the same scores.
+        epsilon: probability of a random action at each step; None: the protocol's. This and the next three, if they
+            differ from the protocol's own, are told in its name: «nature, ε 0.001».
+        sticky: probability that the emulator repeats the last action, at each frame; None: the protocol's.
+        noops: at most so many no-op frames at a game's start; None: the protocol's.
+        max_frames: cut a game after so many emulator frames, four a step on games that are not Atari's; None: as the
+            protocol says.
+        keep: whether the result is kept in the run directory's `eval`, where `plot`, `report` and the dashboard find
+            it.
+        game: what `random` plays, Breakout if None; an agent plays its own.
+        device: where the network of an agent lives that is not loaded yet: `auto`, `cpu`, `cuda` or `mps`.
         num_envs: games at once; None: as few as play the same rounds as 16. Other numbers play other games.
         threads: threads of the emulator; 0: one a core.
         progress: called with the games done and the games to do.
@@ -116,21 +143,29 @@ def evaluate(
         The scores and what they come to.
 
     Raises:
-        PixelqError: a number out of range, or the agent's actions do not suit the protocol.
+        PixelqError: a number out of range, an agent that cannot be used, or its actions do not suit the protocol; a
+            result to keep of what is no run directory.
+        StorageError: the result cannot be kept.
     """
     if episodes < 1:
         raise PixelqError(f"--episodes is {episodes}: must be at least 1")
     if seed < 0:
         raise PixelqError(f"--seed is {seed}: must be at least 0")
+    player = open_player(agent, game, device, make_env=make_env)
+    rules = conditions(player, protocol, Changes(epsilon, sticky, noops, max_frames))
+    place = check_keeping(agent) if keep else None
     shares = quotas(episodes, num_envs)
-    games = make_games(agent, protocol, len(shares), stream_seed(seed, "evaluation games"), threads, make_env)
+    games = make_games(player, rules, len(shares), stream_seed(seed, "evaluation games"), threads, make_env)
     try:
         chance = stream(seed, "evaluation actions")
-        policy = Policy(agent, games.action_meanings, protocol.epsilon, chance)
+        policy = Policy(player, games.action_meanings, rules.epsilon, chance)
         played = play_quotas(games, policy, shares, progress)
     finally:
         games.close()
-    return _result(agent, protocol, [game for share in played for game in share])
+    result = _result(player, rules, [game for share in played for game in share])
+    if place is not None and isinstance(player, Agent):
+        keep_result(place, player, result, seed)
+    return result
 
 
 def quotas(episodes: int, num_envs: int | None = None) -> list[int]:

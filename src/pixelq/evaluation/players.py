@@ -2,28 +2,46 @@
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pixelq.actor import epsilon_greedy
-from pixelq.agent import Agent
+from pixelq.agent import Agent, load_agent
 from pixelq.config import EnvConfig, ViewConfig
+from pixelq.device import resolve_device
 from pixelq.envs import VectorEnvs, make_envs
 from pixelq.envs.fire import fire_index
 from pixelq.errors import PixelqError
-from pixelq.evaluation.protocols import Protocol
-from pixelq.games import game_kind
+from pixelq.evaluation.protocols import Changes, Protocol, choose_protocol
+from pixelq.games import function_game, game_kind, resolve_game
+from pixelq.hub import is_hub_address
+from pixelq.shipped import RANDOM
 
 if TYPE_CHECKING:
     import gymnasium
 
-__all__ = ["Player", "Policy", "RandomAgent", "env_config", "fire_assist", "make_games"]
+__all__ = [
+    "MakeEnv",
+    "Player",
+    "Policy",
+    "RandomAgent",
+    "conditions",
+    "env_config",
+    "fire_assist",
+    "make_games",
+    "open_player",
+]
 
+_DEFAULT_GAME = "breakout"
 _FULL = 18  # actions there are in all
+
+MakeEnv = Callable[[], "gymnasium.Env[Any, Any]"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +57,40 @@ class RandomAgent:
 Player = Agent | RandomAgent
 
 
+def open_player(
+    agent: Player | Path | str,
+    game: str | None = None,
+    device: str = "cpu",
+    on_damage: Callable[[str], None] = warnings.warn,
+    make_env: MakeEnv | None = None,
+) -> Player:
+    """Load an agent, or make the one that plays at random.
+
+    Args:
+        agent: a run directory, a `.safetensors` or `.onnx` file, the name of a shipped agent, or `random`; or one that
+            is open already.
+        game: what `random` plays, Breakout if None; an agent plays its own.
+        device: where the network is to live.
+        on_damage: called with one line for each newer checkpoint of the run that is damaged.
+        make_env: makes the game that `random` plays, in the place of `game`.
+
+    Raises:
+        PixelqError: the file, its game or the device is not what it should be.
+    """
+    name = None if game is None else resolve_game(game).name
+    if agent == RANDOM:
+        resolve_device(device)
+        return RandomAgent(name or (_DEFAULT_GAME if make_env is None else function_game(make_env)))
+    elsewhere = isinstance(agent, str | Path) and is_hub_address(agent)
+    player = load_agent(agent, device, on_damage) if isinstance(agent, str | Path) else agent
+    if name not in (None, player.game):
+        raise PixelqError(f"--game is {game}: this agent plays {player.game}; leave --game out")
+    if name is None and ":" in player.game and game_kind(player.game) == "gymnasium" and elsewhere:
+        # what a file from elsewhere names is not run unasked
+        raise PixelqError(f"{agent} plays {player.game}, which runs that module's code: say --game {player.game}")
+    return player
+
+
 def fire_assist(player: Player) -> bool:
     """Whether FIRE is pressed after a lost life: an agent plays as it was trained, chance gets no help."""
     return isinstance(player, Agent) and player.card.fire_after_life_loss
@@ -51,6 +103,22 @@ def env_config(player: Player, protocol: Protocol) -> EnvConfig:
     if game_kind(player.game) in ("atari", "test"):
         return env
     return dataclasses.replace(env, max_steps=protocol.max_steps)
+
+
+def conditions(player: Player, protocol: Protocol | str | None, changes: Changes) -> Protocol:
+    """What a player's games are played under.
+
+    Args:
+        player: who plays.
+        protocol: as in `choose_protocol`.
+        changes: conditions in the place of the protocol's own.
+
+    Raises:
+        PixelqError: as in `choose_protocol`, or an ε for who plays at random.
+    """
+    if changes.epsilon is not None and isinstance(player, RandomAgent):
+        raise PixelqError("--epsilon means nothing to random, which plays every action at random: leave it out")
+    return choose_protocol(protocol, player.game, changes)
 
 
 class Policy:
@@ -100,7 +168,7 @@ def make_games(
     num_envs: int,
     seed: int,
     threads: int,
-    make_env: "Callable[[], gymnasium.Env[Any, Any]] | None" = None,
+    make_env: MakeEnv | None = None,
 ) -> VectorEnvs:
     """Make the games of a protocol for a player.
 

@@ -1,19 +1,62 @@
 """How an agent is evaluated, by name: what a score means depends on it. Imports no torch."""
 
+import dataclasses
+import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pixelq.config import FRAME_SKIP, EnvConfig, ViewConfig
 from pixelq.errors import PixelqError
 from pixelq.games import TEST_GAMES, did_you_mean, game_kind
 
-__all__ = ["DEFAULT_PROTOCOL", "PROTOCOLS", "Protocol", "choose_protocol", "find_protocol"]
+__all__ = ["AS_NAMED", "DEFAULT_PROTOCOL", "PROTOCOLS", "Changes", "Protocol", "choose_protocol", "find_protocol"]
 
 _ACTIONS = {
     "trained": "the agent's own actions",
     "minimal": "the game's minimal actions",
     "full": "all 18 actions",
 }
+_MOST_NOOPS, _MOST_FRAMES = 10_000, 10**9
+
+
+class Changes(NamedTuple):
+    """Conditions that take the place of a protocol's own; None: as the protocol has it."""
+
+    epsilon: float | None = None  # probability of a random action at each step
+    sticky: float | None = None  # probability that the emulator repeats the last action, at each frame
+    noops: int | None = None  # at most so many no-op frames at a game's start
+    max_frames: int | None = None  # a game is cut after so many emulator frames, four a step on others' games
+
+    def check(self) -> None:
+        """Refuse numbers that no game can have.
+
+        Raises:
+            PixelqError: the first that is out of range.
+        """
+        for option, share in (("--epsilon", self.epsilon), ("--sticky", self.sticky)):
+            if share is not None and not 0 <= share <= 1:
+                raise PixelqError(f"{option} is {share:g}: must be between 0 and 1")
+        if self.noops is not None and not 0 <= self.noops <= _MOST_NOOPS:
+            raise PixelqError(f"--noops is {self.noops}: must be between 0 and {_MOST_NOOPS:,}")
+        if self.max_frames is not None and not FRAME_SKIP <= self.max_frames <= _MOST_FRAMES:
+            raise PixelqError(f"--max-frames is {self.max_frames}: must be between {FRAME_SKIP} and {_MOST_FRAMES:,}")
+
+    def check_game(self, game: str) -> None:
+        """Refuse what a game does not have.
+
+        Args:
+            game: a resolved game's name.
+
+        Raises:
+            PixelqError: the first that means nothing to it.
+        """
+        absent = {"atari": (), "test": ("sticky", "noops", "max_frames")}.get(game_kind(game), ("sticky", "noops"))
+        for name in absent:
+            if getattr(self, name) is not None:
+                raise PixelqError(f"--{name.replace('_', '-')} means nothing to {game}: leave it out")
+
+
+AS_NAMED = Changes()
 
 
 @dataclass(frozen=True)
@@ -32,6 +75,48 @@ class Protocol:
     """Probability that the emulator repeats the last action, at each frame."""
     actions: Literal["trained", "minimal", "full"]
     """The actions there are: those the agent was trained with, the game's minimal set, or all 18."""
+
+    def changed(self, changes: Changes) -> "Protocol":
+        """A protocol of other conditions, which its name tells: «nature, ε 0.001».
+
+        Args:
+            changes: the conditions; those that are the protocol's own already change nothing.
+        """
+        new = dataclasses.replace(
+            self,
+            epsilon=self.epsilon if changes.epsilon is None else changes.epsilon,
+            sticky=self.sticky if changes.sticky is None else changes.sticky,
+            noop_max=self.noop_max if changes.noops is None else changes.noops,
+            max_frames=self.max_frames if changes.max_frames is None else changes.max_frames,
+        )
+        told = {
+            f"ε {new.epsilon:g}": new.epsilon != self.epsilon,
+            f"sticky {new.sticky:g}": new.sticky != self.sticky,
+            f"no-ops {new.noop_max}": new.noop_max != self.noop_max,
+            f"cap {new.max_frames}": new.max_frames != self.max_frames,
+        }
+        return dataclasses.replace(
+            new, name=", ".join([self.name, *(text for text, differs in told.items() if differs)])
+        )
+
+    @property
+    def options(self) -> str:
+        """What asks `pixelq eval` for it, e.g. `--protocol nature --epsilon 0.001`."""
+        name = self.name.split(",")[0]
+        base = PROTOCOLS.get(name, self)
+        words = {
+            f"--protocol {name}": True,
+            f"--epsilon {self.epsilon:g}": self.epsilon != base.epsilon,
+            f"--sticky {self.sticky:g}": self.sticky != base.sticky,
+            f"--noops {self.noop_max}": self.noop_max != base.noop_max,
+            f"--max-frames {self.max_frames}": self.max_frames != base.max_frames,
+        }
+        return " ".join(word for word, needed in words.items() if needed)
+
+    @property
+    def file_word(self) -> str:
+        """The name as a part of a file name, plain letters only."""
+        return re.sub(r"[^\w.]+", "-", self.name.replace("ε", "epsilon"))
 
     @property
     def max_steps(self) -> int:
@@ -108,20 +193,26 @@ def find_protocol(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
-def choose_protocol(name: str | None, game: str) -> Protocol:
+def choose_protocol(protocol: Protocol | str | None, game: str, changes: Changes = AS_NAMED) -> Protocol:
     """The protocol for a game.
 
     Args:
-        name: the one that was asked for; None: `nature`, or `plain` where the game is not Atari's.
+        protocol: the one that was asked for, or its name; None: `nature`, or `plain` where the game is not Atari's.
         game: a resolved game's name.
+        changes: conditions in the place of the protocol's own.
 
     Raises:
         PixelqError: unknown, or it says what that game does not have.
     """
     own = game_kind(game) in ("gymnasium", "function")
-    if name is None:
-        return PROTOCOLS["plain" if own else DEFAULT_PROTOCOL]
-    protocol = find_protocol(name)
-    if own and name != "plain":
-        raise PixelqError(f"--protocol {name} is for Atari games: {game} is played under plain; leave --protocol out")
-    return protocol
+    changes.check()
+    changes.check_game(game)
+    if protocol is None:
+        protocol = PROTOCOLS["plain" if own else DEFAULT_PROTOCOL]
+    elif isinstance(protocol, str):
+        name, protocol = protocol, find_protocol(protocol)
+        if own and name != "plain":
+            raise PixelqError(
+                f"--protocol {name} is for Atari games: {game} is played under plain; leave --protocol out"
+            )
+    return protocol.changed(changes)

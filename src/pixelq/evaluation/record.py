@@ -1,30 +1,33 @@
 """Videos of an agent at play, at real speed and in colour."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from pixelq.config import FRAME_SKIP
 from pixelq.envs import EnvSpec, VectorEnvs
 from pixelq.envs.episodes import EpisodeTracker
 from pixelq.envs.interface import game_seed
 from pixelq.errors import PixelqError
-from pixelq.evaluation.players import Player, Policy, RandomAgent, env_config, fire_assist, make_games
-from pixelq.evaluation.protocols import DEFAULT_PROTOCOL, PROTOCOLS, Protocol
+from pixelq.evaluation.players import (
+    MakeEnv,
+    Player,
+    Policy,
+    RandomAgent,
+    conditions,
+    env_config,
+    fire_assist,
+    make_games,
+    open_player,
+)
+from pixelq.evaluation.protocols import Changes, Protocol
 from pixelq.evaluation.screens import Screen, make_screen, picture_form
 from pixelq.evaluation.video import VideoWriter, video_file
 from pixelq.games import game_kind
 from pixelq.run.seeding import stream, stream_seed
 
-if TYPE_CHECKING:
-    import gymnasium
-
 __all__ = ["Recording", "record"]
-
-MakeEnv = Callable[[], "gymnasium.Env[Any, Any]"]
 
 
 class Recording(NamedTuple):
@@ -38,13 +41,18 @@ class Recording(NamedTuple):
 
 
 def record(
-    agent: Player,
+    agent: Player | Path | str,
     out: Path | str,
     episodes: int = 1,
     seed: int = 1,
     *,
-    protocol: Protocol = PROTOCOLS[DEFAULT_PROTOCOL],
+    protocol: Protocol | str | None = None,
+    epsilon: float | None = None,
+    sticky: float | None = None,
+    noops: int | None = None,
     max_frames: int | None = None,
+    game: str | None = None,
+    device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
     make_env: MakeEnv | None = None,
 ) -> Recording:
@@ -53,12 +61,17 @@ def record(
     Every emulator frame is a picture at 60 a second, enlarged to twice its size. The no-op start is not shown.
 
     Args:
-        agent: a trained agent or `RandomAgent`.
+        agent: who plays, as in `evaluate`.
         out: the video, a name that ends in `.mp4`; its folder is made, a file of that name is replaced as a whole.
         episodes: number of games.
         seed: of the games and of all chance, at least 0.
-        protocol: the conditions.
-        max_frames: cut a game after so many emulator frames; None: as the protocol says.
+        protocol: the conditions, as in `evaluate`.
+        epsilon: as in `evaluate`, like the next three.
+        sticky: the same.
+        noops: the same.
+        max_frames: the same.
+        game: what `random` plays, Breakout if None; an agent plays its own.
+        device: where the network of an agent lives that is not loaded yet.
         progress: called with the games done and the games to do.
         make_env: makes one environment of a game whose name does not say how.
 
@@ -66,26 +79,24 @@ def record(
         What was written.
 
     Raises:
-        PixelqError: a number out of range, another suffix, an agent that does not suit the protocol.
+        PixelqError: a number out of range, another suffix, an agent that cannot be used or does not suit the protocol.
         StorageError: the video cannot be written.
     """
     if episodes < 1:
         raise PixelqError(f"--episodes is {episodes}: must be at least 1")
     if seed < 0:
         raise PixelqError(f"--seed is {seed}: must be at least 0")
-    if max_frames is not None:
-        if max_frames < FRAME_SKIP:
-            raise PixelqError(f"--max-frames is {max_frames}: must be at least {FRAME_SKIP}")
-        protocol = dataclasses.replace(protocol, max_frames=max_frames)
+    player = open_player(agent, game, device, make_env=make_env)
+    rules = conditions(player, protocol, Changes(epsilon, sticky, noops, max_frames))
     out = Path(out)
-    form = picture_form(agent.game, _spec(agent, protocol, make_env))
+    form = picture_form(player.game, _spec(player, rules, make_env))
     scores = []
     with video_file(out, (form.rows, form.columns), form.scale, form.rate) as video:
         for number in range(episodes):
-            scores.append(_play(agent, protocol, seed, number, video, make_env))
+            scores.append(_play(player, rules, seed, number, video, make_env))
             if progress is not None:
                 progress(number + 1, episodes)
-    settings = protocol.describe(agent.game, fire_assist(agent), isinstance(agent, RandomAgent))
+    settings = rules.describe(player.game, fire_assist(player), isinstance(player, RandomAgent))
     return Recording(out, tuple(scores), video.frames, video.frames / form.rate, settings)
 
 

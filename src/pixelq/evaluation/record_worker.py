@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from pixelq.errors import PixelqError
+from pixelq.games import TEST_GAMES
 from pixelq.system import step_back
 
 __all__ = ["main"]
@@ -39,14 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         import torch
 
         from pixelq.agent import load_agent
-        from pixelq.evaluation.protocols import choose_protocol
         from pixelq.evaluation.record import record
 
         torch.set_num_threads(1)
         max_frames = int(words[3]) if len(words) == 4 else _MAX_FRAMES
         agent = load_agent(words[0])
-        protocol = choose_protocol(None, agent.game)
-        made = record(agent, words[1], 1, int(words[2]), protocol=protocol, max_frames=max_frames)
+        cap = None if agent.game in TEST_GAMES else max_frames  # theirs end by themselves
+        made = record(agent, words[1], 1, int(words[2]), max_frames=cap)
     except PixelqError as error:
         print(f"pixelq: {error}", file=sys.stderr)
         return error.exit_status

@@ -10,25 +10,31 @@ from typing import Literal
 
 import torch
 
-from pixelq.agent import Agent, save_agent
+from pixelq.agent import Agent, load_agent, save_agent
 from pixelq.errors import PixelqError
 from pixelq.extras import need
 from pixelq.interop.plain import plain_values
 from pixelq.networks import CARD_METADATA, QNetwork
 from pixelq.run.storage import storage_errors, write_atomically
+from pixelq.shipped import RANDOM
 
-__all__ = ["SUFFIXES", "ExportFormat", "export_agent"]
+__all__ = ["SUFFIXES", "ExportFormat", "WeightType", "export"]
 
 ExportFormat = Literal["safetensors", "onnx", "torch"]
+WeightType = Literal["float32", "bfloat16", "float16"]
 SUFFIXES: dict[ExportFormat, str] = {"safetensors": ".safetensors", "onnx": ".onnx", "torch": ".pt2"}
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DTYPES: dict[WeightType, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 
-def export_agent(
-    agent: Agent,
+def export(
+    agent: Agent | Path | str,
     path: Path | str,
     format: ExportFormat | None = None,
-    weights: Literal["float32", "bfloat16", "float16"] = "float32",
+    weights: WeightType = "float32",
 ) -> ExportFormat:
     """Write an agent to a file, as a whole or not at all.
 
@@ -36,7 +42,8 @@ def export_agent(
     [B, A] float32; the division by 255 is inside. The agent's card is in the file's metadata as JSON, under `pixelq`.
 
     Args:
-        agent: who; its noise is off.
+        agent: a run directory (its newest good checkpoint), a `.safetensors` file, the name of an agent that comes with
+            pixelq, or an agent that is loaded already; its noise is off.
         path: where to; a file of that name is replaced.
         format: of the file; None: as its name's suffix says, `.safetensors`, `.onnx` or `.pt2`.
         weights: how a safetensors file stores them; the others are float32.
@@ -53,6 +60,9 @@ def export_agent(
     if chosen is None or path.suffix != SUFFIXES[chosen]:
         wanted = [SUFFIXES[chosen]] if chosen else list(by_suffix)
         raise PixelqError(f"{path}: an exported agent's name must end in {' or '.join(wanted)}")
+    if agent == RANDOM:
+        raise PixelqError("random has no weights: give a run directory or a .safetensors file")
+    agent = load_agent(agent) if isinstance(agent, str | Path) else agent
     if not isinstance(agent.network, QNetwork):
         raise PixelqError("an agent from an ONNX file is exported already: give its run or its .safetensors file")
     if chosen != "safetensors" and weights != "float32":

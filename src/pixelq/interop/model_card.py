@@ -13,7 +13,7 @@ from pixelq.config.algos import kind_of
 from pixelq.errors import PixelqError
 from pixelq.games import game_kind
 from pixelq.hub import AGENT_FILE
-from pixelq.interop.exports import export_agent
+from pixelq.interop.exports import export
 from pixelq.run.reading import Evaluation, read_evaluation
 from pixelq.run.storage import storage_errors
 
@@ -67,7 +67,7 @@ def write_agent_folder(
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         files = {AGENT_FILE: folder / AGENT_FILE, CARD: folder / CARD}
-        export_agent(agent, files[AGENT_FILE])
+        export(agent, files[AGENT_FILE])
         text = json.dumps(json.loads(card.to_json()), indent=2, ensure_ascii=False) + "\n"
         files[CARD].write_text(text, encoding="utf-8")
         for name, source in ((CURVE, curve), (VIDEO, video)):
@@ -139,8 +139,7 @@ def _use(agent: Agent, repository: str, scores: Sequence[Evaluation]) -> str:
     game = f" --game {agent.game}" if ":" in agent.game else ""
     lines = [f"pixelq watch {address}{game}"]
     lines += [
-        f"pixelq eval {address}{game} --protocol {one.protocol} --episodes {len(one.scores)} --seed {one.seed}"
-        for one in scores
+        f"pixelq eval {address}{game} {one.options} --episodes {len(one.scores)} --seed {one.seed}" for one in scores
     ] or [f"pixelq eval {address}{game}"]
     return "\n".join(["## Use", "```", "pip install 'pixelq[hub]'", *lines, "```"])
 

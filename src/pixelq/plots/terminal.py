@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
+from rich.console import Console
+from rich.text import Text
 
 from pixelq.plots.numbers import Curve, Plotted, Score, name_seeds
 
-__all__ = ["COLOURS", "chart_lines", "legend_lines", "score_lines"]
+__all__ = ["COLOURS", "chart_lines", "legend_lines", "score_lines", "show"]
 
 COLOURS = ("bright_blue", "yellow", "green", "magenta", "red", "cyan", "white", "bright_black")
 _ROWS = 16
@@ -71,17 +73,35 @@ def score_lines(numbers: Plotted, game: str) -> list[str]:
     if not scores:
         return []
     wide = max(len(score.label) for score in scores) + 2
-    head = (
-        f"{'':<{wide}}{'protocol':<10}{'seeds':>5}{'games':>7}{'mean':>10}{'95%':>18}{'IQM':>10}{'95%':>18}{'human':>8}"
-    )
-    return [head, *(f"{score.label:<{wide}}{_row(score)}" for score in scores)]
+    name = max(len("protocol"), *(len(score.protocol) for score in scores)) + 2
+    columns = f"{'seeds':>5}{'games':>7}{'mean':>10}{'95%':>18}{'IQM':>10}{'95%':>18}{'human':>8}"
+    head = f"{'':<{wide}}{'protocol':<{name}}{columns}"
+    return [head, *(f"{score.label:<{wide}}{_row(score, name)}" for score in scores)]
 
 
-def _row(score: Score) -> str:
+def show(numbers: Plotted) -> None:
+    """Print a picture on standard output, as wide as the terminal.
+
+    Args:
+        numbers: what is drawn.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    for game in dict.fromkeys(curve.game for curve in numbers.curves):
+        console.print(f"{game}: {numbers.metric}")
+        for line in (*chart_lines(numbers, game, min(console.width, 100)), *legend_lines(numbers, game)):
+            console.print(Text.assemble(*line))
+        for text in score_lines(numbers, game):
+            console.print(text, markup=False)
+        console.print()
+    for text in numbers.captions():
+        console.print(text, markup=False)
+
+
+def _row(score: Score, name: int) -> str:
     human = "–" if score.human_normalised is None else f"{score.human_normalised:.3f}"
     mean, iqm = (f"{low:.2f} to {high:.2f}" for low, high in (score.mean_ci95, score.iqm_ci95))
     return (
-        f"{score.protocol:<10}{len(score.seeds):>5}{score.games:>7}{score.mean:>10.2f}{mean:>18}"
+        f"{score.protocol:<{name}}{len(score.seeds):>5}{score.games:>7}{score.mean:>10.2f}{mean:>18}"
         f"{score.iqm:>10.2f}{iqm:>18}{human:>8}"
     )
 

@@ -39,6 +39,7 @@ class Evaluation(NamedTuple):
     ci95: tuple[float, float]  # of the mean
     human_normalised: float | None
     settings: str  # the line that names every condition
+    options: str  # what asks `pixelq eval` for these conditions
     notes: tuple[str, ...]
 
 
@@ -103,6 +104,7 @@ def read_evaluation(path: Path) -> Evaluation:
             ci95=(float(low), float(high)),
             human_normalised=None if normalised is None else float(normalised),
             settings=str(value["settings"]["text"]),
+            options=str(value["settings"].get("options", f"--protocol {value['protocol']}")),
             notes=tuple(str(note) for note in value["notes"]),
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:

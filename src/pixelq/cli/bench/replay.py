@@ -9,10 +9,11 @@ import tyro
 
 from pixelq.cli.bench.checks import check_seconds
 from pixelq.cli.options import parse
-from pixelq.cli.players import RANDOM, open_player
+from pixelq.cli.players import open_player
 from pixelq.errors import PixelqError
 from pixelq.games import resolve_game
 from pixelq.run.rundir import find_agent
+from pixelq.shipped import RANDOM
 
 if TYPE_CHECKING:
     from pixelq.bench.replay import Measurement
