@@ -220,6 +220,22 @@ def test_it_is_used_with_the_keyboard(runs, page):
 
 
 @pytest.mark.slow
+def test_no_mean_is_drawn_past_the_end_of_the_shortest_seed(tmp_path, page):
+    for seed, length in ((1, 100), (2, 50), (3, 50)):
+        make_run(tmp_path / f"plain-s{seed}", [30.0 if length == 50 else 20.0] * length, seed=seed)
+    with served("dashboard", tmp_path) as server:
+        page.goto(server.url)
+        drawn(page, 3)
+        assert page.get_attribute("#charts .first", "data-series") == "4"  # a band of two, the mean, a seed alone
+        page.focus("#charts .first .plot")
+        for key, says, not_said in (("Home", "plain · 3 seeds", "alone"), ("End", "plain-s1 alone", "seeds")):
+            page.keyboard.press(key)
+            reading = page.inner_text(".first .reading")
+            assert says in reading
+            assert not_said not in reading
+
+
+@pytest.mark.slow
 def test_a_video_plays_in_the_page(runs, page):
     with served("dashboard", runs) as server:
         page.goto(server.url)
@@ -316,7 +332,12 @@ def test_what_is_done_to_the_numbers(runs, page):
         assert maths("m.smooth({x: [0, 1], y: [4, 8]}, 0).y") == [4, 8]
         assert maths("m.onGrid({x: [1, 3], y: [10, 20]}, [0, 1, 1.5, 3, 4])") == [None, 10, 12.5, 20, None]
         found = maths("m.band([[1, null, 3], [3, null, null]])")
-        assert found == {"mean": [2, None, 3], "low": [1, None, 3], "high": [3, None, 3]}
+        assert found == {"mean": [2, None, None], "low": [1, None, None], "high": [3, None, None]}
+        curves = "[[1, 2, 3, null], [null, 4, 5, null], [6, 7, 8, 9]]"
+        assert maths(f"m.beyond({curves})") == [{"index": 2, "values": [None, None, 8, 9]}]
+        assert maths("m.beyond([[1, 2], [3, 4]])") == []
+        apart = [{"index": 0, "values": [1, None]}, {"index": 1, "values": [None, 2]}]
+        assert maths("m.beyond([[1, null], [null, 2]])") == apart
         assert maths("m.differing([{a: 1, b: [1, 2], c: 3}, {a: 1, b: [1, 3]}])") == ["b", "c"]
         briefly = maths("[0, 0.5, -12.34, 123456, 2.5e6, NaN].map(m.brief)")
         assert briefly == ["0.00", "0.500", "−12.3", "123k", "2.5M", "–"]

@@ -38,6 +38,15 @@ def test_curves_are_mean_and_extremes_as_far_as_all_seeds_have_come(runs):
     assert (other.label, other.seeds, other.mean.tolist()) == ("other", (1,), [5, 5])
 
 
+@pytest.mark.parametrize("other", [{"total_steps": 20_000}, {"stop_on": "return_per_game"}, {"target_period_steps": 9}])
+def test_runs_of_another_length_or_of_other_settings_are_not_one_group(tmp_path, other):
+    one = make_run(tmp_path / "a1", [0.0, 4.0], seed=1)
+    two = make_run(tmp_path / "a2", [2.0, 8.0], seed=2)
+    long = make_run(tmp_path / "b3", [9.0, 9.0, 9.0, 9.0], seed=3, **other)
+    assert [curve.seeds for curve in plotted([one, two, long]).curves] == [(1, 2), (3,)]
+    assert plotted([one, two, long]).curves[0].mean.tolist() == [1, 6]
+
+
 def test_each_run_can_have_its_own_curve(runs):
     both = plotted(runs[:2], each=True)
     assert [(curve.label, curve.seeds) for curve in both.curves] == [("plain-s1", (1,)), ("plain-s2", (2,))]
@@ -56,7 +65,7 @@ def test_runs_of_the_same_name_are_told_apart_by_their_folders(tmp_path):
 
 def test_between_their_points_seeds_are_interpolated(tmp_path):
     one = make_run(tmp_path / "a1", [0.0, 10.0], seed=1, period=100)
-    two = make_run(tmp_path / "a2", [0.0, 4.0, 8.0, 8.0], seed=2, period=50)
+    two = make_run(tmp_path / "a2", [0.0, 4.0, 8.0, 8.0], seed=2, period=50, total_steps=10_000)
     (curve,) = plotted([one, two]).curves
     assert curve.x.tolist() == [100, 150, 200]
     assert curve.mean.tolist() == [2, 6.5, 9]  # (0 + 4) / 2, (5 + 8) / 2, (10 + 8) / 2

@@ -196,7 +196,11 @@ def test_seeds_are_told_from_settings():
     same = {"seed": 2, "threads": 1, "device": "cuda", "algo": {"gamma": 0.99}, "replay": {"store": "lz4"}}
     assert flat(config)["algo.gamma"] == 0.99
     assert same_but_seed(config) == same_but_seed(same)
-    assert same_but_seed(config) != same_but_seed({**config, "algo": {"gamma": 0.9}})
+    for other in ({"algo": {"gamma": 0.9}}, {"total_steps": 9}, {"stop_on": "return_per_life"}):
+        assert same_but_seed(config) != same_but_seed({**config, **other})
+    ends = [{"stop_on": "return_per_life", "stop_at": at} for at in (20.0, 40.0)]
+    assert same_but_seed(ends[0]) != same_but_seed(ends[1])
+    assert same_but_seed({"stop_on": "none", "stop_at": 1.0}) == same_but_seed({"stop_on": "none", "stop_at": 2.0})
 
 
 def test_an_evaluation_is_read_whole_or_refused(tmp_path):

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelq.errors import PixelqError
-from pixelq.run.reading import FREE, MACHINE, Evaluation, flat, read_evaluation, read_object
+from pixelq.run.reading import FREE, LENGTH, MACHINE, Evaluation, flat, read_evaluation, read_object
 from pixelq.run.storage import reason
 
 __all__ = ["Gathered", "Run", "gather"]
 
 _RETURN = "train/return_per_game"
-_NOT_RECIPE = FREE | MACHINE | {"seed", "log_every_steps", "game", "precision"}
+_NOT_RECIPE = (FREE - LENGTH) | MACHINE | {"seed", "log_every_steps", "game", "precision"}
 _DEEP = 3  # folders down to a run
 
 

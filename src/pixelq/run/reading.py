@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 from pixelq.errors import PixelqError
 from pixelq.run.storage import reason
 
-__all__ = ["FREE", "MACHINE", "Evaluation", "flat", "read_evaluation", "read_object", "same_but_seed"]
+__all__ = ["FREE", "LENGTH", "MACHINE", "Evaluation", "flat", "read_evaluation", "read_object", "same_but_seed"]
 
 _LONGEST = 8_000_000  # bytes of a JSON file that are read: an evaluation of 100,000 games is 1 MB
-# settings by their path. When to stop, what to save and how, what to show: nothing that is played or learned depends on
-# these
-FREE = {
-    *("total_steps", "stop_on", "stop_at", "replay.store"),
+# settings by their path. How long a run may be; a learning rate that falls does so until `total_steps`
+LENGTH = {"total_steps", "stop_on", "stop_at"}
+# when to stop, what to save and how, what to show: what a resume may change
+FREE = LENGTH | {
+    "replay.store",
     *("checkpoint_every_steps", "checkpoint_min_seconds", "keep_checkpoints", "keep_going"),
     "env.vector",
     *("notebook_log", "video_every_episodes", "video_min_seconds", "keep_videos"),
@@ -52,12 +53,14 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def same_but_seed(config: Mapping[str, Any]) -> str:
-    """A text that two runs share if they differ in nothing but the seed, as far as learning is concerned.
+    """A text that two runs share if they differ in nothing but the seed, as far as learning and length are concerned.
 
     Args:
         config: the value of a run's `config.json`.
     """
-    others = FREE | MACHINE | {"seed", "log_every_steps"}
+    others = (FREE - LENGTH) | MACHINE | {"seed", "log_every_steps"}
+    if config.get("stop_on") == "none":
+        others.add("stop_at")  # asked by nobody
     learning = {name: value for name, value in flat(config).items() if name not in others}
     return json.dumps(learning, sort_keys=True)
 

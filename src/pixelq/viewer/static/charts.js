@@ -1,6 +1,6 @@
 // The curves: one uPlot a metric, all with the same axis, zoom and cursor.
 
-import { band, brief, evenly, finitePoints, onGrid, smooth, tick } from "./maths.js";
+import { band, beyond, brief, evenly, finitePoints, onGrid, smooth, tick } from "./maths.js";
 
 const TITLES = {
   "train/return_per_game": ["Return per game", "raw score, mean of the last games"],
@@ -21,6 +21,7 @@ const AXES = {
 };
 const WIDEST_SMOOTHING = 0.15; // of the axis
 const MOST_RAW = 4; // curves behind which the unsmoothed one is shown
+const ALONE = [2, 4]; // dots and gaps of a seed past the end of the shortest
 const MOST_READ = 10; // values beside the cursor
 
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -114,7 +115,8 @@ function curve(run, key, width) {
   return made;
 }
 
-/** Series of a chart: [{label, colour, values, width, alpha, dash, fill}], on a grid of about a point a pixel. */
+/** Series of a chart: [{label, colour, values, width, alpha, dash, fill}], on a grid of about a point a pixel. Seeds have a
+ *  mean as far as all have come; those that have come further go on as dotted lines, each by itself. */
 function compute(chart) {
   const whole = extent();
   const [low, high] = view.zoom ?? whole;
@@ -123,7 +125,8 @@ function compute(chart) {
   const series = [];
   const faint = [];
   for (const { label, colour, dash, runs } of lines) {
-    const own = runs.map((run) => curve(run, chart.key, width)).filter(({ raw }) => raw.x.length);
+    const own = runs.map((run) => ({ name: run.name, ...curve(run, chart.key, width) })).filter(({ raw }) => raw.x.length);
+    const names = own.map(({ name }) => name);
     const curves = own.map(({ smoothed }) => onGrid(smoothed, grid));
     if (!curves.length) continue;
     if (curves.length === 1) {
@@ -136,6 +139,9 @@ function compute(chart) {
       faint.push({ label, colour, dash: [], values: highest, width: 0, alpha: "00" });
       faint.push({ label, colour, dash: [], values: lowest, width: 0, alpha: "00", fill: true });
       series.push({ label: `${label} · ${curves.length} seeds`, colour, dash, values: mean, width: 2.2, alpha: "" });
+      for (const { index, values } of beyond(curves)) {
+        series.push({ label: `${names[index]} alone`, colour, dash: ALONE, values, width: 1, alpha: "" });
+      }
     }
   }
   return { grid, series: [...faint, ...series], ends: [low, high] };

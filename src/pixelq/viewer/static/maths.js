@@ -49,17 +49,26 @@ export function onGrid({ x, y }, grid) {
   return values;
 }
 
-/** Mean, lowest and highest of curves on one grid, of those that have a value there. */
+/** Mean, lowest and highest of curves on one grid, where all of them have a value: null elsewhere. */
 export function band(curves) {
   const length = curves[0].length;
-  const result = { mean: new Array(length), low: new Array(length), high: new Array(length) };
+  const result = { mean: new Array(length).fill(null), low: new Array(length).fill(null), high: new Array(length).fill(null) };
   for (let i = 0; i < length; i++) {
-    const values = curves.map((curve) => curve[i]).filter((value) => value !== null);
-    result.mean[i] = values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
-    result.low[i] = values.length ? Math.min(...values) : null;
-    result.high[i] = values.length ? Math.max(...values) : null;
+    const values = curves.map((curve) => curve[i]);
+    if (values.includes(null)) continue;
+    result.mean[i] = values.reduce((sum, value) => sum + value, 0) / values.length;
+    result.low[i] = Math.min(...values);
+    result.high[i] = Math.max(...values);
   }
   return result;
+}
+
+/** What curves on one grid have past the last point that all of them have: [{index, values}], none that ends there. */
+export function beyond(curves) {
+  const last = curves[0].findLastIndex((_, i) => curves.every((curve) => curve[i] !== null));
+  const cut = (curve) => curve.map((value, i) => (i < last ? null : value));
+  const goesOn = (curve) => curve.some((value, i) => i > last && value !== null);
+  return curves.map((curve, index) => ({ index, values: cut(curve) })).filter(({ index }) => goesOn(curves[index]));
 }
 
 /** Names of settings that are not the same in all of the objects, in order of first appearance. */
