@@ -75,6 +75,22 @@ def test_ids_of_another_kind_are_explained(text):
     assert "breakout" in str(caught.value).lower()
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("Breakout-v5", 'unknown game "Breakout-v5" (did you mean "ALE/Breakout-v5"?): or use the ROM name "breakout"'),
+        ("MsPacman-v4", 'has another frame skip: use "ms_pacman", "ALE/MsPacman-v5" or "MsPacmanNoFrameskip-v4"'),
+        ("Catch-v0", 'unknown game "Catch-v0": pixelq\'s own game is called "catch"'),
+        ("CartPole-v5", '(did you mean "CartPole-v1"?)'),
+    ],
+)
+def test_ids_get_the_name_that_is_meant(text, says):
+    with pytest.raises(PixelqError) as caught:
+        resolve_game(text)
+    assert says in str(caught.value)
+    assert ("frame skip" in str(caught.value)) is ("frame skip" in says)
+
+
 def test_did_you_mean_is_silent_without_a_neighbour():
     assert did_you_mean("xyzzy", game_names()) == ""
     assert did_you_mean("PONGG", ("pong", "boxing")) == ' (did you mean "pong"?)'

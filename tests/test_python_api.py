@@ -92,9 +92,9 @@ def test_a_protocol_of_other_conditions_has_another_name(changes, name, word):
     )
     words = iter(protocol.options.split())
     again = {word: next(words) for word in words}
-    numbers = [again.get(f"--{field.replace('_', '-')}") for field in Changes._fields]
-    same = Changes(*(None if number is None else float(number) for number in numbers))
-    assert choose_protocol(again["--protocol"], "breakout", same) == protocol
+    shares = [float(again[word]) if word in again else None for word in ("--epsilon", "--sticky")]
+    counts = [int(again[word]) if word in again else None for word in ("--noops", "--max-frames")]
+    assert choose_protocol(again["--protocol"], "breakout", Changes(*shares, *counts)) == protocol
     assert protocol.describe("breakout", False).startswith(f"protocol {name}: ")
 
 

@@ -148,7 +148,11 @@ def start(folder):
 def training(folder):
     """Processes that work on runs of this folder."""
     listed = subprocess.run(["ps", "-eo", "pid=,stat=,args="], capture_output=True, text=True, check=True).stdout
-    return [line for line in listed.splitlines() if f"pixelq.sweeps.worker {folder}" in line and " Z" not in line[:16]]
+    return [
+        line
+        for line in listed.splitlines()
+        if "pixelq.sweeps.worker" in line and str(folder) in line and " Z" not in line[:16]
+    ]
 
 
 def wait_for(condition, seconds=240):

@@ -8,7 +8,10 @@ import types
 import pytest
 
 from pixelq import system
+from pixelq.cli.main import main
 from pixelq.config import TrainConfig
+from pixelq.errors import PixelqError
+from pixelq.replay import memory
 from pixelq.training.run import load_notes
 
 
@@ -158,3 +161,27 @@ def test_a_busy_machine_is_told(monkeypatch, load, threads, device, advice):
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     notes = load_notes(TrainConfig(threads=threads, device=device))
     assert [advice in note for note in notes] == [True] * (advice is not None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ulimit -v")
+def test_a_limit_of_the_address_space_is_what_is_free():
+    assert system.address_space_left() is None or system.address_space_left() > 0
+    code = "from pixelq import system; print(system.address_space_left())"
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_AS, (2_000_000_000,) * 2); "
+    done = subprocess.run([sys.executable, "-c", limit + code], capture_output=True, text=True, check=True)
+    assert 10**8 < int(done.stdout) < 2 * 10**9
+
+
+def test_what_is_left_of_the_address_space_counts_as_memory(monkeypatch):
+    monkeypatch.setattr(memory, "address_space_left", lambda: 1_000_000)
+    with pytest.raises(PixelqError, match=r"needs 3\.0 GB but 1 MB are free"):
+        memory.require_memory(3_000_000_000, "the replay memory")
+
+
+def test_memory_that_is_not_there_is_a_line(monkeypatch, capsys):
+    def full(words):
+        raise MemoryError("Unable to allocate 7.1 GiB")
+
+    monkeypatch.setattr("pixelq.cli.games.run", full)
+    assert main(["games"]) == 1
+    assert capsys.readouterr().err == "pixelq: not enough memory: Unable to allocate 7.1 GiB\n"

@@ -98,8 +98,13 @@ def resolve_game(text: str) -> Game:
         raise PixelqError(f'unknown game "{text}"{did_you_mean(_snake(camel), game_names())}; see: pixelq games')
     camel = re.sub(r"(Deterministic)?-v\d+$", "", text).removeprefix("ALE/")
     if camel in by_camel and _ID.fullmatch(text):
+        name = by_camel[camel]
+        if name in TEST_GAMES:
+            raise PixelqError(f'unknown game "{text}": pixelq\'s own game is called "{name}"')
+        if text == f"{camel}-v5":
+            raise PixelqError(f'unknown game "{text}" (did you mean "ALE/{text}"?): or use the ROM name "{name}"')
         raise PixelqError(
-            f'game id "{text}" has another frame skip: use a ROM name, "ALE/Breakout-v5" or "BreakoutNoFrameskip-v4"'
+            f'game id "{text}" has another frame skip: use "{name}", "ALE/{camel}-v5" or "{camel}NoFrameskip-v4"'
         )
     if _ID.fullmatch(text):
         maker_of(text)

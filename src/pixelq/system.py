@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 __all__ = [
+    "address_space_left",
     "anonymous_pages",
     "cores",
     "cpu_quota",
@@ -129,6 +130,20 @@ def memory_bytes() -> int | None:
             return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         except (AttributeError, OSError, ValueError):
             return None
+
+
+def address_space_left() -> int | None:
+    """Bytes that this process may still map under the limit of `ulimit -v`; None where there is no such limit."""
+    if sys.platform == "win32":
+        return None
+    else:
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        sizes = Path("/proc/self/statm")
+        if limit == resource.RLIM_INFINITY or not sizes.exists():
+            return None
+        return max(0, limit - int(sizes.read_text("ascii").split()[0]) * mmap.PAGESIZE)
 
 
 def cores() -> int:

@@ -77,10 +77,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe, `head` say, has gone
         _let_go()
         return status
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _complain(f"{where}{error.strerror or error}")
+    except (OSError, MemoryError) as error:
+        _complain(_of_the_machine(error))
         return 1
+
+
+def _of_the_machine(error: OSError | MemoryError) -> str:
+    """What the machine did not do, in a line."""
+    if isinstance(error, MemoryError):
+        return f"not enough memory{f': {error}' if str(error) else ''}"
+    return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}"
 
 
 def _complain(text: str) -> None:

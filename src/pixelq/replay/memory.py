@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 from pixelq.errors import PixelqError
+from pixelq.system import address_space_left
 
 __all__ = ["available_memory", "format_bytes", "require_memory"]
 
 
 def available_memory() -> int | None:
-    """Bytes of memory that can still be taken, by the machine's and the container's account; None if unknown."""
+    """Bytes of memory that can still be taken, by machine, container and `ulimit -v`; None if unknown."""
     found = []
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
@@ -23,6 +24,9 @@ def available_memory() -> int | None:
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if limit.exists() and used.exists() and limit.read_text("utf-8").strip() != "max":
         found.append(int(limit.read_text("utf-8")) - int(used.read_text("utf-8")))
+    left = address_space_left()
+    if left is not None:
+        found.append(left)
     return min(found) if found else None
 
 

@@ -3,11 +3,11 @@
 import contextlib
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from pixelq.children import module_command
 from pixelq.config import TrainConfig
 from pixelq.run.storage import storage_errors
 from pixelq.sweeps.budget import Share, share
@@ -56,7 +56,7 @@ class Launcher(Protocol):
 
 def worker_command(job: Job) -> list[str]:
     """The words that start a run's process; it ends when its standard input does."""
-    return [sys.executable, "-m", "pixelq.sweeps.worker", str(job.settings), str(job.run)]
+    return module_command("pixelq.sweeps.worker", str(job.settings), str(job.run))
 
 
 class LocalLauncher:

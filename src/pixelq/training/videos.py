@@ -2,13 +2,13 @@
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from pixelq.agent import save_agent
+from pixelq.children import module_command
 from pixelq.errors import PixelqError
 from pixelq.run.seeding import stream_seed
 from pixelq.system import step_back
@@ -118,7 +118,7 @@ class Videos:
             self._weights = weights
             seed = stream_seed(parts.config.seed, f"video {episodes}") % 2**31
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "pixelq.evaluation.record_worker", str(weights), str(out), str(seed)],
+                module_command("pixelq.evaluation.record_worker", str(weights), str(out), str(seed)),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,  # a line or a traceback: less than a pipe holds
