@@ -5,7 +5,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-gpu test-fast lint notebook wheel clean
+.PHONY: train test test-gpu test-fast test-trackio lint notebook wheel clean
 
 train: $(VENV)/.installed
 	$(BIN)/pixelq train $(PRESET) $(ARGS)
@@ -17,6 +17,15 @@ test: $(VENV)/.installed-dev
 # by themselves: all other tests have the GPU hidden
 test-gpu: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m gpu
+
+# Trackio needs pillow below 13: an environment of its own over the other one
+test-trackio: $(VENV)/.installed-dev
+	$(BIN)/python -m venv $(VENV)/trackio
+	$(BIN)/python -c 'import sys; print("$(CURDIR)/src", *(p for p in sys.path if p.endswith("site-packages")), sep="\n")' \
+	  > "$$($(VENV)/trackio/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pixelq.pth"
+	grep -v '^pillow==' constraints.txt > $(VENV)/trackio/constraints.txt
+	$(VENV)/trackio/bin/python -m pip install -q -c $(VENV)/trackio/constraints.txt trackio
+	$(VENV)/trackio/bin/python -m pytest tests/test_trackers.py -k trackio
 
 test-fast: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"

@@ -40,6 +40,7 @@ ONLY_IN = {  # libraries and the parts that may import them
     "uvicorn": {"viewer"},
     "wandb": {"trackers"},
     "mlflow": {"trackers"},
+    "trackio": {"trackers"},
     "huggingface_hub": {"hub"},
     "onnx": {"interop"},
     "onnxruntime": {"networks"},

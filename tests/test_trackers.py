@@ -1,9 +1,14 @@
 """Trackers hear what metrics.jsonl says, in their own libraries, and never change or stop a run."""
 
+import importlib.util
 import json
 import logging
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +16,7 @@ import pixelq.trackers.tracking as tracking
 from pixelq.cli.main import main
 from pixelq.errors import PixelqError
 from pixelq.training.run import resume, train
+from rundirs import add_video
 from runs import Watch, assert_same_run, metrics, quick
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries' own threads
@@ -129,7 +135,7 @@ def test_a_tracker_that_hangs_holds_nothing_up(diary, alone, tmp_path, monkeypat
 
 def test_a_library_that_is_missing_is_named(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("pixelq.extras.importlib.util.find_spec", lambda name: None)
-    for name in ("wandb", "mlflow"):
+    for name in ("wandb", "mlflow", "trackio"):
         with pytest.raises(PixelqError, match=rf"pip install 'pixelq\[{name}\]'"):
             tracking.Tracking([name])
         assert main(["train", "--run", str(tmp_path / "run"), "--track", name]) == 2
@@ -185,14 +191,17 @@ def test_wandb_offline_has_the_run(alone, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_mlflow_on_a_local_database_has_the_run_and_its_agent(alone, tmp_path, monkeypatch):
+def test_several_at_once_have_the_run_and_its_agent_and_change_nothing(alone, tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow", reason="needs mlflow: pip install 'pixelq[mlflow]'")
+    names = ["mlflow", "tensorboard", *(name for name in ("wandb", "trackio") if importlib.util.find_spec(name))]
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     run = tmp_path / "run"
     monkeypatch.setattr(tracking, "_FINISH_SECONDS", 300.0)  # it makes its database
     level = logging.getLogger("alembic").level
-    _, watch = go(run, tracking.Tracking(["mlflow"], tracking.TrackOptions("games", tags=("tag",))), StopAt(400))
+    _, watch = go(run, tracking.Tracking(names, tracking.TrackOptions("games", tags=("tag",))), StopAt(400))
     assert not [note for note in watch.notes if "tracks" in note or "tracked" in note]
     resume(run, progress=Watch(CONFIG), callbacks=[tracking.saved_tracking(tracking.RunDir(run))])
     logging.getLogger("alembic").setLevel(level)
@@ -211,4 +220,85 @@ def test_mlflow_on_a_local_database_has_the_run_and_its_agent(alone, tmp_path, m
     (agent,) = tmp_path.glob("agent/*.safetensors")
     assert kept
     assert load_agent(agent).card == load_agent(run).card
+    assert load_agent(tmp_path / "tensorboard" / "games" / "run" / "agent.safetensors").card == load_agent(run).card
+    assert_tensorboard_has(tmp_path / "tensorboard" / "games" / "run", run)
     assert_same_run(alone, run)
+
+
+def assert_tensorboard_has(folder, run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if not of_clock(tag)]
+    assert {(point.step, tag) for tag in tags for point in events.Scalars(tag)} == set(numbers(run))
+    for (step, tag), value in numbers(run).items():
+        (found,) = [point.value for point in events.Scalars(tag) if point.step == step]  # once, after a resume too
+        assert found == pytest.approx(value, rel=1e-6)
+    (text,) = events.Tensors("settings/text_summary")
+    assert b"| config.seed | 1 |" in text.tensor_proto.string_val[0]
+
+
+def test_tensorboard_shows_the_beginning_of_a_video_and_keeps_runs_apart(tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setenv("TENSORBOARD_LOGDIR", str(tmp_path / "logs"))
+    (tmp_path / "videos").mkdir()
+    path = add_video(tmp_path, 500)
+    for name in ("run", "run-2"):
+        tracker = tracking.TRACKERS["tensorboard"]()
+        place = tracker.start(tracking.TrackOptions(), tmp_path / "run", None, {"config.seed": 1})
+        assert place == str(tmp_path / "logs" / "pixelq" / name)
+        tracker.video(500, path)
+        tracker.finish(None)
+        (shown,) = EventAccumulator(place).Reload().Images("video")
+        assert (shown.step, shown.width, shown.encoded_image_string[:4]) == (500, 160, b"GIF8")
+
+
+@pytest.mark.slow
+def test_trackio_on_this_machine_has_the_run_its_video_and_its_agent(alone, tmp_path):
+    """Trackio needs pillow below 13, which the other tests' environment is not: `make test-trackio`."""
+    pytest.importorskip("trackio", reason="needs trackio: make test-trackio")
+    script = """
+import sys, trackio
+from pathlib import Path
+from pixelq.trackers.tracking import Tracking, TrackOptions, saved_tracking, TRACKERS
+from pixelq.run.rundir import RunDir
+from pixelq.training.run import resume, train
+from runs import Watch, quick
+from test_trackers import CONFIG, StopAt
+run, video = Path(sys.argv[1]), Path(sys.argv[2])
+watch = Watch(CONFIG)
+train(CONFIG, run, progress=watch, callbacks=[Tracking(["trackio"], TrackOptions("games", tags=("tag",))), StopAt(400)])
+resume(run, progress=watch, callbacks=[saved_tracking(RunDir(run))])
+tracker = TRACKERS["trackio"]()
+tracker.start(TrackOptions("games", tags=("tag",)), run, "run", {"config.seed": 1})
+tracker.video(900, video)
+tracker.finish(None)
+assert not [note for note in watch.notes if "tracks" in note or "tracked" in note], watch.notes
+"""
+    (tmp_path / "videos").mkdir()
+    video = add_video(tmp_path)
+    folder = str(tmp_path / "trackio")
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"TRACKIO_DIR": folder, "PYTHONPATH": path}
+    words = [sys.executable, "-c", script, str(tmp_path / "run"), str(video)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    read = """
+import json, trackio
+from trackio.sqlite_storage import SQLiteStorage
+(run,) = trackio.Api().runs("games")
+logs = SQLiteStorage.get_logs("games", "run", run_id=run.id)
+print(json.dumps({"name": run.name, "config": run.config, "logs": logs}, default=str))
+"""
+    found = subprocess.run([sys.executable, "-c", read], env=environment, capture_output=True, text=True, check=True)
+    kept = json.loads(found.stdout.splitlines()[-1])
+    own = ("step", "timestamp", "video")
+    seen = {(row["step"], name): value for row in kept["logs"] for name, value in row.items() if name not in own}
+    assert {key: value for key, value in seen.items() if not of_clock(key[1])} == numbers(tmp_path / "run")
+    assert (kept["name"], kept["config"]["config.seed"], kept["config"]["tags"]) == ("run", 1, ["tag"])
+    media = [path.read_bytes() for path in (tmp_path / "trackio").rglob("*") if path.is_file()]
+    assert video.read_bytes() in media
+    assert any(b'"pixelq"' in data[:4000] for data in media)  # the agent, whose card is in its head
+    assert_same_run(alone, tmp_path / "run")

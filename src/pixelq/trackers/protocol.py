@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 
 __all__ = ["TrackOptions", "Tracker", "TrackerName"]
 
-TrackerName = Literal["wandb", "mlflow"]
+TrackerName = Literal["wandb", "mlflow", "trackio", "tensorboard"]
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class TrackOptions:
     """How a run is called by its trackers."""
 
     project: str = "pixelq"
-    """The project of Weights & Biases, the experiment of MLflow."""
+    """The project of Weights & Biases and Trackio, the experiment of MLflow, the folder of TensorBoard."""
     name: str | None = None
     """The run's name there; default: the run directory's."""
     tags: tuple[str, ...] = ()

@@ -15,12 +15,19 @@ from pixelq.run.reading import flat
 from pixelq.run.rundir import RunDir
 from pixelq.trackers.mlflow_runs import MlflowRuns
 from pixelq.trackers.protocol import Tracker, TrackerName, TrackOptions
+from pixelq.trackers.tensorboard_folders import TensorBoard
+from pixelq.trackers.trackio_runs import TrackioRuns
 from pixelq.trackers.weights_and_biases import WeightsAndBiases
 from pixelq.training.callbacks import Callback, RunView
 
 __all__ = ["TRACKERS", "Tracking", "saved_tracking"]
 
-TRACKERS: dict[TrackerName, Callable[[], Tracker]] = {"wandb": WeightsAndBiases, "mlflow": MlflowRuns}
+TRACKERS: dict[TrackerName, Callable[[], Tracker]] = {
+    "wandb": WeightsAndBiases,
+    "mlflow": MlflowRuns,
+    "trackio": TrackioRuns,
+    "tensorboard": TensorBoard,
+}
 _FILE = "trackers.json"
 _MOST_WAITING = 10_000  # calls
 _FINISH_SECONDS = 60.0  # the longest a run that is over waits for its trackers
