@@ -2,7 +2,7 @@
 
     python benchmarks/tracker_cost.py [--rounds 5] [--steps 20000] [--trackers wandb mlflow tensorboard]
 
-Each round is a process of its own. A round's speed is that of its second half, by its lines of metrics, so that starting
+Each round is a process of its own. A round's speed is that of its second half by its metrics, so that starting
 is left out. Both kinds of rounds must log the same numbers and end with the same weights.
 """
 
