@@ -150,7 +150,7 @@ class Agent:
         """The actions of highest value.
 
         Args:
-            obs: [B, 4, 84, 84] uint8, newest plane last.
+            obs: [B, planes, H, W] uint8 as `obs_shape` has it, on Atari [B, 4, 84, 84]; the newest last.
 
         Returns:
             [B] int64, indices into `action_meanings`.
@@ -164,7 +164,7 @@ class Agent:
         """The expected return of every action.
 
         Args:
-            obs: [B, 4, 84, 84] uint8, newest plane last.
+            obs: [B, planes, H, W] uint8 as `obs_shape` has it, on Atari [B, 4, 84, 84]; the newest last.
 
         Returns:
             [B, A] float32.

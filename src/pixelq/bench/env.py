@@ -17,18 +17,19 @@ _WARM_UP_TICKS = 20
 
 
 class EnvMeasurement(NamedTuple):
-    """N games that were played at random. A step is an agent step of one game, 4 emulator frames."""
+    """N games that were played at random. A step is an agent step of one game."""
 
     game: str
     envs: int
     threads: int  # of the emulator
     num_actions: int
+    frames_per_step: int  # 4 on Atari
     steps: int
     seconds: float
     steps_per_second: float
     frames_per_second: float
     frames_per_second_per_core: float
-    bytes_per_second: float  # of observations handed over, [4, 84, 84] uint8 a step
+    bytes_per_second: float  # of observations handed over, [4, 84, 84] uint8 a step on Atari
     peak_resident_bytes: int | None
 
 
@@ -67,7 +68,7 @@ def measure_env(game: str, num_envs: int, env: EnvConfig, threads: int, seconds:
     spent, steps = now - started, ticks * num_envs
     frames = frame_skip * steps / spent
     return EnvMeasurement(
-        *(game, num_envs, threads, num_actions, steps, spent, steps / spent, frames),
+        *(game, num_envs, threads, num_actions, frame_skip, steps, spent, steps / spent, frames),
         frames_per_second_per_core=frames / min(threads, available),
         bytes_per_second=ticks * obs.nbytes / spent,
         peak_resident_bytes=peak_resident_bytes(),

@@ -14,7 +14,7 @@ from pixelq.bench.child import in_own_process, peak_resident_bytes
 from pixelq.bench.env import measure_env
 from pixelq.bench.roofline import matmul_flops_per_second
 from pixelq.bench.workload import Cost, workload_of
-from pixelq.config import FRAME_SKIP, TrainConfig
+from pixelq.config import TrainConfig
 from pixelq.engines import make_engine
 from pixelq.errors import PixelqError
 from pixelq.learner import Learner
@@ -27,7 +27,7 @@ _EMULATOR_SECONDS = 1.0
 
 
 class TrainMeasurement(NamedTuple):
-    """A recipe that trained. A step is an agent step of one game, 4 emulator frames."""
+    """A recipe that trained. A step is an agent step of one game, on Atari 4 frames."""
 
     preset: str
     game: str
@@ -54,6 +54,7 @@ class _Timed(NamedTuple):
 
 
 class _Limits(NamedTuple):
+    frames_per_step: int
     frames_per_second_per_core: float
     flops_per_second: float
     step: Cost
@@ -82,7 +83,7 @@ def bench_train(config: TrainConfig, seconds: float) -> TrainMeasurement:
     speed = timed.steps / timed.seconds
     return TrainMeasurement(
         *(config.preset, config.game, config.device, config.precision, config.threads, config.envs),
-        *(timed.steps, timed.seconds, speed, FRAME_SKIP * speed),
+        *(timed.steps, timed.seconds, speed, limits.frames_per_step * speed),
         emulator_frames_per_second_per_core=limits.frames_per_second_per_core,
         flops_per_second=limits.step.flops * speed,
         flops_per_second_possible=limits.flops_per_second,
@@ -118,7 +119,8 @@ def _measure_limits(config: TrainConfig) -> _Limits:
     cost = workload_of(config).step_cost(config, emulator.num_actions)
     learner = Learner(config, emulator.num_actions, device, torch.Generator())
     engine = make_engine(learner, torch.Generator())
-    return _Limits(emulator.frames_per_second_per_core, possible, cost, engine.instructions)
+    speeds = emulator.frames_per_step, emulator.frames_per_second_per_core
+    return _Limits(*speeds, possible, cost, engine.instructions)
 
 
 class _Stopwatch:

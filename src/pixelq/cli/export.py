@@ -36,7 +36,8 @@ def run(words: Sequence[str]) -> int:
     """Run the verb and return the exit status."""
     about = (
         "Write an agent to one file: weights and card, which eval, record, watch and train --init take; or a model for "
-        "other programs, uint8 observations [B, 4, 84, 84] to float32 action values [B, A], its card in the metadata."
+        "other programs, uint8 observations [B, planes, height, width] (on Atari [B, 4, 84, 84]) to float32 action "
+        "values [B, A], its card in the metadata."
     )
     options = parse(_Options, words, "pixelq export", about)
     if options.agent == RANDOM:

@@ -230,7 +230,7 @@ class ExplorationConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A whole run. A step is an agent step, 4 emulator frames."""
+    """A whole run. A step is an agent step, 4 frames on Atari."""
 
     preset: str = "custom"
     """Name of the recipe the settings started from; `pixelq train` takes it as its first word."""

@@ -38,8 +38,9 @@ def export(
 ) -> ExportFormat:
     """Write an agent to a file, as a whole or not at all.
 
-    ONNX and torch.export programs take observations `obs` [B, 4, 84, 84] uint8, for any B, and give action values `q`
-    [B, A] float32; the division by 255 is inside. The agent's card is in the file's metadata as JSON, under `pixelq`.
+    ONNX and torch.export programs take observations `obs` [B, planes, H, W] uint8, for any B, and give action values
+    `q` [B, A] float32; the division by 255 is inside. The agent's card is in the file's metadata as JSON, under
+    `pixelq`.
 
     Args:
         agent: a run directory (its newest good checkpoint), a `.safetensors` file, the name of an agent that comes with

@@ -24,7 +24,7 @@ class PlainValues(nn.Module):
         self.network = network
 
     def forward(self, obs: Tensor) -> Tensor:
-        """[B, 4, 84, 84] uint8 to [B, A] float32."""
+        """[B, planes, H, W] uint8 to [B, A] float32."""
         return self.network.q_values(obs)
 
 
@@ -55,7 +55,7 @@ def plain_values(agent: Agent) -> tuple[PlainValues, Tensor]:
         agent: whose network has weights at hand.
 
     Returns:
-        The module, on the CPU and in evaluation mode; and observations [2, 4, 84, 84] to trace it with.
+        The module, on the CPU and in evaluation mode; and observations [2, planes, H, W] to trace it with.
 
     Raises:
         PixelqError: the agent came from an ONNX file.

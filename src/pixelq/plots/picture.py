@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelq.evaluation.scores import REFERENCE
+from pixelq.games import game_kind
 from pixelq.plots.numbers import Plotted, name_seeds
 from pixelq.run.storage import storage_errors, write_atomically
 
@@ -13,10 +14,11 @@ __all__ = ["FORMATS", "draw"]
 
 FORMATS = (".png", ".svg")
 _AXES = {
-    "steps": "steps (4 emulator frames each)",
-    "frames": "emulator frames",
+    "steps": "steps",
+    "frames": "frames",
     "minutes": "minutes of training",
 }
+_ATARI_AXES = _AXES | {"steps": "steps (4 emulator frames each)", "frames": "emulator frames"}
 _TITLES = {
     "train/return_per_game": "return per game (raw score, mean of the last games in training)",
     "train/return_per_life": "return per life (clipped, mean of the last lives in training)",
@@ -75,7 +77,7 @@ def _draw_curves(axes: Any, numbers: Plotted, game: str) -> None:
             if len(curve.seeds) > 1:
                 axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
     axes.set_title(game)
-    axes.set_xlabel(_AXES[numbers.axis])
+    axes.set_xlabel(_AXES[numbers.axis] if game_kind(game) != "atari" else _ATARI_AXES[numbers.axis])
     axes.set_ylabel("\n".join(textwrap.wrap(_TITLES.get(numbers.metric, numbers.metric), 40)))
     axes.ticklabel_format(axis="x", style="plain")
     axes.xaxis.set_major_formatter(_short)

@@ -35,13 +35,13 @@ const number = (value, digits) => (value === null || !Number.isFinite(value) ? "
 export function progressTable(runs) {
   if (!runs.length) return fill("progress", element("p", "No run is shown."));
   const rows = runs.map((run) => {
-    const [step, seconds, now] = ["step", "seconds", "perf/steps_per_second"].map((key) => newest(run, key));
+    const [step, frames, seconds, now] = ["step", "frames", "seconds", "perf/steps_per_second"].map((key) => newest(run, key));
     const total = run.card.config.total_steps;
     const left = run.card.state === "running" && now > 0 ? (total - step) / now : NaN;
     const state = element("span", run.card.state, `state ${run.card.state}`);
     return [
       run.name, state, grouped(step), total ? `${number((100 * step) / total, 1)}%` : "–", number(now, 0),
-      number(step / seconds, 0), number((4 * step) / seconds, 0), clock(seconds), clock(left), shown(run.card.provenance.started).replace("T", " ").slice(0, 16),
+      number(step / seconds, 0), number(frames / seconds, 0), clock(seconds), clock(left), shown(run.card.provenance.started).replace("T", " ").slice(0, 16),
     ];
   });
   fill("progress", table(["Run", "State", "Steps#", "Done#", "Steps/s now#", "on average#", "Frames/s#", "Trained for#", "Left#", "Started (UTC)"], rows));
