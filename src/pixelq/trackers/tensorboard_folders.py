@@ -79,7 +79,7 @@ class TensorBoard:
             if name.startswith("config.")
         }
         scores = {"train/return_per_game": 0.0}  # the column; its numbers are those that are logged
-        for part in hparams(plain, scores):
+        for part in hparams(plain, scores):  # type: ignore[no-untyped-call]
             self._events.file_writer.add_summary(part)
 
 
@@ -109,7 +109,7 @@ def _moving_picture(path: Path) -> tuple[bytes, int, int]:
                 continue
             due += _SECONDS
             height = max(1, round(frame.height * _WIDTH / frame.width))
-            pictures.append(frame.to_image(width=_WIDTH, height=height))
+            pictures.append(frame.to_image(width=_WIDTH, height=height))  # type: ignore[no-untyped-call]
             if len(pictures) == _PICTURES:
                 break
     data = io.BytesIO()
