@@ -5,7 +5,7 @@ from statistics import median
 
 import numpy as np
 
-from result_data import Curve, chain, curves, first_above, read
+from result_data import FOLDER, Curve, chain, curves, first_above, read
 
 __all__ = ["TABLES"]
 
@@ -48,9 +48,11 @@ def _minutes(found: Sequence[float | None]) -> str:
     return f"**{median(there):.1f}** ({worst})"
 
 
-def _leaders() -> list[list[str]]:
+def _leaders(*, short: bool = False) -> list[list[str]]:
     rows = []
     for row in read("leaderboard"):
+        if short and not row["short"]:
+            continue
         runs = [chain(row["study"], name) for name in row["runs"].split()]
         to = [_minutes([first_above(run, score) for run in runs]) for score in _SCORES]
         rows.append([row["who"], *to, str(len(runs)), number(row["steps"]), row["machine"], row["commit"]])
@@ -77,12 +79,12 @@ def leaderboard() -> str:
 
 
 def short_leaderboard() -> str:
-    """The leaderboard's first columns, for the README."""
-    rows = [[row[0], *row[1:4], row[5], row[7], row[8]] for row in [*_leaders(), _estimate()]]
+    """The leaderboard for the README: rows that are marked short, and what others published."""
+    rows = [[*row[:6], *row[7:]] for row in [*_leaders(short=True), _estimate()]]
     for row in read("published"):
         if row["to_40"]:
-            rows.append([row["who"], f"≈ {row['to_40']}", _NONE, _NONE, _NONE, row["machine"], "published"])
-    return table(["agent", "40", "100", "400", "seeds", "machine", "commit"], rows)
+            rows.append([row["who"], f"≈ {row['to_40']}", *[_NONE] * 4, row["machine"], "published"])
+    return table(["agent", *map(str, _SCORES), "seeds", "machine", "commit"], rows)
 
 
 def fast_seeds() -> str:
@@ -127,24 +129,21 @@ def fast_scores() -> str:
     return table(head, rows)
 
 
-def short_scores() -> str:
-    """Scores for the README: one row an agent, protocol `nature`."""
-    best = ("fast", "keras-example --device cuda --envs 128", "breakout", "random")
-    rows = []
-    for agent in best:
-        found = [row for row in read("scores") if row["agent"] == agent]
-        found = [row for row in found if (row["protocol"], row["eval_seed"]) == ("nature", "1")]
-        means = sorted(float(row["mean"]) for row in found)
-        row = found[0]
-        if len(found) > 1:
-            mean = f"{median(means):.1f} ({means[0]:.1f} – {means[-1]:.1f})"
-            name = f"`{agent}`, median of {len(found)} seeds (worst – best)"
-        else:
-            mean = f"{means[0]:.1f} ({between(row['low'], row['high'])})"
-            name = f"`{agent}`"
-        commits = ", ".join(dict.fromkeys(row["commit"] for row in found))
-        rows.append([name, number(row["steps"]), mean, row["episodes"], commits])
-    return table(["agent", "steps", "mean score (95% interval)", "games", "commit"], rows)
+def train_session() -> str:
+    """What a run of the default recipe said, as lines of its log."""
+    row = next(row for row in read("runs") if row["run"] == "fast-s1")
+    lines, curve = [f"$ {row['command'].partition(' --log')[0]}"], curves("fast")["fast-s1"]
+    for point in [*(int(np.searchsorted(curve["step"], step)) for step in (50_000, 100_000, 200_000, 300_000)), -1]:
+        at = {name: float(values[point]) for name, values in curve.items()}
+        line = f"step {at['step']:,.0f}  minute {at['seconds'] / 60:.1f}  return/game {at['return_per_game']:.2f}"
+        line += f"  return/life {at['return_per_life']:.2f}  ε {at['epsilon']:.3f}  loss {at['loss']:.2g}"
+        lines.append(f"{line}  Q {at['q_mean']:.3f}")
+    return "```\n" + "\n".join(lines) + "\n```"
+
+
+def eval_session() -> str:
+    """What an evaluation of the agent that ships printed."""
+    return "```\n" + (FOLDER / "sessions" / "eval.txt").read_text("utf-8") + "```"
 
 
 def games() -> str:
@@ -250,7 +249,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "fast-seeds": fast_seeds,
     "scores": scores,
     "fast-scores": fast_scores,
-    "short-scores": short_scores,
+    "train-session": train_session,
+    "eval-session": eval_session,
     "games": games,
     "precisions": precisions,
     "shipped": shipped,

@@ -117,3 +117,22 @@ def test_pictures_of_the_pages_exist():
     for page in pages():
         for name in re.findall(r"!\[[^]]*\]\(([^)\s]+)\)", page.read_text("utf-8")):
             assert (page.parent / Path(name)).is_file(), f"{page.name}: {name}"
+
+
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def test_the_readme_fits_on_two_screens():
+    assert len(README.splitlines()) <= 120
+    assert len(README.split()) <= 900
+
+
+def test_every_figure_of_the_readme_comes_from_the_results():
+    prose = re.sub(r"<!-- results: .*?<!-- end -->|^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
+    assert re.findall(r"(?<![\w.])\d[\d.,]*\b", prose) == ["3.11"]  # Python's version
+
+
+def test_links_of_the_readme_and_of_results_lead_somewhere():
+    for page in [ROOT / "README.md", FOLDER / "README.md"]:
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text("utf-8")):
+            assert target.startswith("https://") or (page.parent / target).exists(), target
