@@ -5,7 +5,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-gpu test-fast test-trackio lint notebook wheel clean
+.PHONY: train test test-gpu test-fast test-trackio lint docs notebook wheel clean
 
 train: $(VENV)/.installed
 	$(BIN)/pixelq train $(PRESET) $(ARGS)
@@ -46,8 +46,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,onnx,wandb,mlflow,hub,sb3,tune]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,docs,onnx,wandb,mlflow,hub,sb3,tune]'
 	touch $@ $(VENV)/.installed
+
+# the site, into site/; any warning ends it. Pages that the code or the results write must be up to date
+docs: $(VENV)/.installed-dev
+	$(BIN)/python docs/maker/reference.py --check
+	$(BIN)/python benchmarks/write_results.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 # runs the tutorial from top to bottom and saves its outputs in it
 notebook: $(VENV)/.installed-dev
@@ -64,4 +70,4 @@ wheel: $(VENV)/.installed-dev
 	@ls dist
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache

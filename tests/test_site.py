@@ -1,0 +1,65 @@
+"""The documentation site, built and looked at in a real browser."""
+
+import functools
+import http.server
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from browser import chromium, page  # noqa: F401
+
+pytest.importorskip("mkdocs_material_extensions", reason="the extra `docs` is not installed")
+
+ROOT = Path(__file__).parents[1]
+PHONE = {"width": 390, "height": 844}
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The built site's folder and its address; any warning of the build is an error."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield folder, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.slow
+def test_every_page_in_light_and_dark_and_on_a_phone(site, page):  # noqa: F811
+    folder, address = site
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.html") if path.name != "404.html")
+    assert len(names) > 30
+    page.set_viewport_size(PHONE)
+    for number, name in enumerate(names):
+        page.emulate_media(color_scheme="dark" if number % 2 else "light")
+        page.goto(f"{address}/{name}")
+        assert page.locator("h1").count() == 1, name
+        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 1, f"{name} is {wide} pixels too wide for a phone"
+        broken = page.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)")
+        assert broken == [], name
+
+
+@pytest.mark.slow
+def test_the_search_finds_epsilon(site, page):  # noqa: F811
+    page.goto(f"{site[1]}/index.html")
+    page.keyboard.press("s")
+    page.locator("input.md-search__input").fill("epsilon")
+    found = page.locator(".md-search-result__link")
+    found.first.wait_for()
+    assert found.count() > 3
+    assert any("settings" in link.get_attribute("href") for link in found.all())
