@@ -178,7 +178,7 @@ CASES = {
     ),
     "no choice": (
         "train --device gpu",
-        '--device is gpu: must be auto, cpu or cuda (did you mean "cpu"?); see: pixelq train --help',
+        '--device is gpu: must be auto, cpu, cuda or mps (did you mean "cpu"?); see: pixelq train --help',
         2,
     ),
     "nearly a choice": (
@@ -427,7 +427,7 @@ CASES = {
     ),
     "nearly a device": (
         "eval random --device CPU",
-        '--device is CPU: must be auto, cpu or cuda (did you mean "cpu"?); see: pixelq eval --help',
+        '--device is CPU: must be auto, cpu, cuda or mps (did you mean "cpu"?); see: pixelq eval --help',
         2,
     ),
     # videos

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pixelq.training.run import resume, train
     from pixelq.tuning.tune import tune
 
-from pixelq.system import wait_passively
+from pixelq.system import let_cpu_help_apples_gpu, wait_passively
 
 __all__ = [
     "PRESETS",
@@ -42,6 +42,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 wait_passively()  # before torch is loaded, if it is not
+let_cpu_help_apples_gpu()
 
 _HOMES = {
     "Agent": "pixelq.agent",

@@ -206,7 +206,7 @@ def load_agent(path: Path | str, device: str = "cpu", on_damage: Callable[[str],
         path: a run directory (the newest undamaged checkpoint's agent), a `.safetensors` or `.onnx` file of pixelq's,
             `hf:USER/NAME[@REVISION]` on the Hugging Face hub, or the name of an agent that comes with pixelq, e.g.
             `breakout`.
-        device: `cpu`, `cuda` or `auto`.
+        device: `cpu`, `cuda`, `mps` or `auto`.
         on_damage: called with one line for each newer checkpoint that is damaged.
 
     Raises:

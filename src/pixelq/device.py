@@ -26,17 +26,22 @@ def resolve_device(name: str) -> torch.device:
     """The device that a name means.
 
     Args:
-        name: `cpu`, `cuda`, or `auto`, which takes a GPU if there is one.
+        name: `cpu`, `cuda`, `mps` (an Apple GPU), or `auto`: CUDA's GPU if there is one, else the CPU.
 
     Raises:
         PixelqError: there is no such device here.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name not in ("cpu", "cuda"):
-        raise PixelqError(f'--device {name}: must be "auto", "cpu" or "cuda"')
+    if name not in ("cpu", "cuda", "mps"):
+        raise PixelqError(f'--device {name}: must be "auto", "cpu", "cuda" or "mps"')
     if name == "cuda" and not torch.cuda.is_available():
         raise PixelqError("--device cuda: torch finds no CUDA GPU here; use --device cpu or auto")
+    if name == "mps" and not torch.backends.mps.is_available():
+        why = (
+            "this macOS has no GPU that it can use" if torch.backends.mps.is_built() else "it is built without Apple's"
+        )
+        raise PixelqError(f"--device mps: torch finds no Apple GPU here, {why}; use --device cpu or auto")
     return torch.device(name)
 
 
@@ -48,6 +53,8 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "mps":  # nobody has measured it
+        return False
     return bool(torch.cpu._is_amx_tile_supported())
 
 
@@ -70,15 +77,15 @@ def tiny_as_zero() -> Iterator[None]:
 def to_device(array: NDArray[np.generic] | Tensor, device: torch.device) -> Tensor:
     """An array of the host's on a device, same shape and type; on a CPU it shares the memory.
 
-    To a GPU it goes by way of pinned memory, so that nothing waits for the copy; PyTorch gives that memory to nobody
-    else before the copy is done.
+    To a GPU of CUDA's it goes by way of pinned memory, so that nothing waits for the copy; PyTorch gives that memory to
+    nobody else before the copy is done. Apple's have no such memory, so the copy is waited for.
     """
-    return _within_reach(array, device).to(device, non_blocking=True)
+    return _within_reach(array, device).to(device, non_blocking=device.type != "mps")
 
 
 def send(array: NDArray[np.generic] | Tensor, to: Tensor) -> None:
     """Copy an array into a tensor of its shape, as `to_device` does."""
-    to.copy_(_within_reach(array, to.device), non_blocking=True)
+    to.copy_(_within_reach(array, to.device), non_blocking=to.device.type != "mps")
 
 
 def _within_reach(array: NDArray[np.generic] | Tensor, device: torch.device) -> Tensor:
@@ -93,7 +100,7 @@ def generator_on(device: torch.device, generator: torch.Generator) -> torch.Gene
 
     What a GPU draws by itself costs no copy, but depends on the device.
     """
-    if device.type != "cuda":
+    if device.type == "cpu":
         return generator
     seed = int(torch.randint(2**62, (), generator=generator))
     return torch.Generator(device).manual_seed(seed)

@@ -63,7 +63,7 @@ class StepSize:
 
     def __init__(self, value: float, device: torch.device) -> None:
         self._last = value
-        self.value: float | Tensor = value if device.type == "cpu" else torch.full((), value, device=device)
+        self.value: float | Tensor = value if device.type in ("cpu", "mps") else torch.full((), value, device=device)
 
     def set(self, value: float) -> None:
         """Change it; waits for nothing, and steps that a GPU has not made yet keep theirs."""

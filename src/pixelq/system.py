@@ -14,6 +14,7 @@ __all__ = [
     "cores",
     "cpu_quota",
     "kill_group",
+    "let_cpu_help_apples_gpu",
     "load",
     "memory_bytes",
     "open_flags",
@@ -196,6 +197,12 @@ def load() -> float | None:
             return os.getloadavg()[0]
         except (AttributeError, OSError):
             return None
+
+
+def let_cpu_help_apples_gpu() -> None:
+    """Have a CPU compute what PyTorch cannot on an Apple GPU, no error; to be called before torch is loaded."""
+    if sys.platform == "darwin":
+        os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 
 def wait_passively() -> None:

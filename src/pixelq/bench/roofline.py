@@ -11,7 +11,7 @@ from pixelq.device import has_fast_bfloat16
 
 __all__ = ["count_flops", "matmul_flops_per_second", "synchronise", "tensor_bytes"]
 
-_MATMUL_SIZE = {"cpu": 2_048, "cuda": 8_192}
+_MATMUL_SIZE = {"cpu": 2_048, "cuda": 8_192, "mps": 2_048}
 _MATMUL_SECONDS = 0.5
 _LEAST_MATMULS = 5
 
@@ -52,6 +52,8 @@ def synchronise(device: torch.device) -> None:
     """Wait until the device has done all it was told."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def tensor_bytes(tensors: Iterable[Tensor]) -> int:

@@ -34,7 +34,7 @@ class _Options:
     """Games to play."""
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 1
     """Seed of the games and of all chance; the same seed gives the same scores."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where the network lives."""
     game: Annotated[str | None, tyro.conf.arg(metavar="G")] = None
     """What `random` plays: a ROM name, a Gymnasium id or `module:name` (default: breakout); an agent plays its own."""

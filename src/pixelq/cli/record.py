@@ -27,7 +27,7 @@ class _Options:
     """Games, one after the other."""
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 1
     """Seed of the games and of all chance; the same seed gives the same games."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where the network lives."""
     epsilon: Annotated[float | None, tyro.conf.arg(metavar="E")] = None
     """Another probability of a random action at each step than the protocol has."""

@@ -22,7 +22,7 @@ _CHECKED = ("threads", "total_steps", "checkpoint_every_steps", "stop_at")
 class _Options:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Directory of the run."""
-    device: Literal["auto", "cpu", "cuda"] | None = None
+    device: Literal["auto", "cpu", "cuda", "mps"] | None = None
     """Another device than before, this time."""
     threads: int | None = None
     """Another number of threads than before, this time; 0: one a core."""

@@ -243,7 +243,7 @@ class TrainConfig:
     """Steps to train for, over all games."""
     envs: int = 8
     """Games played at once."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where the network lives."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Torso and dense layer in bfloat16 with float32 masters, or all in float32; auto: bfloat16 where it is faster."""

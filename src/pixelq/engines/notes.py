@@ -37,6 +37,10 @@ def gpu_notes(config: TrainConfig, compiles: bool) -> list[str]:
         compiles: whether updates are compiled.
     """
     notes = []
+    if config.device == "mps":
+        notes.append(
+            "Apple GPUs: written by PyTorch's documents, and run by nobody yet; --device cpu is what is measured"
+        )
     if compiles:
         notes.append("the first updates are compiled, which takes half a minute unless it was done before")
     elif config.device == "cuda" and config.compile:

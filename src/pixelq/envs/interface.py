@@ -13,7 +13,7 @@ __all__ = ["RESEED_STEPS", "EnvSpec", "StepResult", "VectorEnvs", "check_actions
 
 # after how many steps a game is seeded anew, by the device that learns: a seeded reset takes 0.1 to 0.2 s, in which no
 # game goes on; 64 games at 10,000 steps a second would have two of them every second after 5,000
-RESEED_STEPS = {"cpu": 5_000, "cuda": 20_000}
+RESEED_STEPS = {"cpu": 5_000, "cuda": 20_000, "mps": 5_000}
 
 
 def game_seed(run_seed: int, env: int, count: int) -> int:

@@ -181,7 +181,8 @@ class CategoricalHead(nn.Module):
     def atoms(self) -> Tensor:
         """[N] float32 returns, made on the device of the weights each time, as no buffer that could stay elsewhere."""
         device = next(self.body.parameters()).device
-        return torch.linspace(*self._support, dtype=torch.float64, device=device).float()
+        where = "cpu" if device.type == "mps" else device  # which has no float64
+        return torch.linspace(*self._support, dtype=torch.float64, device=where).float().to(device)
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, features] to logits [B, A, N] float32."""

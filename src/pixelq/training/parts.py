@@ -130,7 +130,7 @@ def make_parts(config: TrainConfig, make_env: MakeEnv | None = None) -> Parts:
     """
     device = torch.device(config.device)
     # beside a GPU the CPU only copies arrays; threads that wait for the next copy would take the emulator's cores
-    torch.set_num_threads(1 if device.type == "cuda" else config.threads)
+    torch.set_num_threads(config.threads if device.type == "cpu" else 1)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # its convolutions are tried once for every shape, of which there are few
     memory = _make_memory(config, device)
