@@ -90,7 +90,7 @@ def test_what_json_leaves_out_takes_its_default():
         ({"stop_at": False}, '"stop_at" is False: must be a number'),
         ({"notebook_log": 1}, '"notebook_log" is 1: must be true or false'),
         ({"game": None}, '"game" is None: must be text'),
-        ({"device": "gpu"}, "\"device\" is 'gpu': must be 'auto' or 'cpu' or 'cuda'"),
+        ({"device": "gpu"}, "\"device\" is 'gpu': must be 'auto' or 'cpu' or 'cuda' or 'mps'"),
         ({"env": {"sticky": "often"}}, "\"env.sticky\" is 'often': must be a number"),
         ({"network": {"channels": [1, 2]}}, '"network.channels" is [1, 2]: must be 3 whole numbers'),
         ({"network": {"channels": [1, 2, 3.5]}}, '"network.channels" is (1, 2, 3.5): must be 3 whole numbers'),
