@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from browser import served
 from pixelq.agent import load_agent
 from pixelq.cli.main import main
 from runs import assert_same_run, metrics
@@ -23,6 +24,13 @@ SMALL = (
 )
 VIEW = "--env.colour --env.height 60 --env.width 80 --env.stack 2 --env.frame-skip 2"
 SHAPE = (6, 60, 80)
+
+
+def until(page, expression, seconds=60):
+    end = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, f"never: {expression}"
+        time.sleep(0.05)
 
 
 def words(text, *more):
@@ -118,6 +126,34 @@ def test_bench_counts_the_frames_that_are_played(capsys):
     (result,) = json.loads(capsys.readouterr().out.splitlines()[-1])["results"]
     assert result["frames_per_step"] == 1
     assert result["frames_per_second"] == pytest.approx(result["steps_per_second"])
+
+
+@pytest.mark.slow
+def test_watch_shows_its_colours_and_its_saliency(runs, page, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    with served("watch", runs / "kept" / "whole") as server:
+        page.goto(server.url)
+        until(page, "window.pixelq !== undefined && pixelq.steps > 3")
+        assert page.inner_text("#planes-form") == "2 colour pictures of 60×80, newest right"
+        look = """(() => {
+            const canvas = document.querySelector("#planes canvas:last-child");
+            const pixels = canvas.getContext("2d").getImageData(0, 0, 80, 60).data;
+            const all = [...Array(60 * 80).keys()].map((at) => [...pixels.slice(4 * at, 4 * at + 3)]);
+            return {size: [canvas.width, canvas.height], red: all.some(([r, g, b]) => r > 200 && g < 80 && b < 80)};
+        })()"""
+        assert page.evaluate(look) == {"size": [80, 60], "red": True}  # the player
+        page.keyboard.press("s")
+        until(page, "pixelq.lookAt !== null && pixelq.lookAt.kind === 'gradient'")
+        assert page.evaluate("document.getElementById('overlay').width") == 80
+        assert page.locator("#bars .name").all_inner_texts() == ["NOOP", "LEFT", "RIGHT"]
+
+
+@pytest.mark.slow
+def test_the_dashboard_lists_it(runs, page):
+    with served("dashboard", runs) as server:
+        page.goto(server.url)
+        until(page, "document.querySelectorAll('#progress tbody tr').length === 2")
+        assert "plain" in page.inner_text("#scores")
 
 
 @pytest.mark.slow
