@@ -151,7 +151,7 @@ def training(folder):
     return [
         line
         for line in listed.splitlines()
-        if "pixelq.sweeps.worker" in line and str(folder) in line and " Z" not in line[:16]
+        if "pixelq.distributed.worker" in line and str(folder) in line and " Z" not in line[:16]
     ]
 
 

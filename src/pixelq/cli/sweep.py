@@ -10,6 +10,7 @@ import tyro
 from pixelq.cli.options import parse
 from pixelq.cli.places import check_new_place
 from pixelq.errors import PixelqError
+from pixelq.extras import need
 from pixelq.sweeps.budget import describe, share
 from pixelq.sweeps.plan import Plan, planned_runs, read_plan, read_seeds, read_setting
 from pixelq.sweeps.state import run_state
@@ -31,6 +32,8 @@ class _Options:
     """A setting by its option's name, with one value or several to try, e.g. algo.n-step=1,3; may be given often."""
     jobs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Runs at once; default: as many as cores and memory carry."""
+    ray: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT|auto|local")] = None
+    """Send the runs to a Ray cluster, whose nodes see DIR under the same path; local: one of this machine alone."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Say how many runs, how long, how much memory and disk, and do nothing."""
 
@@ -44,6 +47,8 @@ def run(words: Sequence[str]) -> int:
         raise PixelqError(f"--jobs is {options.jobs}: must be at least 1")
     runs = planned_runs(plan)
     check_new_place("--folder", options.folder)
+    if options.ray is not None:
+        need("ray", "ray")
     if options.dry_run:
         states = [run_state(options.folder, run) for run in runs]
         left = [run for run, state in zip(runs, states, strict=True) if state.status != "finished"]
@@ -55,7 +60,7 @@ def run(words: Sequence[str]) -> int:
     from pixelq.sweeps.runner import sweep
     from pixelq.training.output import Output
 
-    result = sweep(plan, options.folder, jobs=options.jobs)
+    result = sweep(plan, options.folder, jobs=options.jobs, ray=options.ray)
     print(f"{len(result.finished)} of {len(runs)} runs finished in {result.folder}", file=Output(), flush=True)
     if result.interrupted and len(result.finished) < len(runs):
         print("go on with the same command", file=Output(), flush=True)

@@ -40,6 +40,8 @@ class _Options:
     time; or nobody."""
     jobs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Runs at once; default: as many as cores and memory carry."""
+    ray: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT|auto|local")] = None
+    """Send the runs to a Ray cluster, whose nodes see DIR under the same path; local: one of this machine alone."""
 
 
 def run(words: Sequence[str]) -> int:
@@ -64,6 +66,7 @@ def run(words: Sequence[str]) -> int:
         settings=settings,
         pruner=options.pruner,
         jobs=options.jobs,
+        ray=options.ray,
     )
     lines = [f"score: {result.measure}"]
     complete = [trial for trial in result.trials if trial.state == "complete"]

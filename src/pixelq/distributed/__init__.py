@@ -1,1 +1,1 @@
-"""Many machines; the only place that imports ray."""
+"""A run in a process of its own: on this machine, or on a Ray cluster."""

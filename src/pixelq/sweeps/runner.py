@@ -6,22 +6,25 @@ import json
 import signal
 import time
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple, Protocol
 
 from pixelq.config import to_json
+from pixelq.distributed.processes import Job, LocalProcess, Process
+from pixelq.distributed.ray_cluster import RayCluster, connected
 from pixelq.errors import PixelqError
+from pixelq.extras import need
 from pixelq.run.rundir import RunDir
 from pixelq.run.storage import storage_errors, write_atomically
-from pixelq.sweeps.budget import Share, describe
-from pixelq.sweeps.launch import Job, Launcher, LocalLauncher, Process
+from pixelq.sweeps.budget import Share, describe, memory_of, share
 from pixelq.sweeps.plan import Plan, PlannedRun, keep_plan, planned_runs
 from pixelq.sweeps.show import Line, Show, make_show
 from pixelq.sweeps.state import LOGS, RunState, last_line, run_state
 from pixelq.training.stopping import free_signals
 
-__all__ = ["Orders", "SweepResult", "Work", "run_all", "run_work", "sweep"]
+__all__ = ["Orders", "SweepResult", "Work", "divide", "place", "run_all", "run_work", "sweep"]
 
 _TRIES = 3  # of a run that fails, in all
 _LOOK_SECONDS = 0.2
@@ -44,6 +47,7 @@ def sweep(
     seeds: Sequence[int] = (1,),
     settings: dict[str, Sequence[Any]] | None = None,
     jobs: int | None = None,
+    ray: str | None = None,
 ) -> SweepResult:
     """Train presets × games × seeds × settings, each an ordinary run directory in one folder; go on where it stopped.
 
@@ -54,6 +58,8 @@ def sweep(
         seeds: a run each.
         settings: values to try by an option's name, e.g. {"algo.n-step": [1, 3]}.
         jobs: runs at once; None: as many as cores and memory carry.
+        ray: the Ray cluster that runs are sent to, HOST:PORT, "auto" or "local"; None: this machine without Ray. Its
+            nodes must see the folder under the same path.
 
     Returns:
         Which runs are finished, and which failed with what.
@@ -69,11 +75,13 @@ def sweep(
         plan = Plan(tuple(presets), tuple(games), tuple(seeds), several)  # type: ignore[arg-type]
     if jobs is not None and jobs < 1:
         raise PixelqError(f"--jobs is {jobs}: must be at least 1")
+    if ray is not None:
+        need("ray", "ray")
     runs = planned_runs(plan)
     folder = Path(folder)
     keep_plan(folder, plan)
-    with RunDir(folder).lock():
-        return run_all(folder, runs, jobs)
+    with RunDir(folder).lock(), place(ray) as cluster:
+        return run_all(folder, runs, jobs, cluster)
 
 
 class Orders(NamedTuple):
@@ -118,37 +126,56 @@ class _All:
         pass
 
 
+def place(ray: str | None) -> AbstractContextManager[RayCluster | None]:
+    """Where runs go: a Ray cluster for as long as the block lasts, or None for this machine.
+
+    Args:
+        ray: its address, or None.
+    """
+    return contextlib.nullcontext() if ray is None else connected(ray)
+
+
+def divide(runs: Sequence[PlannedRun], jobs: int | None, cluster: RayCluster | None) -> Share:
+    """How many runs at once, and the threads of each.
+
+    Args:
+        runs: those left to do.
+        jobs: how many are wanted at once; None: as many as there is room for.
+        cluster: where they go; None: this machine.
+    """
+    return share(runs, jobs) if cluster is None else Share(*cluster.room([run.config for run in runs], jobs))
+
+
 def run_all(
-    folder: Path, runs: Sequence[PlannedRun], jobs: int | None = None, launcher: Launcher | None = None
+    folder: Path, runs: Sequence[PlannedRun], jobs: int | None = None, cluster: RayCluster | None = None
 ) -> SweepResult:
     """Run what is left of some runs.
 
     Args:
         folder: where their directories are or will be.
         runs: finished ones are skipped, stopped ones go on.
-        jobs: runs at once; None: as many as cores and memory carry.
-        launcher: where they go; None: this machine.
+        jobs: runs at once; None: as many as there is room for.
+        cluster: where they go; None: this machine.
     """
-    launcher = launcher or LocalLauncher()
     states = [run_state(folder, run) for run in runs]
     left = [run for run, state in zip(runs, states, strict=True) if state.status != "finished"]
-    divided = launcher.share(left, jobs)
-    return run_work(folder, _All(runs, left), divided, launcher, describe(runs, states, divided))
+    divided = divide(left, jobs, cluster)
+    return run_work(folder, _All(runs, left), divided, cluster, describe(runs, states, divided))
 
 
-def run_work(folder: Path, work: Work, divided: Share, launcher: Launcher, about: str) -> SweepResult:
+def run_work(folder: Path, work: Work, divided: Share, cluster: RayCluster | None, about: str) -> SweepResult:
     """Run what a source of runs asks for, until it has no more or the process is asked to stop.
 
     Args:
         folder: where their directories are or will be.
         work: which runs, and when.
         divided: how many at once, and the threads of each.
-        launcher: where they go.
+        cluster: where they go; None: this machine.
         about: a line that says what is to be done.
     """
     with make_show() as show, _stopping() as stop:
         show.note(about)
-        return _Runner(folder, work, divided, launcher, show, stop).work()
+        return _Runner(folder, work, divided, cluster, show, stop).work()
 
 
 class _Stop:
@@ -175,9 +202,11 @@ def _stopping() -> Iterator[_Stop]:
 
 
 class _Runner:
-    def __init__(self, folder: Path, work: Work, divided: Share, launcher: Launcher, show: Show, stop: _Stop) -> None:
+    def __init__(
+        self, folder: Path, work: Work, divided: Share, cluster: RayCluster | None, show: Show, stop: _Stop
+    ) -> None:
         self._folder, self._work, self._divided = folder, work, divided
-        self._launcher, self._show, self._stop = launcher, show, stop
+        self._cluster, self._show, self._stop = cluster, show, stop
         self._states = {run.name: run_state(folder, run) for run in work.known()}
         self._training: dict[str, tuple[PlannedRun, Process]] = {}
         self._again: list[PlannedRun] = []
@@ -212,11 +241,13 @@ class _Runner:
     def _start(self, run: PlannedRun) -> None:
         logs = self._folder / LOGS
         config = dataclasses.replace(run.config, threads=run.config.threads or self._divided.threads)
-        job = Job(config, logs / f"{run.name}.json", self._folder / run.name, logs / f"{run.name}.log")
+        settings, log = logs / f"{run.name}.json", logs / f"{run.name}.log"
+        job = Job(config, settings, self._folder / run.name, log, memory_of(config))
         with storage_errors(logs):
             logs.mkdir(exist_ok=True)
-            write_atomically(job.settings, json.dumps(to_json(config)).encode())
-        self._training[run.name] = run, self._launcher.start(job)
+            write_atomically(settings, json.dumps(to_json(config)).encode())
+        process = LocalProcess(job) if self._cluster is None else self._cluster.start(job)
+        self._training[run.name] = run, process
         self._tries[run.name] = self._tries.get(run.name, 0) + 1
 
     def _look_after(self) -> None:

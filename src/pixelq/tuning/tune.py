@@ -10,9 +10,8 @@ from pixelq.errors import PixelqError
 from pixelq.extras import need
 from pixelq.run.rundir import RunDir
 from pixelq.run.storage import storage_errors
-from pixelq.sweeps.launch import Launcher, LocalLauncher
 from pixelq.sweeps.plan import PlannedRun
-from pixelq.sweeps.runner import run_work
+from pixelq.sweeps.runner import divide, place, run_work
 from pixelq.tuning.search import Scalar, Search, read_search
 from pixelq.tuning.study import STORAGE, Pruner, Study, StudyPlan, check_plan, open_study, trial_runs
 from pixelq.tuning.trials import REASON, Trials
@@ -53,6 +52,7 @@ def tune(
     settings: dict[str, Any] | None = None,
     pruner: Pruner = "median",
     jobs: int | None = None,
+    ray: str | None = None,
 ) -> TuneResult:
     """Seek a recipe's best settings; go on where the study stopped.
 
@@ -69,6 +69,7 @@ def tune(
         settings: values by an option's name, the same in all trials.
         pruner: who finds trials without prospects: "median", "halving" or "none".
         jobs: runs at once; None: as many as cores and memory carry.
+        ray: the Ray cluster that runs are sent to, as for `pixelq.sweep`.
 
     Returns:
         All trials, the best one, and how much hangs on each setting.
@@ -82,28 +83,29 @@ def tune(
     if jobs is not None and jobs < 1:
         raise PixelqError(f"--jobs is {jobs}: must be at least 1")
     need("tune", "optuna")
+    if ray is not None:
+        need("ray", "ray")
     if trials < 1:
         raise PixelqError(f"--trials is {trials}: must be at least 1")
     wanted = tuple(item if isinstance(item, Search) else read_search(item) for item in search)
     fixed = tuple((settings or {}).items())
     plan = check_plan(StudyPlan(preset, tuple(games), tuple(seeds), fixed, wanted, pruner, 1))
-    return _run(plan, Path(folder), trials, jobs, LocalLauncher())
+    return _run(plan, Path(folder), trials, jobs, ray)
 
 
-def _run(plan: StudyPlan, folder: Path, trials: int, jobs: int | None, launcher: Launcher) -> TuneResult:
+def _run(plan: StudyPlan, folder: Path, trials: int, jobs: int | None, ray: str | None) -> TuneResult:
     example = trial_runs(plan, 0, {})
     if not example:
         raise PixelqError("--seeds names no seed")
-    divided = launcher.share(example * trials, jobs)
-    plan = dataclasses.replace(plan, together=min(divided.jobs, len(example)))
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with RunDir(folder).lock():
+    with RunDir(folder).lock(), place(ray) as cluster:
+        divided = divide(example * trials, jobs, cluster)
+        plan = dataclasses.replace(plan, together=min(divided.jobs, len(example)))
         study = open_study(folder, plan, trials)
-        together = study.plan.together
-        work = Trials(folder, study, trials, max(1, divided.jobs // together))
+        work = Trials(folder, study, trials, max(1, divided.jobs // study.plan.together))
         about = _about(study, example, trials, divided.jobs, divided.threads)
-        interrupted = run_work(folder, work, divided, launcher, about).interrupted
+        interrupted = run_work(folder, work, divided, cluster, about).interrupted
         return _result(folder, study, interrupted)
 
 

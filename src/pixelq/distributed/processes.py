@@ -1,20 +1,17 @@
-"""How a run gets a process of its own: what a sweep asks of it, and the way on this machine."""
+"""A run's process: what a sweep asks of it, and the way on this machine."""
 
 import contextlib
 import os
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from pixelq.children import module_command
 from pixelq.config import TrainConfig
 from pixelq.run.storage import storage_errors
-from pixelq.sweeps.budget import Share, share
-from pixelq.sweeps.plan import PlannedRun
 from pixelq.system import kill_group
 
-__all__ = ["Job", "Launcher", "LocalLauncher", "Process", "worker_command"]
+__all__ = ["Job", "LocalProcess", "Process", "worker_command"]
 
 _SAVE_SECONDS = 60.0
 
@@ -26,6 +23,7 @@ class Job(NamedTuple):
     settings: Path  # the config in a file
     run: Path  # its directory
     log: Path  # what it prints is added here
+    memory: int  # bytes it may take, roughly and from above
 
 
 class Process(Protocol):
@@ -44,40 +42,29 @@ class Process(Protocol):
         """It has ended."""
 
 
-class Launcher(Protocol):
-    """Where runs go."""
+def worker_command(settings: Path | str, run: Path | str) -> list[str]:
+    """The words that start a run's process; it ends when its standard input does.
 
-    def share(self, runs: Sequence[PlannedRun], jobs: int | None) -> Share:
-        """How many runs at once, and the threads of each."""
-
-    def start(self, job: Job) -> Process:
-        """Start a run, or go on with it."""
-
-
-def worker_command(job: Job) -> list[str]:
-    """The words that start a run's process; it ends when its standard input does."""
-    return module_command("pixelq.sweeps.worker", str(job.settings), str(job.run))
+    Args:
+        settings: the config in a file.
+        run: its directory.
+    """
+    return module_command("pixelq.distributed.worker", str(settings), str(run))
 
 
-class LocalLauncher:
-    """A process on this machine, which ends with this one."""
+class LocalProcess:
+    """A run in a process on this machine, which ends with this one.
 
-    def share(self, runs: Sequence[PlannedRun], jobs: int | None) -> Share:
-        """As many as cores and memory carry."""
-        return share(runs, jobs)
+    Args:
+        job: the run.
+    """
 
-    def start(self, job: Job) -> Process:
-        """Start a run, or go on with it."""
-        return _LocalProcess(job)
-
-
-class _LocalProcess:
     def __init__(self, job: Job) -> None:
         with storage_errors(job.log):
             self._log = job.log.open("ab")
         read, self._pipe = os.pipe()  # our end of it is the process's end
         self._process = subprocess.Popen(
-            worker_command(job),
+            worker_command(job.settings, job.run),
             stdin=read,
             stdout=self._log,
             stderr=self._log,
@@ -87,9 +74,11 @@ class _LocalProcess:
         os.close(read)
 
     def poll(self) -> int | None:
+        """Its exit status, None while it lives."""
         return self._process.poll()
 
     def end(self, at_once: bool) -> None:
+        """Ask it to save and stop, or kill it with all that it started."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if at_once:
                 kill_group(self._process.pid)
@@ -97,9 +86,11 @@ class _LocalProcess:
                 self._process.terminate()
 
     def wait(self) -> None:
+        """Give it time to save, after it was asked to stop."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_SAVE_SECONDS)
 
     def close(self) -> None:
+        """It has ended."""
         os.close(self._pipe)
         self._log.close()

@@ -1,6 +1,6 @@
 """The process of one run of a sweep: it trains, or goes on, and ends with the process that started it.
 
-    python -m pixelq.sweeps.worker CONFIG.json RUN
+    python -m pixelq.distributed.worker CONFIG.json RUN
 
 Standard input is a pipe that nobody writes to: it ends when the sweep does, however that ended.
 """
