@@ -36,7 +36,7 @@ def play(run: Path, steps: int, trackers: list[str]) -> float:
 
 
 def records(run: Path) -> list[dict]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def outcome(run: Path) -> tuple[list[dict], str]:
