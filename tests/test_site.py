@@ -3,6 +3,7 @@
 import functools
 import http.server
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -63,3 +64,12 @@ def test_the_search_finds_epsilon(site, page):  # noqa: F811
     found.first.wait_for()
     assert found.count() > 3
     assert any("settings" in link.get_attribute("href") for link in found.all())
+
+
+@pytest.mark.slow
+def test_mathematics_is_drawn_without_what_was_not_understood(site):
+    pages = {path.name: path.read_text("utf-8") for path in (site[0] / "algorithms").glob("*.html")}
+    maths = {name: re.findall(r"<math.*?</math>", text, re.DOTALL) for name, text in pages.items()}
+    assert sum(map(len, maths.values())) > 20
+    assert {name: found for name, all_of in maths.items() if (found := [one for one in all_of if "\\" in one])} == {}
+    assert all("arithmatex" not in text for text in pages.values())

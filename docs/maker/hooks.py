@@ -29,6 +29,7 @@ def on_page_content(content: str, **_: Any) -> str:
 
     def drawn(found: re.Match[str]) -> str:
         text = html.unescape(found[2]).strip()
+        text = text.replace("\\arg\\max", "\\operatorname{argmax}").replace("\\arg \\max", "\\operatorname{argmax}")
         display = "block" if text.startswith("\\[") else "inline"
         return str(convert(text[2:-2], display=display))
 

@@ -15,9 +15,9 @@ __all__ = ["run"]
 @dataclass(frozen=True)
 class _Options:
     runs: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUNS")] = Path("runs")
-    """The folder that holds the runs, or one run directory."""
+    """A folder of runs, or one run directory."""
     port: Annotated[int, tyro.conf.arg(metavar="P")] = 8000
-    """Where the page is served; 0: any port that is free."""
+    """Port to listen at. 0: any free port."""
     host: Annotated[str, tyro.conf.arg(metavar="H")] = "127.0.0.1"
     """Address to listen at. Another than this machine's own loopback makes the page ask for a token, which the
     printed URL carries."""

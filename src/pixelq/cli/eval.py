@@ -29,23 +29,23 @@ class _Options:
     agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
     """A run directory, a .safetensors or .onnx file, hf:USER/NAME, `breakout`, which comes along, or `random`."""
     protocol: Annotated[str | None, tyro.conf.arg(metavar="P")] = None
-    """How it is played: nature (Atari's default), noop, dopamine or machado; plain for games that are not Atari's."""
+    """Protocol: nature (default on Atari), noop, dopamine, machado, or plain (default elsewhere)."""
     episodes: Annotated[int, tyro.conf.arg(metavar="N")] = 30
     """Games to play."""
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 1
-    """Seed of the games and of all chance; the same seed gives the same scores."""
+    """Seed of the games and of all random choices. The same seed gives the same scores."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where the network lives."""
     game: Annotated[str | None, tyro.conf.arg(metavar="G")] = None
-    """What `random` plays: a ROM name, a Gymnasium id or `module:name` (default: breakout); an agent plays its own."""
+    """Game for `random`: a ROM name, a Gymnasium id or `module:name` (default: breakout). Agents play their own."""
     epsilon: Annotated[float | None, tyro.conf.arg(metavar="E")] = None
-    """Another probability of a random action at each step than the protocol has; the score's name tells it."""
+    """ε in place of the protocol's. The score's name says so."""
     sticky: Annotated[float | None, tyro.conf.arg(metavar="P")] = None
-    """Another probability that the emulator repeats the last action at a frame; the score's name tells it."""
+    """Sticky-action probability in place of the protocol's. The score's name says so."""
     noops: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Another largest number of no-op frames at a game's start; the score's name tells it."""
+    """No-op frames at a game's start, at most, in place of the protocol's. The score's name says so."""
     max_frames: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Another number of emulator frames after which a game is cut; the score's name tells it."""
+    """Frame cap of a game in place of the protocol's. The score's name says so."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """The last line of stdout is the result as JSON."""
 

@@ -25,11 +25,11 @@ class _Options:
     agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
     """A run directory (its newest checkpoint), a .safetensors file, hf:USER/NAME, or `breakout`, which comes along."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
-    """The agent's file, .safetensors, .onnx or .pt2; one of that name is replaced, as a whole."""
+    """File to write: .safetensors, .onnx or .pt2. An existing file is replaced."""
     format: Literal["auto", "safetensors", "onnx", "torch"] = "auto"
-    """What is written: weights and card; an ONNX model; a torch.export program. auto: as the file's name says."""
+    """Format: weights and card, an ONNX model, or a torch.export program. auto: by the file's name."""
     weights: Literal["float32", "bfloat16", "float16"] = "float32"
-    """How a .safetensors file stores weights; the two short ones halve the file and round the weights."""
+    """Number format of the weights in a .safetensors file. The 16-bit formats halve the file and round the weights."""
 
 
 def run(words: Sequence[str]) -> int:

@@ -22,11 +22,11 @@ class _Options:
     source: Annotated[Literal["sb3", "cleanrl"], tyro.conf.arg(name="from", metavar="LIBRARY")]
     """The library that trained it: sb3 or cleanrl."""
     game: Annotated[str, tyro.conf.arg(metavar="G")]
-    """What it plays, a ROM name or Gymnasium id; the id says whether actions were sticky in training."""
+    """Game: a ROM name or Gymnasium id. The id says whether actions were sticky in training."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE.safetensors")]
-    """The agent's file; one of that name is replaced, as a whole."""
+    """Agent file to write. An existing file is replaced."""
     no_fire_after_life_loss: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """In training FIRE was not pressed after lost lives; the wrappers of both libraries press it."""
+    """FIRE was not pressed after lost lives in training. Both libraries' wrappers press it."""
 
 
 def run(words: Sequence[str]) -> int:

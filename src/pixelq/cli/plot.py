@@ -18,15 +18,15 @@ __all__ = ["run"]
 @dataclass(frozen=True)
 class _Options:
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run directories; those that differ in nothing but their seed become one curve with a band."""
+    """Run directories. Runs that differ only in their seed become one curve with a band."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """The picture, .png or .svg; without it the terminal shows the curves."""
+    """Picture to write, .png or .svg. Without it the terminal shows the curves."""
     metric: Annotated[str, tyro.conf.arg(metavar="M")] = "train/return_per_game"
     """What the curves show, a key of metrics.jsonl."""
     axis: Literal["steps", "frames", "minutes"] = "steps"
-    """What they are drawn over."""
+    """Horizontal axis."""
     each: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """A curve for every run, even if runs differ in nothing but their seed: where one ends, the others go on."""
+    """One curve for each run, even if runs differ only in their seed."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """The last line of stdout is the plotted numbers as JSON."""
 

@@ -17,9 +17,9 @@ __all__ = ["run"]
 @dataclass(frozen=True)
 class _Options:
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
-    """A sweep's folder, or any that holds run directories."""
+    """A sweep's folder, or any folder with run directories."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Where report.md, scores.csv and the pictures go; default: `report` in DIR."""
+    """Folder for report.md, scores.csv and pictures (default: `report` in DIR)."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """The last line of stdout is the report's numbers as JSON."""
 

@@ -23,27 +23,27 @@ class _Options:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Directory of the run."""
     device: Literal["auto", "cpu", "cuda", "mps"] | None = None
-    """Another device than before, this time."""
+    """Device for this time (default: as before)."""
     threads: int | None = None
-    """Another number of threads than before, this time; 0: one a core."""
+    """Threads for this time; 0: one a core (default: as before)."""
     no_cuda_graphs: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Record and replay nothing on a GPU, this time."""
+    """Use no CUDA graphs, this time."""
     no_compile: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Compile nothing for a GPU, this time."""
     total_steps: int | None = None
-    """Another length than before, from now on."""
+    """New length of the run (default: as before)."""
     checkpoint_every_steps: int | None = None
-    """Another distance between checkpoints than before, from now on."""
+    """New number of steps between checkpoints (default: as before)."""
     stop_on: StopOn | Literal["as-before"] = "as-before"  # tyro would take None, too, which looks like none
-    """The running mean that ends the run as solved, from now on; a solved run goes on with none."""
+    """New running mean that ends the run as solved. A solved run goes on with `none`."""
     stop_at: float | None = None
-    """Another value that it must pass than before, from now on; a solved run goes on with a higher one."""
+    """New value that the running mean must exceed. A solved run goes on with a higher one."""
     keep_going: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """From now on, train on when the disk takes no more, and try again at the next checkpoint."""
+    """From now on, train on when the disk is full, and try again at the next checkpoint."""
     progress: Literal["auto", "bar", "lines", "none"] = "auto"
-    """What to show: a bar, lines or nothing; auto: a bar on a terminal that can draw one, else lines."""
+    """Show a bar, lines or nothing. auto: a bar if the terminal can draw one, else lines."""
     fresh_games: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Start new games instead of replaying the old ones: quicker, but no longer bit for bit the same run."""
+    """Start new games instead of replaying the old ones: faster, but the run is no longer bit for bit the same."""
 
 
 def run(words: Sequence[str]) -> int:

@@ -23,19 +23,19 @@ class _Options:
     presets: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")]
     """Recipes, or one file .toml with presets, games, seeds and a table [set]."""
     folder: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """Where the runs go; the same command in the same folder goes on with what is left."""
+    """Folder of the runs. The same command in the same folder goes on with the runs that are left."""
     games: Annotated[tuple[str, ...], tyro.conf.arg(metavar="G")] = ()
-    """Games; default: each preset's own."""
+    """Games (default: each preset's own)."""
     seeds: Annotated[str | None, tyro.conf.arg(metavar="1-5|1,3,7")] = None
-    """Seeds, a run each; default: 1."""
+    """Seeds, one run each (default: 1)."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=V[,V]")] = ()
-    """A setting by its option's name, with one value or several to try, e.g. algo.n-step=1,3; may be given often."""
+    """A setting and one or several values, e.g. algo.n-step=1,3. May be given several times."""
     jobs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Runs at once; default: as many as cores and memory carry."""
     ray: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT|auto|local")] = None
     """Send the runs to a Ray cluster, whose nodes see DIR under the same path; local: one of this machine alone."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Say how many runs, how long, how much memory and disk, and do nothing."""
+    """Print the number of runs, the time, the memory and the disk space; run nothing."""
 
 
 def run(words: Sequence[str]) -> int:

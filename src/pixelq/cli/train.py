@@ -25,13 +25,13 @@ __all__ = ["run"]
 class _Options:
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
     run: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
-    """Directory of the run, a new one; default: runs/GAME-PRESET-sSEED-TIME."""
+    """Run directory to create (default: runs/GAME-PRESET-sSEED-TIME)."""
     progress: Literal["auto", "bar", "lines", "none"] = "auto"
-    """What to show: a bar, lines or nothing; auto: a bar on a terminal that can draw one, else lines."""
+    """Show a bar, lines or nothing. auto: a bar if the terminal can draw one, else lines."""
     or_resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """If the run is there already, go on with it: one command for a job that may be ended and started again."""
+    """Go on with the run if it exists. One command then serves a job that is stopped and started again."""
     init: Annotated[str | None, tyro.conf.arg(metavar="AGENT")] = None
-    """Agent whose weights to begin with: a run directory, a .safetensors file, hf:USER/NAME, or `breakout`."""
+    """Start from this agent's weights: a run directory, a .safetensors file, hf:USER/NAME, or `breakout`."""
     track: tuple[TrackerName, ...] = ()
     """Trackers that are told of the run, one or several: wandb, mlflow, trackio, tensorboard."""
     tracking: Annotated[TrackOptions, tyro.conf.arg(name="track")] = field(default_factory=TrackOptions)
@@ -47,7 +47,7 @@ def run(words: Sequence[str]) -> int:
     default = _Options(preset(name))
     about = (
         f"Train an agent: pixelq train [PRESET] [options]. Presets: {', '.join(PRESETS)}; see: pixelq presets. "
-        f"The defaults below are those of {name}: {PRESETS[name].summary}."
+        f"Defaults below are from {name}: {PRESETS[name].summary}."
     )
     options = parse(_Options, words, command, about, default)
     if options.config.preset != name:

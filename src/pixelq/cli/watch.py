@@ -23,15 +23,15 @@ class _Options:
     agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
     """A run directory (its newest checkpoint is followed), an agent file, hf:USER/NAME, `breakout`, or `random`."""
     host: Annotated[str, tyro.conf.arg(metavar="H")] = "127.0.0.1"
-    """Address to listen at; for another than this machine's own the URL carries a token."""
+    """Address to listen at. Beyond this machine, the URL carries a token."""
     port: Annotated[int, tyro.conf.arg(metavar="N")] = 8001
-    """Port to listen at; 0: any that is free."""
+    """Port to listen at. 0: any free port."""
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 1
-    """Seed of the games and of all chance, to begin with."""
+    """Seed of the games and of all random choices at the start."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where the network lives."""
     game: Annotated[str | None, tyro.conf.arg(metavar="G")] = None
-    """What `random` plays: a ROM name, a Gymnasium id or `module:name` (default: breakout); an agent plays its own."""
+    """Game for `random`: a ROM name, a Gymnasium id or `module:name` (default: breakout). Agents play their own."""
 
 
 def run(words: Sequence[str]) -> int:

@@ -29,7 +29,7 @@ class DQNConfig:
     loss: Literal["huber", "mse"] = "huber"
     """Huber with threshold 1 or squared error."""
     terminal_target: float | None = None
-    """Quirk of the Keras example: the target at an episode's end, in place of the reward."""
+    """Target at an episode's end in place of the reward, a quirk of the Keras example. None: the reward."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class MunchausenConfig:
     gamma: float = 0.99
     """Discount a step."""
     n_step: int = 1
-    """Rewards summed before bootstrapping; the log-policy is added once, for the first action."""
+    """Rewards summed before bootstrapping. The log-policy is added once, for the first action."""
     loss: Literal["huber", "mse"] = "huber"
     """Huber with threshold 1 or squared error."""
     munchausen_alpha: float = 0.9
@@ -79,7 +79,7 @@ class QRConfig:
     double: bool = False
     """The online network chooses the next action, the target network gives its quantiles."""
     quantiles: int = 200
-    """Quantiles an action, at the midpoints of as many equal parts of 0…1."""
+    """Quantiles an action, at the midpoints of equal parts of 0…1."""
     kappa: float = 1.0
     """Threshold of the Huber quantile loss; 0: the plain quantile loss."""
 
@@ -99,7 +99,7 @@ class IQNConfig:
     target_quantiles: int = 64
     """N': fractions τ' drawn for the target network."""
     policy_quantiles: int = 32
-    """K: fractions, evenly spaced, whose mean is an action's value."""
+    """K: evenly spaced fractions. An action's value is the mean over them."""
     cosines: int = 64
     """Cosines that embed a fraction."""
     kappa: float = 1.0
@@ -121,13 +121,13 @@ class PQNConfig:
     gamma: float = 0.99
     """Discount a step."""
     trace_decay: float = 0.65
-    """λ of Q(λ): 0 bootstraps after one step, 1 at the rollout's end alone."""
+    """λ of Q(λ): 0 bootstraps after one step, 1 only at the rollout's end."""
     rollout_steps: int = 32
     """Steps of every game between two rounds of updates."""
     epochs: int = 2
     """Passes over a rollout."""
     minibatches: int = 32
-    """Updates a pass, each on as large a part of the rollout."""
+    """Updates a pass; each takes an equal part of the rollout."""
     loss: Literal["half_mse", "mse", "huber"] = "half_mse"
     """Half the squared error, the squared error, or Huber with threshold 1."""
 

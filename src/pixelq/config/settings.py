@@ -1,4 +1,4 @@
-"""Every setting of a run: frozen dataclasses whose fields are the command line's options. Imports no torch."""
+"""Every setting of a run: frozen dataclasses; their fields are the command line's options. Imports no torch."""
 
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple
@@ -68,7 +68,7 @@ class ViewConfig:
     """What the network sees of a game: an agent plays with the view that it learned with."""
 
     frame_skip: int = 0
-    """Frames that an action lasts, its picture being the brighter of the last two; 0: 4 on Atari, 1 elsewhere."""
+    """Frames an action lasts. The picture is the brighter of the last two. 0: 4 on Atari, 1 elsewhere."""
     colour: bool = False
     """Three planes a picture (red, green, blue) instead of a grey one."""
     height: int = 84
@@ -80,8 +80,8 @@ class ViewConfig:
     crop: tuple[int, int, int, int] = (0, 0, 0, 0)
     """Pixels cut off at the top, bottom, left and right, before the picture is resized; not on Atari."""
     observation: str = "auto"
-    """Which picture it is, not on Atari: `render`, an entry's name in observations that are dictionaries, or auto: an
-    observation of bytes with both sides at least 36, else what the environment renders."""
+    """The picture to learn from, not on Atari: `render`, or an entry of a dictionary observation. auto: the observation
+    if it is a uint8 picture with both sides at least 36, else `render`."""
 
     @property
     def obs_shape(self) -> ObsShape:
@@ -107,25 +107,25 @@ class EnvConfig(ViewConfig):
     full_action_space: bool = False
     """All 18 actions instead of the game's minimal set."""
     fire_at_start: bool = True
-    """Press FIRE at a game's start, in games that have it."""
+    """Press FIRE at a game's start, if the game has it."""
     fire_after_life_loss: bool = False
-    """The actor presses FIRE after every lost life, in games that have it; the executed action is what is stored."""
+    """Press FIRE after each lost life, if the game has it. The replay buffer stores the executed action."""
     life_loss_terminal: bool = False
-    """A lost life ends the episode, for learning only; the game goes on."""
+    """A lost life ends the episode for learning. The game goes on."""
     max_steps_per_life: int = 0
-    """Close the return per life after this many steps, the game going on; 0: no cap."""
+    """Close the return per life after this many steps; the game goes on. 0: no cap."""
     rewards: Literal["sign", "scaled", "raw"] = "sign"
-    """Learn from the sign of the reward, from the reward times `reward_scale`, or from the reward; scores stay raw."""
+    """What learning sees: the reward's sign, the reward times `reward_scale`, or the reward. Scores stay raw."""
     reward_scale: float = 0.01
-    """What `scaled` rewards are multiplied by."""
+    """Factor of `scaled` rewards."""
     max_steps: int = 0
-    """A game is truncated after so many steps; 0: by the environment's own limit; not on Atari, which counts frames."""
+    """Truncate a game after this many steps. 0: the environment's own limit. Not on Atari, which counts frames."""
     vector: Literal["auto", "processes", "one-thread"] = "auto"
-    """Play each game in a process of its own, or all of them in one thread, which is quicker for quick games; auto: by
-    measuring the first steps; not on Atari, which has threads."""
+    """Play each game in its own process, or all games in one thread. One thread is faster for fast games. auto: measure
+    the first steps. Not on Atari, which has threads."""
     reseed_steps: int = 0
-    """A game whose emulator was seeded more steps ago is seeded anew when it next begins, since to resume is to replay
-    what was played since then; 0: 5,000, on a GPU 20,000."""
+    """Seed a game's emulator again at the first new game after this many steps. A resume replays the steps since then.
+    0: 5,000, on a GPU 20,000."""
 
 
 @dataclass(frozen=True)
@@ -145,17 +145,17 @@ class NetworkConfig:
     noisy: bool = False
     """Factorised noise on the weights of the dense layers (Fortunato et al. 2018)."""
     noisy_sigma: float = 0.5
-    """σ₀: initial size of that noise, divided by √inputs."""
+    """σ₀: initial size of the noise; it is divided by √inputs."""
     norm: Literal["none", "dense", "layer", "layer_per_pixel"] = "none"
     """LayerNorm before the ReLU of the dense layer alone; or before each ReLU of the nature torso too: over all of a
     layer, or at each pixel over its channels."""
     spectral_norm: bool = False
-    """Residual convolutions of the impala torso divided by their largest singular value."""
+    """Divide residual convolutions of the impala torso by their largest singular value."""
     max_pool: int = 0
-    """The impala torso's last planes are max-pooled to so many rows and columns; 0: left as they are."""
+    """Max-pool the impala torso's last planes to this many rows and columns. 0: no pooling."""
     init: Literal["torch", "glorot_uniform", "he_normal", "orthogonal"] = "torch"
-    """Initial weights: PyTorch's default; or Glorot uniform, He normal or orthogonal (gain √2, the last layer 1), all
-    with zero biases."""
+    """Initial weights: PyTorch's default, Glorot uniform, He normal, or orthogonal (gain √2, last layer 1). All but
+    PyTorch's have zero biases."""
 
 
 @dataclass(frozen=True)
@@ -168,13 +168,13 @@ class OptimiserConfig:
     learning_rate: float = 1e-4
     """Step size, at the start."""
     learning_rate_end: float | None = None
-    """Step size at the run's last step, linear in between; None: the same throughout."""
+    """Step size at the last step; linear in between. None: constant."""
     epsilon: float = 1e-8
     """The optimiser's ε."""
     weight_decay: float = 0.0
-    """λ: before a step all weights and biases are multiplied by 1 − step size · λ, apart from gradients and moments."""
+    """λ: each update first multiplies weights and biases by 1 − step size · λ. Gradients and moments do not see it."""
     decay: float = 0.95
-    """Decay of both moving averages of the centred RMSProp."""
+    """Decay of both moving averages of centred RMSProp."""
     clip: Literal["none", "per_variable", "global"] = "none"
     """What `clip_norm` bounds: nothing, each variable's gradient, or all gradients together."""
     clip_norm: float = 1.0
@@ -192,18 +192,18 @@ class ReplayConfig:
     train_period: int = 4
     """Steps an update."""
     learn_start: int = 50_000
-    """Transitions that must be there before the first update."""
+    """Transitions in the replay buffer before the first update."""
     store: StoreName = "auto"
-    """Where frames are kept: LZ4 blocks in host memory, raw in host memory, raw in the device's own memory; auto: the
-    last on a GPU if they take less than half of its free memory, else LZ4."""
+    """Where frames lie: LZ4 blocks in host memory, raw in host memory (ram), or raw on the device. auto: on a GPU the
+    device, if they take less than half of its free memory; else LZ4."""
     sampling: Literal["uniform", "prioritised"] = "uniform"
-    """Draw transitions all alike, or the more often, the larger their error was."""
+    """Draw transitions uniformly, or more often the larger their error was."""
     priority_exponent: float = 0.6
-    """α: a priority is (|error| + ε)^α; 0 draws all alike."""
+    """α: a priority is (|error| + ε)^α. 0: uniform."""
     priority_epsilon: float = 1e-6
-    """ε, which keeps transitions without error from never being drawn again."""
+    """ε of the priority: a transition without error can still be drawn."""
     importance_exponent_start: float = 0.4
-    """β at the first step: how far importance weights make up for unequal probabilities; 1: wholly."""
+    """β at the first step: how far importance weights correct unequal probabilities. 1: fully."""
     importance_exponent_end: float = 1.0
     """β at the last step, linear in between."""
 
@@ -213,19 +213,19 @@ class ExplorationConfig:
     """Epsilon-greedy exploration."""
 
     shape: Literal["linear", "exponential"] = "linear"
-    """How ε falls: in a straight line, or as exp(−t / decay_steps)."""
+    """How ε falls: linearly, or as exp(−t / decay_steps)."""
     start: float = 1.0
     """ε at the start."""
     end: float = 0.1
     """ε after the decay."""
     decay_steps: int = 1_000_000
-    """Length of the slope in steps; of the exponential its time constant."""
+    """Steps of the linear decay, or the exponential's time constant."""
     decay_from_step: int = 0
-    """Step at which the slope begins."""
+    """Step at which the decay begins."""
     random_steps: int = 0
     """All actions are random before this step, whatever ε says."""
     off_after_step: int = 0
-    """From this step on ε is 0; 0: never."""
+    """ε is 0 from this step on. 0: never."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ class TrainConfig:
     """A whole run. A step is an agent step, 4 frames on Atari."""
 
     preset: str = "custom"
-    """Name of the recipe the settings started from; `pixelq train` takes it as its first word."""
+    """Recipe that the settings started from. `pixelq train` takes it as its first word."""
     game: str = "breakout"
     """ROM name (see `pixelq games`), Gymnasium id, `module:Id-v0` (the module is imported first), or `module:function`,
     which returns a gymnasium.Env."""
@@ -246,36 +246,35 @@ class TrainConfig:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where the network lives."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Torso and dense layer in bfloat16 with float32 masters, or all in float32; auto: bfloat16 where it is faster."""
+    """Torso and dense layers in bfloat16 with float32 masters, or all in float32. auto: bfloat16 where it is faster."""
     cuda_graphs: bool = True
-    """On a GPU: sample there if the frames lie there, and record updates and acting once to replay them as CUDA graphs;
-    False: operation by operation, sampling on the CPU."""
+    """On a GPU: replay updates and acting as CUDA graphs, and sample on the GPU if the frames lie there. False: run
+    operation by operation, and sample on the CPU."""
     compile: bool = True
-    """On a GPU: fuse what an update does with torch.compile, if Triton and a C compiler are at hand, which takes some
-    ten seconds at the start. On a CPU: kernels of our own, if there is a C compiler, for sampling, and in bfloat16 on a
-    processor with AMX, AVX512 or AVX2 for updates and acting. False: the libraries' own."""
+    """On a GPU: fuse the update with torch.compile, if Triton and a C compiler are there; it takes some ten seconds at
+    the start. On a CPU: use our C kernels for sampling, updates and acting where they exist. False: use neither."""
     threads: int = 0
-    """CPU threads of torch and of the emulator; 0: one a core."""
+    """CPU threads of torch and of the emulator. 0: one a core."""
     log_every_steps: int = 2_000
     """Steps between two lines of metrics."""
     checkpoint_every_steps: int = 50_000
     """Steps between two checkpoints."""
     checkpoint_min_seconds: float = 30.0
-    """Least time between two checkpoints: a GPU may do those steps in a few seconds."""
+    """Seconds between two checkpoints, at least. A GPU does many steps in a second."""
     keep_checkpoints: int = 2
     """Newest checkpoints kept, at least two."""
     keep_going: bool = False
-    """Train on when the disk takes no more, and try again at the next checkpoint; else stop."""
+    """Train on when the disk is full, and try again at the next checkpoint. Otherwise stop."""
     notebook_log: bool = False
-    """Print the Keras example's own line whenever the target network is copied."""
+    """Print the Keras example's log line at each copy of the target network."""
     stop_on: StopOn = "none"
     """The running mean that ends the run as solved."""
     stop_at: float = 40.0
     """Solved once the running mean is above this."""
     window_episodes: int = 100
-    """Finished lives or games in each running mean; it must be full before a run counts as solved."""
+    """Lives or games in each running mean. A run counts as solved only when this many have finished."""
     video_every_episodes: int = 100
-    """Record a game every so many episodes (lives if `stop_on` counts lives, else games); 0: no videos."""
+    """Record a game every so many episodes: lives if `stop_on` counts lives, else games. 0: no videos."""
     video_min_seconds: float = 60.0
     """Least time between two videos."""
     keep_videos: int = 20

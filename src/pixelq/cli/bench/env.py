@@ -24,11 +24,11 @@ class _Options:
     game: Annotated[str, tyro.conf.arg(metavar="G")] = "breakout"
     """ROM name, Gymnasium id or `module:name`."""
     envs: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N …")] = (1, 8)
-    """Games played at once; each number is measured by itself."""
+    """Games at once. Each number is measured separately."""
     threads: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    """Threads of the emulator, of which at most one a game is used; 0: one a core."""
+    """Threads of the emulator, at most one a game. 0: one a core."""
     seconds: Annotated[float, tyro.conf.arg(metavar="S")] = 5.0
-    """For how long to play, each number of games."""
+    """Seconds to play with each number of games."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """The last line of stdout is the results as JSON."""
 

@@ -24,7 +24,7 @@ class RecipeOptions:
     all_presets: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Every preset in turn, each with the settings given."""
     seconds: Annotated[float, tyro.conf.arg(metavar="S")] = 10.0
-    """For how long to measure, each recipe."""
+    """Seconds to measure each recipe."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """The last line of stdout is the results as JSON."""
 

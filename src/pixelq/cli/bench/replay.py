@@ -28,7 +28,7 @@ _GAMES = ("breakout", "pong", "ms_pacman", "seaquest", "space_invaders")
 @dataclass(frozen=True)
 class _Options:
     transitions: Annotated[int, tyro.conf.arg(metavar="N")] = 1_000_000
-    """Capacity of the memory, which is filled once."""
+    """Capacity of the replay buffer. The benchmark fills it once."""
     games: Annotated[tuple[str, ...], tyro.conf.arg(metavar="G …")] = _GAMES
     """ROM names or Gymnasium ids."""
     stores: Annotated[tuple[Literal["lz4", "ram", "device"], ...], tyro.conf.arg(metavar="S …")] = ("lz4", "ram")
@@ -37,7 +37,7 @@ class _Options:
     """Who plays with ε = 0.1: a run directory, a .safetensors file or `breakout`, for its own game; other games are
     played at random, and so are all with `random`."""
     seconds: Annotated[float, tyro.conf.arg(metavar="S")] = 3.0
-    """For how long to sample, each store."""
+    """Seconds to sample each store."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """The last line of stdout is the results as JSON."""
 
