@@ -73,3 +73,22 @@ def test_mathematics_is_drawn_without_what_was_not_understood(site):
     assert sum(map(len, maths.values())) > 20
     assert {name: found for name, all_of in maths.items() if (found := [one for one in all_of if "\\" in one])} == {}
     assert all("arithmatex" not in text for text in pages.values())
+
+
+@pytest.mark.slow
+def test_a_table_learns_the_maze_by_keyboard(site, page):  # noqa: F811
+    page.goto(f"{site[1]}/deep-q-learning.html")
+    maze = page.locator(".pixelq-maze")
+    assert maze.locator(".pixelq-grid div").count() == 20
+    maze.get_by_role("button", name="100 episodes").focus()
+    page.keyboard.press("Enter")
+    maze.get_by_text("100 episodes. The last one took").wait_for()
+    page.keyboard.press("Tab")  # to «forget»
+    first = maze.locator(".pixelq-grid div").first
+    assert first.text_content() == "→ 0.53"  # 0.9 to the power of 6: seven steps to the goal
+    page.keyboard.press("Enter")
+    assert first.text_content() == "0"
+    slider = maze.get_by_role("slider", name="ε")
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    assert maze.locator("output").first.text_content() == "0.35"
