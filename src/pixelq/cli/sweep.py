@@ -31,7 +31,7 @@ class _Options:
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=V[,V]")] = ()
     """A setting and one or several values, e.g. algo.n-step=1,3. May be given several times."""
     jobs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Runs at once; default: as many as cores and memory carry."""
+    """Runs at once (default: as many as cores and memory allow)."""
     ray: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT|auto|local")] = None
     """Send the runs to a Ray cluster, whose nodes see DIR under the same path; local: one of this machine alone."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

@@ -39,7 +39,7 @@ class _Options:
     """Who ends trials without prospects: those below the median of others at the same step, or the worse half each
     time; or nobody."""
     jobs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Runs at once; default: as many as cores and memory carry."""
+    """Runs at once (default: as many as cores and memory allow)."""
     ray: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT|auto|local")] = None
     """Send the runs to a Ray cluster, whose nodes see DIR under the same path; local: one of this machine alone."""
 
