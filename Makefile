@@ -66,7 +66,7 @@ wheel: $(VENV)/.installed-dev
 	$(BIN)/python -c 'from setuptools.build_meta import build_sdist; build_sdist("dist")'
 	$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w dist .
 	@for wheel in dist/*-linux_*.whl; do if [ -e "$$wheel" ]; then \
-	  PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m auditwheel -q repair -w dist "$$wheel" && rm "$$wheel" || exit 1; fi; done
+	  PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m auditwheel repair -w dist "$$wheel" && rm "$$wheel" || exit 1; fi; done
 	@ls dist
 
 clean:
