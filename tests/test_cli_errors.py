@@ -131,7 +131,7 @@ CASES = {
     ),
     "id of another frame skip": (
         "train --game Breakout-v4",
-        'game id "Breakout-v4" has another frame skip: use a ROM name, "ALE/Breakout-v5" or "BreakoutNoFrameskip-v4"',
+        'game id "Breakout-v4" has another frame skip: use "breakout", "ALE/Breakout-v5" or "BreakoutNoFrameskip-v4"',
         2,
     ),
     "empty game": ("train --game ''", 'unknown game ""; see: pixelq games', 2),
@@ -337,7 +337,7 @@ CASES = {
     ),
     "a setting that is no choice": (
         "resume wrong-choice",
-        "wrong-choice/config.json cannot be used: \"device\" is 'tpu': must be 'auto' or 'cpu' or 'cuda'",
+        "wrong-choice/config.json cannot be used: \"device\" is 'tpu': must be 'auto' or 'cpu' or 'cuda' or 'mps'",
         2,
     ),
     "a setting out of range": (
