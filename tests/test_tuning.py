@@ -154,6 +154,21 @@ def test_the_first_trial_is_the_recipe_and_the_worse_are_pruned_at_a_tick(tmp_pa
     assert trials[6].intermediate_values == {step: pytest.approx(20.0 * step / TOTAL) for step in range(200, 1001, 100)}
 
 
+def test_halving_ends_the_worse_half_early_and_none_ends_nobody(tmp_path):
+    for pruner, states in (("halving", ["COMPLETE", "PRUNED"]), ("none", ["COMPLETE", "COMPLETE"])):
+        folder = tmp_path / pruner
+        folder.mkdir()
+        study, work = begin(folder, dataclasses.replace(PLAN, pruner=pruner))
+        finish(folder, work, work.next(), 10.0)
+        bad = work.next()
+        write(folder, bad, curve(-5.0, 200), finished=False)
+        stopped = work.follow().stop
+        assert (stopped == {bad.name}) == (pruner == "halving")
+        if not stopped:
+            finish(folder, work, bad, -5.0)
+        assert [trial.state.name for trial in study.optuna.get_trials()] == states
+
+
 def test_a_trial_is_scored_over_games_and_seeds_in_rounds(tmp_path):
     plan = dataclasses.replace(PLAN, games=("pong", "breakout"), seeds=(1, 2), together=2)
     study, work = begin(tmp_path, plan)

@@ -154,7 +154,8 @@ class Trials:
                     continue
                 trial.trial.report(score, at)
                 trial.told = at
-                if at < last and len(trial.finished) < len(trial.runs) and trial.trial.should_prune():
+                pruned = trial.trial.should_prune()  # asked at every tick: some pruners keep count of them
+                if pruned and at < last and len(trial.finished) < len(trial.runs):
                     self._stop |= set(trial.curves)
                     self._end(trial, "PRUNED", f"pruned at {score:.4g}")
                     return True
