@@ -157,7 +157,7 @@ def test_what_is_wrong_is_one_line(hub, tmp_path, monkeypatch, capsys):
         told(capsys, "eval", "hf:tester/other") == "hf:tester/other has no agent.safetensors: it is no agent of pixelq"
     )
     assert told(capsys, "eval", "hf:tester/other@v2") == "hf:tester/other@v2: the model has no such revision"
-    assert "the hub lets you not write there" in told(capsys, "push", agent, "somebody/else")
+    assert "the hub does not let you write there" in told(capsys, "push", agent, "somebody/else")
     assert "random has no weights" in told(capsys, "push", "random", "tester/a")
     assert "does not exist" in told(capsys, "push", "nowhere", "tester/a")
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")

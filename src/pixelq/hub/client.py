@@ -156,7 +156,7 @@ def _refusal(name: str, what: str, error: Any) -> str:
     if status == 401:
         return f"{name}: the hub does not take your token: {_LOGIN}"
     if status == 403:
-        return f"{name}: the hub lets you not {what} there: your token needs the right to {what}"
+        return f"{name}: the hub does not let you {what} there: your token needs the right to {what}"
     return f"{name}: the hub answers {status}: {_line(error.server_message or error)}"
 
 
