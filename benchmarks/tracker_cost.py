@@ -29,7 +29,7 @@ def play(run: Path, steps: int, trackers: list[str]) -> float:
     place = run.parent
     offline = {"WANDB_MODE": "offline", "MLFLOW_TRACKING_URI": f"sqlite:///{place / 'mlflow.db'}"}
     offline |= {"TENSORBOARD_LOGDIR": str(place / "tensorboard"), "TRACKIO_DIR": str(place / "trackio")}
-    subprocess.run(words, check=True, env=os.environ | offline, stdout=subprocess.DEVNULL)
+    subprocess.run(words, check=True, cwd=place, env=os.environ | offline, stdout=subprocess.DEVNULL)
     lines = records(run)
     half, last = lines[len(lines) // 2], lines[-1]
     return (last["step"] - half["step"]) / (last["seconds"] - half["seconds"])
