@@ -237,7 +237,7 @@ def test_metrics_are_means_and_begin_anew():
 
 
 @pytest.mark.parametrize("clip", ["none", "per_variable", "global"])
-@pytest.mark.parametrize("name", ["nature-dqn", "fast"])
+@pytest.mark.parametrize("name", ["nature-dqn", "keras-example"])
 def test_the_gradient_norm_is_of_all_gradients_before_clipping(name, clip):
     config = preset(name)
     optimiser = dataclasses.replace(config.optimiser, clip=clip, clip_norm=1e-4)

@@ -23,6 +23,7 @@ TORSOS = (
     {"torso": "nature", "norm": "layer_per_pixel"},
     {"torso": "impala"},
     {"torso": "impala", "spectral_norm": True, "max_pool": 6},
+    {"torso": "nature", "norm": "dense"},
 )
 
 
@@ -92,10 +93,11 @@ def torso_by_formula(state, config, pixels):
 
     planes = pixels
     if config.torso == "nature":
-        step = 2 if config.norm == "none" else 3
+        normalised = config.norm not in ("none", "dense")
+        step = 3 if normalised else 2
         for index, stride in enumerate((4, 2, 1)):
             planes = conv(f"torso.layers.{index * step}", planes, stride, 0)
-            if config.norm != "none":
+            if normalised:
                 weight, bias = (state[f"torso.layers.{index * step + 1}.norm.{part}"] for part in ("weight", "bias"))
                 axes, epsilon = ((1, 2, 3), 1e-5) if config.norm == "layer" else ((3,), 1e-6)
                 planes = layer_norm(planes.permute(0, 2, 3, 1), axes, weight, bias, epsilon).permute(0, 3, 1, 2)
@@ -114,7 +116,7 @@ def stream_by_formula(state, config, name, features):
     """Dense layer, norm, ReLU, output."""
     hidden = features @ state[f"{name}.hidden.weight"].T + state[f"{name}.hidden.bias"]
     if config.norm != "none":
-        epsilon = 1e-5 if config.norm == "layer" else 1e-6
+        epsilon = 1e-6 if config.norm == "layer_per_pixel" else 1e-5
         hidden = layer_norm(hidden, -1, state[f"{name}.norm.weight"], state[f"{name}.norm.bias"], epsilon)
     return hidden.relu() @ state[f"{name}.output.weight"].T + state[f"{name}.output.bias"]
 

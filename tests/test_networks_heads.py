@@ -272,6 +272,24 @@ def test_orthogonal_weights(torso, kind):
         torch.testing.assert_close(tall @ tall.T, gain * torch.eye(len(tall)), rtol=1e-4, atol=1e-5, msg=name)
 
 
+@pytest.mark.parametrize("torso", ["nature", "impala"])
+def test_centred_filters_see_no_even_background(torso):
+    plain, centred = (
+        make_network(dataclasses.replace(TINY, torso=torso, init=init), 4, generator())
+        for init in ("orthogonal", "centred_orthogonal")
+    )
+    first, other = (next(m for m in net.torso.modules() if isinstance(m, torch.nn.Conv2d)) for net in (plain, centred))
+    expected = first.weight - first.weight.mean(dim=(1, 2, 3), keepdim=True)
+    torch.testing.assert_close(other.weight, expected, rtol=0, atol=1e-6)
+    for brightness in (0.0, 0.34, 1.0):
+        even = torch.full((1, 4, 84, 84), brightness)
+        answer = torch.nn.functional.conv2d(even, other.weight, other.bias, other.stride)  # no padding: no edges
+        torch.testing.assert_close(answer, torch.zeros_like(answer), rtol=0, atol=1e-5)
+    same = dict(plain.named_parameters())
+    differs = [name for name, tensor in centred.named_parameters() if not torch.equal(tensor, same[name])]
+    assert len(differs) == 1
+
+
 def test_he_normal_weights():
     # variance 2 / inputs before a ReLU, 1 / inputs in the last layer
     network = make_implicit_network(NetworkConfig(init="he_normal", hidden=400), 200, 64, 8, generator())
@@ -283,7 +301,7 @@ def test_he_normal_weights():
         assert fourth == pytest.approx(3, rel=5 * math.sqrt(11 / weight.numel())), name  # a normal one, not cut off
 
 
-@pytest.mark.parametrize("init", ["glorot_uniform", "he_normal", "orthogonal"])
+@pytest.mark.parametrize("init", ["glorot_uniform", "he_normal", "orthogonal", "centred_orthogonal"])
 def test_biases_are_zero_but_for_torchs_default(init):
     network = make_implicit_network(dataclasses.replace(TINY, init=init, dueling=True), 4, 8, 3, generator())
     for name, parameter in network.named_parameters():

@@ -153,9 +153,10 @@ class NetworkConfig:
     """Divide residual convolutions of the impala torso by their largest singular value."""
     max_pool: int = 0
     """Max-pool the impala torso's last planes to this many rows and columns. 0: no pooling."""
-    init: Literal["torch", "glorot_uniform", "he_normal", "orthogonal"] = "torch"
+    init: Literal["torch", "glorot_uniform", "he_normal", "orthogonal", "centred_orthogonal"] = "torch"
     """Initial weights: PyTorch's default, Glorot uniform, He normal, or orthogonal (gain √2, last layer 1). All but
-    PyTorch's have zero biases."""
+    PyTorch's have zero biases. Centred: filters of the first layer have mean zero, so an even background gives no
+    answer."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ def initialise(network: nn.Module, init: str, generator: torch.Generator | None)
 
     Args:
         network: what to fill; layers called `output` are the last ones, which no ReLU follows.
-        init: `torch`; or `glorot_uniform`, `he_normal`, `orthogonal`, which set biases to zero.
+        init: `torch`; or `glorot_uniform`, `he_normal`, `orthogonal`, `centred_orthogonal`, which set biases to zero.
         generator: source of the weights; None: torch's global one.
 
     Source: Glorot & Bengio 2010, eq. 16; He et al. 2015, eq. 10; Saxe et al. 2014. The last layer has gain 1, the
@@ -29,6 +29,17 @@ def initialise(network: nn.Module, init: str, generator: torch.Generator | None)
             _draw(layer, init, "linear" if name.endswith("output") else "relu", generator)
         if isinstance(layer, SpectralConv2d):
             layer.settle(generator)
+    if init == "centred_orthogonal":
+        _centre(next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d | SpectralConv2d)))
+
+
+@torch.no_grad()
+def _centre(layer: nn.Conv2d | SpectralConv2d) -> None:
+    """Take its mean from each filter, so that an even part of the picture, dark or bright, gives no answer.
+
+    Otherwise half of the filters answer nothing to a dark background, whatever small thing moves there.
+    """
+    layer.weight -= layer.weight.mean(dim=(1, 2, 3), keepdim=True)
 
 
 def _draw(
@@ -47,7 +58,7 @@ def _draw(
     elif init == "he_normal":
         fan_in = layer.weight[0].numel()
         nn.init.normal_(layer.weight, 0.0, gain * fan_in**-0.5, generator=generator)
-    elif init == "orthogonal":
+    elif init in ("orthogonal", "centred_orthogonal"):
         nn.init.orthogonal_(layer.weight, gain, generator=generator)
     else:
         raise ValueError(f"no initial weights are called {init}")
