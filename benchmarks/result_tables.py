@@ -257,7 +257,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "peers": peers,
     "presets": presets,
     "catch": catch,
-    **{f"tried-{group}": plain("tried", _TRIED_HEAD, *_TRIED, keep=group) for group in "ABCD"},
+    **{f"tried-{group}": plain("tried", _TRIED_HEAD, *_TRIED, keep=group) for group in "ABCDEF"},
     "instructions": plain(
         "instructions-speed",
         ("kernels", "`fast`, steps/s", "`keras-example`, steps/s", "commit"),

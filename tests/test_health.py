@@ -1,6 +1,7 @@
 """Health of a network: the figures against loops and by hand, and that a dead one is told."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from pixelq.agent import load_agent
 from pixelq.algos import algo_of
+from pixelq.config import validate
 from pixelq.health import Health, dormant_shares, measure_health
 from pixelq.networks import hidden_activations
 from pixelq.presets import PRESETS, preset
@@ -144,6 +146,27 @@ def test_a_watch_tells_once_that_the_network_died(name, layer):
     assert f"the network has died at step 0: 100% of the units of {layer} never answer" in line
     assert watch.look()[1] is None
     parts.envs.close()
+
+
+@pytest.mark.parametrize("name", ["fast", "noisy-dqn", "btr"])
+def test_the_remedies_that_a_watch_names_go_with_the_recipe(name):
+    config = tiny(name)
+    # a spectral norm divides weights by their own size
+    parts = make_parts(
+        resolve(dataclasses.replace(config, network=dataclasses.replace(config.network, spectral_norm=False)))
+    )
+    begin(parts)
+    watch = HealthWatch(parts)
+    weights = parts.learner.weights()
+    parts.learner.load_weights(
+        {name: 0 * tensor if name.startswith("torso") else tensor for name, tensor in weights.items()}
+    )
+    parts.learner.updates = 1
+    line = watch.look()[1]
+    parts.envs.close()
+    named = re.findall(r"--network\.(\w+) (\w+)", line)
+    assert len(named) == {"fast": 2, "noisy-dqn": 1, "btr": 0}[name]
+    validate(dataclasses.replace(parts.config, network=dataclasses.replace(parts.config.network, **dict(named))))
 
 
 def test_a_run_says_within_one_log_tick_that_its_network_died(tmp_path):
