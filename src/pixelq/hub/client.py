@@ -46,7 +46,7 @@ def _fetch(address: HubAddress, folder: str) -> Path:
     import huggingface_hub as hub
 
     endpoint = _endpoint()
-    where = {"repo_id": address.repository, "filename": AGENT_FILE, "revision": address.revision}
+    where: dict[str, Any] = {"repo_id": address.repository, "filename": AGENT_FILE, "revision": address.revision}
     with _quietly(), _errors_told(str(address), "read"):
         url = hub.hf_hub_url(**where, endpoint=endpoint)
         try:
@@ -167,7 +167,7 @@ def _line(error: object) -> str:
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Keep to itself what the library says; its bars are shown on a terminal alone."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     logger = logging.getLogger("huggingface_hub")
     level, bars = logger.level, not are_progress_bars_disabled()
