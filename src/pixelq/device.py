@@ -21,6 +21,8 @@ __all__ = [
     "to_device",
 ]
 
+_WITH_CHANCE = ("cuda", "mps")  # devices that draw by themselves
+
 
 def resolve_device(name: str) -> torch.device:
     """The device that a name means.
@@ -96,11 +98,11 @@ def _within_reach(array: NDArray[np.generic] | Tensor, device: torch.device) -> 
 
 
 def generator_on(device: torch.device, generator: torch.Generator) -> torch.Generator:
-    """A source of chance on a device that goes on from one of the CPU: the same one on a CPU, else a new one.
+    """A source of chance on a device that goes on from one of the CPU: a new one on a GPU, else the same one.
 
     What a GPU draws by itself costs no copy, but depends on the device.
     """
-    if device.type == "cpu":
+    if device.type not in _WITH_CHANCE:
         return generator
     seed = int(torch.randint(2**62, (), generator=generator))
     return torch.Generator(device).manual_seed(seed)
