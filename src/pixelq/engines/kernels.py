@@ -38,7 +38,8 @@ def is_for_kernels(config: TrainConfig) -> bool:
     algo = algo_of(config.algo)
     if not config.compile:
         return False
-    network = algo.make_network(config.network, config.algo, 1, torch.Generator(), config.env.obs_shape)
+    with torch.device("meta"):  # nobody needs the weights
+        network = algo.make_network(config.network, config.algo, 1, None, config.env.obs_shape)
     network.lower_precision(torch.bfloat16)
     return layers_of(network) is not None
 
