@@ -5,6 +5,7 @@ from statistics import median
 
 import numpy as np
 
+from pixelq.presets import PRESETS
 from result_data import FOLDER, Curve, chain, curves, first_above, read
 
 __all__ = ["TABLES"]
@@ -12,6 +13,8 @@ __all__ = ["TABLES"]
 _SCORES = (40, 100, 400, 800)
 _NONE = "–"
 _FIRST = 500_000  # steps that precisions are compared over
+_ON_ANOTHER_PAGE = ("fast", "keras-example", "nature-dqn", "cleanrl-dqn")
+_ONE_A_PAGE = tuple(name for name in PRESETS if name not in _ON_ANOTHER_PAGE)  # presets with a page of their own
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -111,11 +114,14 @@ def scores() -> str:
         cells = [number(row["steps"]), f"`{row['protocol']}`", row["episodes"]]
         cells += [f"**{row['mean']}**", between(row["low"], row["high"])]
         cells += [number(row[name]) for name in ("median", "iqm", "human_normalised")]
-        name = f"{row['agent']}, seed {row['seed']}" if row["preset"] == "fast" else row["agent"]
-        name += "" if row["eval_seed"] == "1" else f", `eval --seed {row['eval_seed']}`"
-        rows.append([name, *cells, row["machine"] or _NONE, row["commit"]])
+        rows.append([_agent(row), *cells, row["machine"] or _NONE, row["commit"]])
     head = ["agent", "steps", "protocol", "games", "mean", "95% interval", "median", "IQM", "human-normalised"]
     return table([*head, "machine", "commit"], rows)
+
+
+def _agent(row: dict[str, str]) -> str:
+    name = f"{row['agent']}, seed {row['seed']}" if row["preset"] == "fast" else row["agent"]
+    return name if row["eval_seed"] == "1" else f"{name}, `eval --seed {row['eval_seed']}`"
 
 
 def fast_scores() -> str:
@@ -127,6 +133,47 @@ def fast_scores() -> str:
             rows.append([*cells, between(row["low"], row["high"]), row["machine"], row["commit"]])
     head = ["preset", "game", "seed", "steps", "mean of 100 games", "95% interval", "machine", "commit"]
     return table(head, rows)
+
+
+def recipe(*names: str) -> Callable[[], str]:
+    """What was run with presets of one page, and what was not, with the reason."""
+
+    def rows() -> str:
+        found = []
+        for name in names:
+            found += [_played(name, row) for row in read("scores") if row["preset"] == name]
+            found += [_not_played(name)] if PRESETS[name].config.total_steps > _longest(name) else []
+            found.append(_caught(name))
+        head = ["preset", "game", "steps", "protocol, games", "mean", "95% interval", "machine", "commit"]
+        return table(head, found)
+
+    return rows
+
+
+def _played(name: str, row: dict[str, str]) -> list[str]:
+    agent = _agent(row) if row["agent"].startswith(name) else f"{_agent(row)}, which ships"
+    cells = [agent, row["game"], number(row["steps"]), f"`{row['protocol']}`, {row['episodes']}"]
+    return [*cells, f"**{row['mean']}**", between(row["low"], row["high"]), row["machine"] or _NONE, row["commit"]]
+
+
+def _longest(name: str) -> float:
+    return max((float(row["steps"]) for row in read("scores") if row["preset"] == name), default=0.0)
+
+
+def _not_played(name: str) -> list[str]:
+    """The whole length of a recipe, not run: what it would take at its measured speed."""
+    steps, speed = PRESETS[name].config.total_steps, next(r for r in read("presets-speed") if r["preset"] == name)
+    hours = steps / float(speed["steps_per_second"]) / 3600
+    why = f"not run: about {number(f'{hours:.0f}')} hours a seed, at {number(speed['steps_per_second'])} steps/s"
+    return [name, "breakout", number(str(steps)), _NONE, why, _NONE, speed["machine"].partition(",")[0], _NONE]
+
+
+def _caught(name: str) -> list[str]:
+    """Catch: a preset cut down in size and schedule, three seeds."""
+    chosen = [row for row in read("catch") if row["preset"] == name]
+    steps, balls = (" · ".join(number(row[key]) for row in chosen) for key in ("steps", "caught"))
+    seeds = " · ".join(row["seed"] for row in chosen)
+    return [f"{name}, cut down", f"Catch, seeds {seeds}", steps, "ε 0.01, 200", f"{balls} % of balls", *[_NONE] * 3]
 
 
 def train_session() -> str:
@@ -254,6 +301,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "games": games,
     "precisions": precisions,
     "shipped": shipped,
+    "algorithm-dqn": recipe("keras-example", "nature-dqn", "cleanrl-dqn"),
+    **{f"algorithm-{name}": recipe(name) for name in _ONE_A_PAGE},
     "peers": peers,
     "presets": presets,
     "catch": catch,

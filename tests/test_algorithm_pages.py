@@ -64,6 +64,21 @@ def test_a_page_tells_how_to_train_and_what_fills_its_table(name):
     assert len([words for words in commands(PAGES[name]) if words[0] == "train"]) >= 3
 
 
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_page_has_results_or_says_why_not_and_what_would_fill_them(name):
+    results = PAGES[name].partition("\n## Results\n")[2]
+    rows = [line for line in results.splitlines() if line.startswith("| ") and not line.startswith("| ---")][1:]
+    trained = {words[1] for words in commands(results) if words[0] == "train"}
+    presets = re.findall(rf"^\| `([\w-]+)` \| \[[\w-]+\]\({name}\.md\) \|", INDEX, re.MULTILINE)
+    assert presets
+    for preset in presets:
+        of_it = [row for row in rows if re.match(rf"\| `?{preset}\b", row)]
+        measured = [row for row in of_it if re.search(r"\| \*\*[\d.]+\*\* \|", row)]
+        reasons = [row for row in of_it if re.search(r"\| not run: about \d+ hours", row)]
+        assert measured or reasons, preset
+        assert not reasons or preset in trained, preset
+
+
 def test_presets_md_names_every_preset():
     missing = [name for name in PRESETS if not re.search(rf"\b{name}\b", DOCUMENTS["presets.md"])]
     assert missing == []
