@@ -278,7 +278,7 @@ CASES = {
     ),
     "no agent to begin with": (
         f"train {TINY} --init nowhere --run new",
-        "nowhere does not exist: give a run directory, a .safetensors file or one that comes along: breakout",
+        "nowhere does not exist: give a run directory, a .safetensors file or an agent that ships: breakout",
         2,
     ),
     "no agent at a path": (
@@ -372,12 +372,12 @@ CASES = {
     ),
     "no agent for a benchmark": (
         "bench replay --agent nowhere",
-        "nowhere does not exist: give a run directory, a .safetensors file or one that comes along: breakout",
+        "nowhere does not exist: give a run directory, a .safetensors file or an agent that ships: breakout",
         2,
     ),
     "no such agent": (
         "eval nowhere",
-        "nowhere does not exist: give a run directory, a .safetensors file or one that comes along: breakout",
+        "nowhere does not exist: give a run directory, a .safetensors file or an agent that ships: breakout",
         2,
     ),
     "an empty name": ("eval ''", ". is no run directory: it has no checkpoints folder", 2),
@@ -659,7 +659,7 @@ def test_what_can_be_checked_without_torch_is(here):
         (["resume"], "pixelq: RUN is missing: pixelq resume RUN\n"),
         (
             ["eval", b"\xff.safetensors"],
-            "pixelq:  .safetensors does not exist: give a run directory, a .safetensors file or one that comes along: "
+            "pixelq:  .safetensors does not exist: give a run directory, a .safetensors file or an agent that ships: "
             "breakout\n",
         ),
     ],

@@ -103,7 +103,7 @@ def test_a_second_interrupt_gives_up_and_says_what(tmp_path, monkeypatch):
     monkeypatch.setattr(Saver, "save", slow)
     with pytest.raises(KeyboardInterrupt):
         train(quick(), tmp_path / "run", progress=watch)
-    assert watch.notes[-1] == f"what came after step 400 is given up; go on with: pixelq resume {tmp_path / 'run'}"
+    assert watch.notes[-1] == f"everything after step 400 is lost; go on with: pixelq resume {tmp_path / 'run'}"
     assert load_agent(tmp_path / "run").card.step == 400
 
 

@@ -118,7 +118,7 @@ def test_no_line_of_metrics_is_lost_when_a_run_keeps_going(tmp_path, whole, disk
     # no checkpoint is ahead of the lines that belong to it
     assert seen == {"steps": [200, 400, 600], "checkpoints": ["step-000000000000", "step-000000000400"]}
     assert any("the metrics wait in memory" in note for note in watch.notes)
-    assert "the metrics that waited are written, 2 lines" in watch.notes
+    assert "the waiting metrics are written, 2 lines" in watch.notes
     assert_same_run(whole, run)
 
 

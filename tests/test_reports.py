@@ -140,7 +140,7 @@ def test_what_is_left_out_is_told(folder):
     write_run(folder / "catch", config(game="catch"), [3.0, 4.0])
     notes = " ".join(pixelq.report(folder).notes)
     assert "early has no finished game yet" in notes
-    assert "no published scores of random and human play: catch" in notes
+    assert "no published random and human scores: catch" in notes
     assert "catch is not finished: it has come to step 200 of 300" in notes
 
 

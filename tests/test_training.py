@@ -400,5 +400,5 @@ def test_who_lacks_other_kernels_is_told(monkeypatch):
     )
     monkeypatch.setattr("pixelq.engines.notes.replay_kernels", lambda: None)
     (note,) = kernel_notes(config, Choice("plain", "they are not"))
-    assert note.startswith("batches take longer than they could")
+    assert note.startswith("batches are slower than they could be")
     assert note.endswith("cc failed: such an error")

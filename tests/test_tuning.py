@@ -79,7 +79,7 @@ def test_ends_of_a_whole_number_are_whole():
         (["--search", "algo.nstep=1..3"], 'did you mean "algo.n-step"'),
         (["--search", "algo.n-step=0..3"], "--algo.n-step is 0: must be between 1 and 100"),
         (["--search", "algo.n-step=1..3", "--set", "algo.n-step=2"], "algo.n-step is given twice"),
-        (["--search", "algo.n-step=1..3", "--set", "total-steps=1000,2000"], "one value here"),
+        (["--search", "algo.n-step=1..3", "--set", "total-steps=1000,2000"], "give one value"),
         (["--search", "algo.n-step=1..3", "--games", "pnog"], 'did you mean "pong"'),
         (["--search", "algo.n-step=1..3", "--games", "pong", "catch"], "catch has no human score"),
         (["--search", "seed=1..3"], "seed cannot be sought or set"),

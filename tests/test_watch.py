@@ -407,7 +407,7 @@ def test_emulators_are_freed_when_the_pages_close(monkeypatch):
         ([], "AGENT is missing: pixelq watch AGENT"),
         (
             ["nowhere"],
-            "nowhere does not exist: give a run directory, a .safetensors file or one that comes along: breakout",
+            "nowhere does not exist: give a run directory, a .safetensors file or an agent that ships: breakout",
         ),
         (["random", "--port", "70000"], "--port is 70000: must be between 0 and 65535"),
         (["random", "--port", "x"], "--port is x: must be a whole number"),

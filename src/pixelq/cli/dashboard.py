@@ -19,8 +19,7 @@ class _Options:
     port: Annotated[int, tyro.conf.arg(metavar="P")] = 8000
     """Port to listen at. 0: any free port."""
     host: Annotated[str, tyro.conf.arg(metavar="H")] = "127.0.0.1"
-    """Address to listen at. Another than this machine's own loopback makes the page ask for a token, which the
-    printed URL carries."""
+    """Address to listen at. Beyond this machine, the page asks for a token; the printed URL has it."""
 
 
 def run(words: Sequence[str]) -> int:

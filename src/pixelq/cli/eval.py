@@ -27,7 +27,7 @@ _READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}  # somebody else's run, wh
 @dataclass(frozen=True)
 class _Options:
     agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
-    """A run directory, a .safetensors or .onnx file, hf:USER/NAME, `breakout`, which comes along, or `random`."""
+    """A run directory, a .safetensors or .onnx file, hf:USER/NAME, `breakout` (ships with pixelq), or `random`."""
     protocol: Annotated[str | None, tyro.conf.arg(metavar="P")] = None
     """Protocol: nature (default on Atari), noop, dopamine, machado, or plain (default elsewhere)."""
     episodes: Annotated[int, tyro.conf.arg(metavar="N")] = 30
@@ -52,7 +52,7 @@ class _Options:
 
 def run(words: Sequence[str]) -> int:
     """Run the verb and return the exit status."""
-    about = "Play whole games and sum up their raw scores. Of a run directory, the result is also kept in its eval/."
+    about = "Play whole games and summarise their raw scores. A run directory keeps the result in its eval/."
     options = parse(_Options, words, "pixelq eval", about)
     changes = Changes(options.epsilon, options.sticky, options.noops, options.max_frames)
     check_play(options.agent, options.game, options.protocol, options.episodes, options.seed, changes)

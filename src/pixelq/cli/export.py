@@ -23,7 +23,7 @@ _SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx", "torch": ".pt2"}
 @dataclass(frozen=True)
 class _Options:
     agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
-    """A run directory (its newest checkpoint), a .safetensors file, hf:USER/NAME, or `breakout`, which comes along."""
+    """A run directory (its newest checkpoint), a .safetensors file, hf:USER/NAME, or `breakout` (ships with pixelq)."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
     """File to write: .safetensors, .onnx or .pt2. An existing file is replaced."""
     format: Literal["auto", "safetensors", "onnx", "torch"] = "auto"
@@ -35,9 +35,9 @@ class _Options:
 def run(words: Sequence[str]) -> int:
     """Run the verb and return the exit status."""
     about = (
-        "Write an agent to one file: weights and card, which eval, record, watch and train --init take; or a model for "
-        "other programs, uint8 observations [B, planes, height, width] (on Atari [B, 4, 84, 84]) to float32 action "
-        "values [B, A], its card in the metadata."
+        "Write an agent to one file. A .safetensors file has weights and card; eval, record, watch and train --init "
+        "take it. A model for other programs maps uint8 observations [B, planes, height, width] (on Atari "
+        "[B, 4, 84, 84]) to float32 action values [B, A]; its metadata hold the card."
     )
     options = parse(_Options, words, "pixelq export", about)
     if options.agent == RANDOM:

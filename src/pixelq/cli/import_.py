@@ -31,7 +31,7 @@ class _Options:
 
 def run(words: Sequence[str]) -> int:
     """Run the verb and return the exit status."""
-    about = "Make an agent of what another library trained; weights alone are read, nothing is unpickled."
+    about = "Make an agent from another library's file. Only weights are read; nothing is unpickled."
     options = parse(_Options, words, "pixelq import", about)
     resolve_game(options.game)
     check_new_file("--out", options.out, ".safetensors", "an agent file", "agent")

@@ -17,7 +17,7 @@ _VERBS = {
     "train": "train an agent: pixelq train [PRESET] [--game G] [--run DIR] [options]",
     "resume": "go on with a run: pixelq resume RUN",
     "sweep": "train many runs: pixelq sweep PRESET … --folder DIR [--games G …] [--seeds 1-5]",
-    "tune": "seek the best settings: pixelq tune PRESET --folder DIR --trials N --search NAME=LOW..HIGH[:log]",
+    "tune": "search for the best settings: pixelq tune PRESET --folder DIR --trials N --search NAME=LOW..HIGH[:log]",
     "report": "tables and pictures of a folder of runs: pixelq report DIR",
     "eval": "score an agent under a named protocol: pixelq eval AGENT [--protocol P]",
     "record": "write a video of an agent: pixelq record AGENT --out FILE.mp4",

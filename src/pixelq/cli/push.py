@@ -26,22 +26,22 @@ class _Options:
     agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
     """A run directory (its newest checkpoint, with its scores, curve and newest video), or a .safetensors file."""
     repository: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="USER/NAME")]
-    """The model on the hub; it is made if it is not there, else it gets a new revision."""
+    """The model on the hub. It is created if it does not exist; otherwise it gets a new revision."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Write the folder, say what would go, and send nothing; needs neither the network nor a token."""
+    """Write the folder, list its files, and send nothing. Needs neither the network nor a token."""
     folder: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Where the files are written and kept, a new folder; default: with --dry-run hub/USER/NAME, else nowhere."""
+    """New folder that keeps the files (default: with --dry-run hub/USER/NAME, else none)."""
     private: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """A model that is made now is seen by its owner alone."""
+    """Only the owner sees a newly created model."""
     message: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
-    """What the new revision says of itself; default: game, recipe and step."""
+    """Message of the new revision (default: game, recipe and step)."""
 
 
 def run(words: Sequence[str]) -> int:
     """Run the verb and return the exit status."""
     about = (
         "Send an agent to the Hugging Face hub: weights, agent card, and a page with scores, curve and video. "
-        "Others use it as hf:USER/NAME. Scores are those that pixelq eval kept of the same step in the run directory."
+        "Others use it as hf:USER/NAME. The scores come from pixelq eval, kept in the run directory for the same step."
     )
     options = parse(_Options, words, "pixelq push", about)
     if options.agent == RANDOM:

@@ -18,7 +18,7 @@ __all__ = ["run"]
 @dataclass(frozen=True)
 class _Options:
     agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
-    """A run directory, a .safetensors or .onnx file, hf:USER/NAME, `breakout`, which comes along, or `random`."""
+    """A run directory, a .safetensors or .onnx file, hf:USER/NAME, `breakout` (ships with pixelq), or `random`."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE.mp4")]
     """Video file to write. An existing file is replaced."""
     protocol: Annotated[str | None, tyro.conf.arg(metavar="P")] = None

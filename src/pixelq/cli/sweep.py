@@ -33,7 +33,7 @@ class _Options:
     jobs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Runs at once (default: as many as cores and memory allow)."""
     ray: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT|auto|local")] = None
-    """Send the runs to a Ray cluster, whose nodes see DIR under the same path; local: one of this machine alone."""
+    """Send the runs to a Ray cluster. All nodes must see DIR under the same path. local: a cluster on this machine."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the number of runs, the time, the memory and the disk space; run nothing."""
 

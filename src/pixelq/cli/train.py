@@ -33,7 +33,7 @@ class _Options:
     init: Annotated[str | None, tyro.conf.arg(metavar="AGENT")] = None
     """Start from this agent's weights: a run directory, a .safetensors file, hf:USER/NAME, or `breakout`."""
     track: tuple[TrackerName, ...] = ()
-    """Trackers that are told of the run, one or several: wandb, mlflow, trackio, tensorboard."""
+    """Trackers to report the run to, one or several: wandb, mlflow, trackio, tensorboard."""
     tracking: Annotated[TrackOptions, tyro.conf.arg(name="track")] = field(default_factory=TrackOptions)
 
 

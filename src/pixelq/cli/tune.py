@@ -23,30 +23,29 @@ class _Options:
     preset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")]
     """The recipe."""
     folder: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """Where the study and its runs go; the same command in the same folder goes on."""
+    """Folder of the study and its runs. The same command in the same folder goes on."""
     trials: Annotated[int, tyro.conf.arg(metavar="N")]
-    """Trials of the study, earlier ones among them."""
+    """Trials of the study, earlier ones included."""
     search: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=LOW..HIGH[:log]")] = ()
-    """A setting by its option's name and where to look, e.g. optimiser.learning-rate=1e-5..1e-3:log, or values to
-    choose from, e.g. algo.n-step=1,3,5; may be given often."""
+    """A setting to search, by its option's name: a range, e.g. optimiser.learning-rate=1e-5..1e-3:log, or values, e.g.
+    algo.n-step=1,3,5. May be given several times."""
     games: Annotated[tuple[str, ...], tyro.conf.arg(metavar="G")] = ()
-    """Games, each in every trial; default: the preset's own."""
+    """Games of every trial (default: the preset's own)."""
     seeds: Annotated[str | None, tyro.conf.arg(metavar="1-5|1,3,7")] = None
-    """Seeds of every game in every trial; default: 1."""
+    """Seeds of every game in every trial (default: 1)."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=V")] = ()
-    """A setting that is the same in all trials, e.g. total-steps=200000; may be given often."""
+    """A setting that is the same in all trials, e.g. total-steps=200000. May be given several times."""
     pruner: Literal["median", "halving", "none"] = "median"
-    """Who ends trials without prospects: those below the median of others at the same step, or the worse half each
-    time; or nobody."""
+    """Trials that end early: below the others' median at the same step, or the worse half at each stage."""
     jobs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Runs at once (default: as many as cores and memory allow)."""
     ray: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT|auto|local")] = None
-    """Send the runs to a Ray cluster, whose nodes see DIR under the same path; local: one of this machine alone."""
+    """Send the runs to a Ray cluster. All nodes must see DIR under the same path. local: a cluster on this machine."""
 
 
 def run(words: Sequence[str]) -> int:
     """Run the verb and return the exit status."""
-    about = "Seek a recipe's best settings: every trial trains all seeds of all games, Optuna chooses what is tried."
+    about = "Search for a recipe's best settings. Every trial trains all seeds of all games; Optuna chooses the trials."
     options = parse(_Options, words, "pixelq tune", about)
     search = list(map(read_search, options.search))
     seeds = read_seeds(options.seeds or "1")
@@ -90,7 +89,7 @@ def run(words: Sequence[str]) -> int:
 def _one(text: str) -> tuple[str, object]:
     name, values = read_setting(text)
     if len(values) > 1:
-        raise PixelqError(f"--set {text}: one value here; several are sought by --search {text}")
+        raise PixelqError(f"--set {text}: give one value; several values belong to --search {text}")
     return name, values[0]
 
 

@@ -39,20 +39,19 @@ def gpu_notes(config: TrainConfig, compiles: bool) -> list[str]:
     notes = []
     if config.device == "mps":
         notes.append(
-            "Apple GPUs: written by PyTorch's documents, and run by nobody yet; --device cpu is what is measured"
+            "Apple GPUs are untested: this code follows PyTorch's documentation. --device cpu is tested and measured"
         )
     if compiles:
-        notes.append("the first updates are compiled, which takes half a minute unless it was done before")
+        notes.append("the first updates are compiled; the first time this takes half a minute")
     elif config.device == "cuda" and config.compile:
         notes.append(
-            "updates are not compiled, which makes them three times as long: torch.compile, which needs Triton and a C "
-            "compiler, does not work here"
+            "updates are not compiled and take three times as long: torch.compile needs Triton and a C compiler, and "
+            "does not work here"
         )
     games = min(64, 4 * config.threads)
     if config.device == "cuda" and config.envs < games // 2:
         notes.append(
-            f"{config.envs} games leave the GPU waiting for the emulator: a run with --envs {games} makes more steps "
-            "a second"
+            f"{config.envs} games leave the GPU waiting for the emulator: --envs {games} makes more steps a second"
         )
     return notes
 
@@ -69,18 +68,18 @@ def kernel_notes(config: TrainConfig, choice: Choice) -> list[str]:
     usable, why = usable_instructions(), why_missing() or "there is no C compiler"
     if usable and config.env.obs_shape != ATARI_SHAPE:
         return [
-            "PyTorch computes the convolutions, which takes longer: pixelq's kernels know four grey pictures of 84×84"
+            "PyTorch computes the convolutions, which is slower: pixelq's kernels know only four grey pictures of 84×84"
         ]
     by = instructions() if choice.way == "kernels" else None
     without_compiler = not has_compiler() and is_for_kernels(config)
     if usable and kernels() is None and (choice.lacks_kernels or without_compiler):
         return [
-            f"updates take longer than they could: this processor has {usable[0]}, and pixelq kernels for it, but they "
-            f"are not here: {why}. A wheel of pixelq has them; else they need a C compiler (cc, or the one that CC "
-            "names) and a cache directory that can be written"
+            f"updates are slower than they could be: this processor has {usable[0]}, but pixelq's kernels for it are "
+            f"missing: {why}. A wheel of pixelq has them. Building them needs a C compiler (cc, or the one that CC "
+            "names) and a writable cache directory"
         ]
     if by is not None and by != usable[0]:
         return [f"updates are by kernels for {by}; those for {usable[0]}, which are quicker, are not here: {why}"]
     if algo_of(config.algo).memory == "replay" and replay_kernels() is None:
-        return [f"batches take longer than they could: kernels for the replay memory are not here: {why}"]
+        return [f"batches are slower than they could be: the kernels for the replay buffer are missing: {why}"]
     return []

@@ -125,7 +125,7 @@ def reported(gathered: Gathered) -> Report:
     notes = list(gathered.notes)
     without = sorted({game for _, game in groups if human_normalised(game, 0.0) is None})
     if without:
-        notes.append(f"no published scores of random and human play: {', '.join(without)}; not in what is over games")
+        notes.append(f"no published random and human scores: {', '.join(without)}; left out of the averages over games")
     by_recipe: dict[str, dict[str, list[Run]]] = {}
     for (recipe, game), runs in groups.items():
         if game not in without:

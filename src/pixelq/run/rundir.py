@@ -213,7 +213,7 @@ def find_agent(agent: Path | str) -> Path:
             names = shipped_agents()
             raise PixelqError(
                 f"{agent} does not exist{did_you_mean(str(agent), names)}: "
-                f"give a run directory, a .safetensors file or one that comes along: {', '.join(names)}"
+                f"give a run directory, a .safetensors file or an agent that ships: {', '.join(names)}"
             )
         if path.is_dir():
             if not (path / "checkpoints").is_dir():

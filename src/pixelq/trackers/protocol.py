@@ -17,9 +17,9 @@ class TrackOptions:
     project: str = "pixelq"
     """The project of Weights & Biases and Trackio, the experiment of MLflow, the folder of TensorBoard."""
     name: str | None = None
-    """The run's name there; default: the run directory's."""
+    """The run's name in the tracker (default: the run directory's)."""
     tags: tuple[str, ...] = ()
-    """Words to find the run by."""
+    """Tags of the run."""
 
 
 class Tracker(Protocol):

@@ -225,7 +225,7 @@ def _restore_and_go_on(
         show.note(f"restoring {checkpoint.path}")
         if not parts.envs.spec.deterministic:
             fresh_games = True
-            show.note("these games do not play the same again: new ones are started")
+            show.note("this environment is not deterministic: new games are started")
         if fresh_games:
             chunks = restore_with_fresh_games(parts, checkpoint)
         else:
@@ -274,7 +274,7 @@ def _given_up(run: RunDir, saver: Saver, show: Progress) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        show.note(f"what came after step {saver.saved_step:,} is given up; go on with: pixelq resume {run.path}")
+        show.note(f"everything after step {saver.saved_step:,} is lost; go on with: pixelq resume {run.path}")
         raise
 
 
@@ -286,7 +286,7 @@ def game_notes(spec: EnvSpec) -> list[str]:
     """
     notes = [spec.view] if spec.view else []
     if not spec.deterministic:
-        notes.append("these games do not play the same again from a seed and actions: a resumed run starts new ones")
+        notes.append("this environment is not deterministic: a resumed run starts new games")
     return notes
 
 
@@ -301,8 +301,8 @@ def load_notes(config: TrainConfig) -> list[str]:
         return []
     fewer = min(config.threads - 1, max(1, round(machine - busy)))
     return [
-        f"this machine has other work (load {busy:.1f} on {machine} cores), beside which threads that wait for each "
-        f"other are slow: --threads {fewer} may be quicker, for pixelq resume, too"
+        f"this machine has other work (load {busy:.1f} on {machine} cores), and many threads are slow then: "
+        f"--threads {fewer} may be faster, also for pixelq resume"
     ]
 
 

@@ -72,7 +72,7 @@ class Saver:
                 self._say(f"{error}; training goes on, the metrics wait in memory")
         else:
             if waited:
-                self._say(f"the metrics that waited are written, {waited} lines")
+                self._say(f"the waiting metrics are written, {waited} lines")
 
     def save(self, last: bool) -> None:
         """Write a checkpoint.

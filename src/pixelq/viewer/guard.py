@@ -198,7 +198,7 @@ def serve(app: ASGIApp, host: str, port: int, what: str) -> None:
     listener.listen()  # connections wait from here on
     print(f"{what}: {_url(host, listener.getsockname()[1], token)}  (Ctrl-C ends it)", flush=True)
     if token:
-        print("whoever has this URL can open it; the connection is not encrypted", file=sys.stderr, flush=True)
+        print("anyone with this URL can open the page; the connection is not encrypted", file=sys.stderr, flush=True)
     # uvicorn closes down in order, then raises the signal once more
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

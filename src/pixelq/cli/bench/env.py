@@ -35,7 +35,7 @@ class _Options:
 
 def run(words: Sequence[str]) -> int:
     """Run the benchmark and return the exit status."""
-    about = "Play games at random and count frames: four a step, those that the emulator skips included."
+    about = "Play games at random and count frames: four a step, skipped frames included."
     options = parse(_Options, words, "pixelq bench env", about)
     check_seconds(options.seconds)
     if not options.envs:

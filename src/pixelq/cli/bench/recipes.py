@@ -48,8 +48,8 @@ def parse_recipes(words: Sequence[str], command: str, about: str) -> list[Recipe
     named = words.pop(0) if words and not words[0].startswith("-") else None
     name = named or DEFAULT_PRESET
     about = (
-        f"{about} Presets: {', '.join(PRESETS)}; see: pixelq presets. The defaults below are those of {name}; what the "
-        "benchmark itself decides (ε, capacity and start of the replay, length, checkpoints, videos) is not heeded."
+        f"{about} Presets: {', '.join(PRESETS)}; see: pixelq presets. The defaults below come from {name}. The "
+        "benchmark itself sets ε, capacity and start of the replay, length, checkpoints and videos, whatever is given."
     )
 
     def read(name: str) -> RecipeOptions:

@@ -34,8 +34,8 @@ class _Options:
     stores: Annotated[tuple[Literal["lz4", "ram", "device"], ...], tyro.conf.arg(metavar="S …")] = ("lz4", "ram")
     """Frame stores: lz4, ram, device."""
     agent: Annotated[str, tyro.conf.arg(metavar="AGENT")] = RANDOM
-    """Who plays with ε = 0.1: a run directory, a .safetensors file or `breakout`, for its own game; other games are
-    played at random, and so are all with `random`."""
+    """Agent that plays its own game with ε = 0.1: a run directory, a .safetensors file or `breakout`. Other games are
+    played at random; `random`: all games."""
     seconds: Annotated[float, tyro.conf.arg(metavar="S")] = 3.0
     """Seconds to sample each store."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -44,7 +44,7 @@ class _Options:
 
 def run(words: Sequence[str]) -> int:
     """Run the benchmark and return the exit status."""
-    about = "Fill a replay memory and measure what it takes, how quickly it fills and how quickly it gives batches."
+    about = "Fill a replay buffer. Measure its memory, how fast it fills and how fast it gives batches."
     options = parse(_Options, words, "pixelq bench replay", about)
     if options.transitions < _LEAST_TRANSITIONS:
         raise PixelqError(f"--transitions is {options.transitions}: must be at least {_LEAST_TRANSITIONS:,}")

@@ -14,7 +14,7 @@ __all__ = ["run"]
 
 def run(words: Sequence[str]) -> int:
     """Run the benchmark and return the exit status."""
-    about = "Train for a while and count the steps, the warm-up left out; with what bounds them beside it."
+    about = "Train for a while and count the steps after the warm-up. Shows the limits of this machine beside them."
     recipes = parse_recipes(words, "pixelq bench train", about)
 
     from pixelq.bench.train import bench_train
