@@ -3,6 +3,7 @@
 import json
 import re
 import runpy
+import tomllib
 from pathlib import Path
 
 import nbformat
@@ -13,7 +14,7 @@ from pixelq.shipped import shipped_agents
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 NOTEBOOK = EXAMPLES / "deep_q_breakout.ipynb"
-SILENT = {"imports", "update-code", "loop-code"}  # cells that only define
+SILENT = {"install", "imports", "update-code", "loop-code"}  # cells that only define, or find all done
 SAME_EVERYWHERE = ("make-breakout", "check-plane", "epsilon-greedy", "fill-memory", "loss-by-hand")
 ABSOLUTE = re.compile(r"(?<![\w.])(/(home|root|tmp|work|Users|var|usr|opt|mnt|private)/|[A-Z]:\\)")
 
@@ -111,6 +112,26 @@ def test_the_links_lead_somewhere(page):
     files = re.findall(r"`((?:src|docs|tests)/[^`]*)`", text)
     assert files
     assert [file for file in files if not (EXAMPLES.parent / file).exists()] == []
+
+
+def test_on_a_hosted_machine_it_installs_from_what_there_is(page, tmp_path, monkeypatch):
+    urls = tomllib.loads((EXAMPLES.parent / "pyproject.toml").read_text("utf-8"))["project"].get("urls", {})
+    if repository := urls.get("Repository"):
+        assert repository in source(page, "install")
+        assert "https://colab.research.google.com/github/" in source(page, "hosted")
+    else:
+        assert "on no package index yet" in source(page, "hosted")
+    ran = []
+    monkeypatch.setattr("subprocess.run", lambda words, check: ran.append(words[-1]))
+    monkeypatch.chdir(tmp_path)
+    exec(source(page, "install"), {})
+    assert ran == []  # pixelq is there
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="bring a checkout into the folder pixelq"):
+        exec(source(page, "install"), {})
+    (tmp_path / "pixelq/src/pixelq").mkdir(parents=True)
+    exec(source(page, "install"), {})
+    assert ran == ["pixelq"]
 
 
 @pytest.mark.slow
