@@ -1,5 +1,6 @@
 """Tables of the pages about results, each made from rows under `results/`."""
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 
@@ -188,6 +189,24 @@ def train_session() -> str:
     return "```\n" + "\n".join(lines) + "\n```"
 
 
+def epsilon_slider() -> str:
+    """The ε and the return of a run of the default recipe, for a page that draws them beside other schedules of ε."""
+    run, exploration = next(iter(curves("fast").values())), PRESETS["fast"].config.exploration
+    steps = np.unique(np.linspace(0, run["step"][-1], 41).round()).astype(int)
+    returns, epsilon = (np.interp(steps, run["step"], run[name]) for name in ("return_per_game", "epsilon"))
+    known = steps >= run["step"][~np.isnan(run["return_per_game"])][0]
+    data = {
+        "steps": steps.tolist(),
+        "returns": [round(float(value), 1) if there else None for value, there in zip(returns, known, strict=True)],
+        "epsilon": [round(float(value), 3) for value in epsilon],
+        "from": max(exploration.random_steps, exploration.decay_from_step),
+        "decay": exploration.decay_steps,
+        "end": exploration.end,
+    }
+    fields = "".join(f' data-{name}="{json.dumps(value).replace(" ", "")}"' for name, value in data.items())
+    return f'<div class="pixelq-epsilon" data-title="ε and the return of a run"{fields}></div>'
+
+
 def eval_session() -> str:
     """What an evaluation of the agent that ships printed."""
     return "```\n" + (FOLDER / "sessions" / "eval.txt").read_text("utf-8") + "```"
@@ -297,6 +316,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "scores": scores,
     "fast-scores": fast_scores,
     "train-session": train_session,
+    "epsilon-slider": epsilon_slider,
     "eval-session": eval_session,
     "games": games,
     "precisions": precisions,

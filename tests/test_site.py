@@ -92,3 +92,37 @@ def test_a_table_learns_the_maze_by_keyboard(site, page):  # noqa: F811
     slider.focus()
     page.keyboard.press("ArrowRight")
     assert maze.locator("output").first.text_content() == "0.35"
+
+
+@pytest.mark.slow
+def test_curves_follow_their_sliders_by_keyboard(site, page):  # noqa: F811
+    page.goto(f"{site[1]}/deep-q-learning.html")
+
+    def press(box, name, key, times=1):
+        slider = box.get_by_role("slider", name=name, exact=True)
+        slider.focus()
+        for _ in range(times):
+            page.keyboard.press(key)
+        return slider.get_attribute("aria-valuetext"), box.locator("[aria-live]").text_content()
+
+    def drawn(box, kind):
+        return box.locator(f"path.{kind}").get_attribute("d")
+
+    box = page.locator(".pixelq-gamma")
+    assert "A reward after 100 steps counts 37%." in box.text_content()  # 0.99 to the power of 100
+    before = drawn(box, "one")
+    shown, says = press(box, "γ", "Home")
+    assert shown == "0.499"  # 1 − 10^−0.3
+    assert "All weights add up to 2.0" in says
+    assert drawn(box, "one") != before
+    assert "A reward after 0 steps counts 100%." in press(box, "reward after, steps", "Home")[1]
+    box = page.locator(".pixelq-target")
+    assert re.search(r"reaches 90% of 10\.0 after \d+ updates", press(box, "updates between copies", "ArrowLeft", 9)[1])
+    assert "does not reach 90%" in press(box, "updates between copies", "End")[1]
+    assert drawn(box, "two") != drawn(box, "one")
+    box = page.locator(".pixelq-epsilon")
+    run, schedule = drawn(box, "two"), drawn(box, "one")
+    assert "At step 100,000 ε is 1.00." in press(box, "all random until step", "End")[1]
+    assert press(box, "ε at the end", "End")[0] == "0.50"
+    assert drawn(box, "one") != schedule
+    assert drawn(box, "two") == run  # what was recorded stays

@@ -6,48 +6,26 @@
   const ARROWS = ["↑", "→", "↓", "←"];
   const rows = MAP.length, columns = MAP[0].length;
 
-  const make = (tag, text, into) => {
-    const element = document.createElement(tag);
-    element.textContent = text;
-    into.append(element);
-    return element;
-  };
-
   class Maze {
     constructor(home) {
       this.home = home;
       this.random = 1;
-      make("p", home.dataset.title, home).className = "pixelq-title";
-      this.grid = make("div", "", home);
+      pixelq.title(home);
+      this.grid = pixelq.make("div", "", home);
       this.grid.className = "pixelq-grid";
       this.grid.style.gridTemplateColumns = `repeat(${columns}, 1fr)`;
-      this.cells = [...MAP.join("")].map(() => make("div", "", this.grid));
-      this.controls = make("div", "", home);
-      this.epsilon = this.slider("ε", 0, 1, 0.05, 0.3);
-      this.gamma = this.slider("γ", 0.5, 1, 0.05, 0.9);
-      this.rate = this.slider("learning rate", 0.05, 1, 0.05, 0.5);
-      this.button("one step", () => this.steps(1));
-      this.button("one episode", () => this.episodes(1));
-      this.button("100 episodes", () => this.episodes(100));
-      this.button("forget", () => this.forget());
-      this.state = make("p", "", home);
-      this.state.setAttribute("aria-live", "polite");
+      this.cells = [...MAP.join("")].map(() => pixelq.make("div", "", this.grid));
+      const controls = pixelq.make("div", "", home);
+      this.epsilon = pixelq.slider(controls, "ε", [0, 1, 0.05], 0.3);
+      this.gamma = pixelq.slider(controls, "γ", [0.5, 1, 0.05], 0.9);
+      this.rate = pixelq.slider(controls, "learning rate", [0.05, 1, 0.05], 0.5);
+      const button = (text, act) => pixelq.button(controls, text, () => { act(); this.draw(); });
+      button("one step", () => this.steps(1));
+      button("one episode", () => this.episodes(1));
+      button("100 episodes", () => this.episodes(100));
+      button("forget", () => this.forget());
+      this.state = pixelq.summary(home);
       this.forget();
-    }
-
-    slider(name, low, high, step, value) {
-      const label = make("label", `${name} `, this.controls);
-      const input = make("input", "", label), shown = make("output", value, label);
-      Object.assign(input, { type: "range", min: low, max: high, step });
-      input.value = value;
-      input.addEventListener("input", () => { shown.textContent = input.value; });
-      return () => Number(input.value);
-    }
-
-    button(text, act) {
-      const button = make("button", text, this.controls);
-      button.type = "button";
-      button.addEventListener("click", () => { act(); this.draw(); });
     }
 
     forget() {
@@ -113,7 +91,5 @@
     }
   }
 
-  const start = () => document.querySelectorAll(".pixelq-maze:empty").forEach((home) => new Maze(home));
-  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
-  else start();
+  pixelq.start(".pixelq-maze", (home) => new Maze(home));
 })();
