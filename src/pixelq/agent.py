@@ -1,4 +1,4 @@
-"""An agent as a user holds it: a network, what it plays, how it was trained; and the file it is kept in."""
+"""Agents for users: a network, the game it plays, how it was trained; and agent files."""
 
 import json
 import math
@@ -51,7 +51,7 @@ _CARD_TYPES: dict[str, type] = {
 
 @dataclass(frozen=True)
 class AgentCard:
-    """What an agent file says of itself: all it takes to build the network and to play the way it learned."""
+    """Metadata of an agent file: everything needed to build the network and to play as in training."""
 
     game: str
     """ROM name, or `catch`."""
@@ -118,11 +118,11 @@ class AgentCard:
 
 
 class Agent:
-    """A trained network with its card; it acts greedily, exploration is its user's.
+    """A trained network with its card. It acts greedily; the caller adds exploration.
 
     Args:
-        network: as `card.network` describes it; one from an ONNX file plays, but has no weights at hand.
-        card: what it plays and how it was trained.
+        network: as `card.network` describes it; one from an ONNX file plays, but gives no weights.
+        card: its game and how it was trained.
         device: where the network lives.
     """
 
@@ -183,13 +183,13 @@ def save_agent(
     """Write an agent file, as a whole or not at all.
 
     Args:
-        path: where to, a name that ends in `.safetensors`.
+        path: file name, ending in `.safetensors`.
         state_dict: the network's tensors by name.
-        card: what the file says of itself.
-        dtype: what the tensors are stored as; `load_agent` makes them float32 again.
+        card: metadata of the file.
+        dtype: dtype of the stored tensors; `load_agent` converts them to float32.
 
     Raises:
-        PixelqError: the suffix is another one, or the file cannot be written.
+        PixelqError: another suffix, or the file cannot be written.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -203,14 +203,14 @@ def load_agent(path: Path | str, device: str = "cpu", on_damage: Callable[[str],
     """Read an agent; nothing is unpickled.
 
     Args:
-        path: a run directory (the newest undamaged checkpoint's agent), a `.safetensors` or `.onnx` file of pixelq's,
-            `hf:USER/NAME[@REVISION]` on the Hugging Face hub, or the name of an agent that comes with pixelq, e.g.
+        path: a run directory (the newest undamaged checkpoint's agent), a `.safetensors` or `.onnx` file from pixelq,
+            `hf:USER/NAME[@REVISION]` on the Hugging Face hub, or the name of an agent that ships with pixelq, e.g.
             `breakout`.
         device: `cpu`, `cuda`, `mps` or `auto`.
         on_damage: called with one line for each newer checkpoint that is damaged.
 
     Raises:
-        PixelqError: the path, its content or the device is not what it should be.
+        PixelqError: the path, its content or the device cannot be used.
     """
     where = resolve_device(device)
     path = find_agent(path)
@@ -235,7 +235,7 @@ def make_agent(weights: dict[str, Tensor], card: AgentCard) -> Agent:
         card: what it plays and how it was trained.
 
     Raises:
-        PixelqError: the weights are not those of the card's network.
+        PixelqError: the weights do not fit the card's network.
     """
     return Agent(_build(weights, card, "agent"), card)
 

@@ -1,4 +1,4 @@
-"""Where pixelq keeps what it can make again."""
+"""The cache directory, for files that pixelq can make again."""
 
 import os
 from pathlib import Path

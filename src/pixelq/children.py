@@ -1,4 +1,4 @@
-"""Processes of pixelq's own modules, which find what this process finds and nothing else."""
+"""Helper processes that run pixelq's own modules with the import path of this process."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Where networks live, by name, and how arrays and chance get there."""
+"""Devices by name, and how arrays and random numbers get to them."""
 
 import hashlib
 from collections.abc import Iterator

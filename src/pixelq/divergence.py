@@ -135,7 +135,7 @@ def _figures(loss: Tensor, ranges: Mapping[str, Tensor], norms: Tensor) -> Tenso
 
 
 def _described(since: int, updates: Sequence[Sequence[float]], names: Sequence[str]) -> tuple[int, str]:
-    """How many updates ago it was and its figures, from those of the last two updates, or of fewer."""
+    """How many updates ago it was, and its figures, from the figures of at most the last two updates."""
     if not updates:
         return since, "before any update"
     *before, last = (_words(figures, names) for figures in updates)

@@ -1,4 +1,4 @@
-"""The learner: everything of learning that is kept from update to update. How an update is computed, engines say."""
+"""The learner: the state that learning keeps between updates. Engines compute the updates."""
 
 import copy
 from collections.abc import Mapping

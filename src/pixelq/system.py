@@ -1,4 +1,4 @@
-"""What only some systems can do, each with a second road for the others. Imports no torch."""
+"""Functions that only some systems have, each with a fallback for the others. Imports no torch."""
 
 import math
 import mmap

@@ -1,4 +1,4 @@
-"""What several algorithms choose alike: the penalty on an error, the values that select the next action."""
+"""Choices that several algorithms share: the penalty on an error, the values that select the next action."""
 
 from collections.abc import Callable
 

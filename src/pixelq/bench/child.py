@@ -1,4 +1,4 @@
-"""A process of its own for each measurement, so that neither memory nor threads of another are in it."""
+"""Each measurement in a process of its own, free of other measurements' memory and threads."""
 
 import multiprocessing
 import os

@@ -40,7 +40,7 @@ def bench_env(game: str, num_envs: int, env: EnvConfig, threads: int, seconds: f
         game: which one.
         num_envs: games played at once.
         env: how they are played.
-        threads: of the emulator, of which at most one a game is used; 0: one a core.
+        threads: of the emulator, at most one a game is used; 0: one a core.
         seconds: for how long.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The update by itself: how long it takes, where the time goes, and how near it comes to what the machine can do."""
+"""The update by itself: how long it takes, where the time goes, and how close it comes to the machine's limit."""
 
 import itertools
 import statistics

@@ -1,4 +1,4 @@
-"""What bounds a figure: arithmetic that is done and that could be done, and bytes that must move."""
+"""Limits of a measured speed: operations done and possible, and bytes that must move."""
 
 import time
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""What is wrong with the words of a verb, in one line; asked only after the option parser has refused them."""
+"""One-line messages for wrong options of a verb; used only after the option parser has refused them."""
 
 import dataclasses
 import itertools

@@ -1,4 +1,4 @@
-"""`pixelq import`: make an agent of what another library trained."""
+"""`pixelq import`: make an agent from another library's file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What `pixelq eval` and `pixelq record` have in common: who plays, under which protocol, and how it is shown."""
+"""What `pixelq eval` and `pixelq record` share: who plays, under which protocol, and how it is shown."""
 
 import sys
 from collections.abc import Callable, Iterator

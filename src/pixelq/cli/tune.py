@@ -1,4 +1,4 @@
-"""`pixelq tune`: seek a recipe's best settings."""
+"""`pixelq tune`: search for a recipe's best settings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -45,7 +45,7 @@ def from_json(kind: type, values: dict[str, Any], path: str = "") -> Any:
 
 
 def _renamed(kind: type, values: dict[str, Any]) -> dict[str, Any]:
-    """Values with today's names for those of older versions."""
+    """Values with older versions' names replaced by today's."""
     if kind is EnvConfig and isinstance(values.get("clip_rewards"), bool):
         values = dict(values)
         values.setdefault("rewards", "sign" if values.pop("clip_rewards") else "raw")

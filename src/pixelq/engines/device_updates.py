@@ -18,7 +18,7 @@ _MOST_IN_A_ROW = 8
 
 
 class Halves(Protocol):
-    """An update in two halves, each of which a compiler may have."""
+    """An update in two halves; each may be compiled."""
 
     learner: Learner
     compiles: bool

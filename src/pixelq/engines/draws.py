@@ -1,4 +1,4 @@
-"""Updates by draws that the host makes."""
+"""Updates with batches that the host draws."""
 
 from collections.abc import Callable
 from typing import TypeVar

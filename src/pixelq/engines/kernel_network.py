@@ -1,4 +1,4 @@
-"""A network of which kernels in C compute the layers that they know; the others are PyTorch's."""
+"""A network: C kernels compute the layers that they know, PyTorch computes the others."""
 
 from typing import cast
 

@@ -100,7 +100,7 @@ class KernelEngine:
         learn_from_draws(memory, size, importance_exponent, updates, read, self.learn)
 
     def move(self, batch: Batch | RolloutBatch) -> Tensor:
-        """An update that was announced; arguments and result are those of `update`."""
+        """An update that was announced; arguments and result as in `update`."""
         if self._fused is None:
             return self._by_autograd.move(batch)
         assert isinstance(batch, Batch)

@@ -1,4 +1,4 @@
-"""What a person should know of how a run is computed, in lines."""
+"""Notes for the user about how a run is computed."""
 
 from pixelq.algos import algo_of
 from pixelq.config import ATARI_SHAPE, TrainConfig

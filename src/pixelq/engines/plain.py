@@ -1,4 +1,4 @@
-"""PyTorch's way, one operation after the other: the reference that all other ways are held against."""
+"""PyTorch, one operation after the other: the reference for all other engines."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -93,7 +93,7 @@ class PlainEngine:
         learn_from_draws(memory, size, importance_exponent, updates, memory.batch, self.learn)
 
     def move(self, batch: Batch | RolloutBatch) -> Tensor:
-        """An update that was announced; arguments and result are those of `update`."""
+        """An update that was announced; arguments and result as in `update`."""
         return self.follow(self.losses(batch))
 
     def losses(self, batch: Batch | RolloutBatch) -> Losses:

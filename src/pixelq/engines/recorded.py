@@ -1,4 +1,4 @@
-"""A GPU's way: work is compiled where that works, recorded once and replayed; sampling is done there, too."""
+"""The engine for GPUs: work is compiled if possible, recorded once and replayed; the GPU samples, too."""
 
 from collections.abc import Callable
 
@@ -104,7 +104,7 @@ class RecordedEngine:
         return self.move(self._batch_of(*tensors))
 
     def move(self, batch: Batch | RolloutBatch) -> Tensor:
-        """The device's part of an update, announced before; arguments and result are those of `update`.
+        """The device's part of an update, announced before; arguments and result as in `update`.
 
         It reads nothing of the host's, so that it can be recorded as a graph and replayed.
         """

@@ -1,4 +1,4 @@
-"""Threads that let others finish what they do before they begin."""
+"""Scheduling of the games' threads, so that they do not interrupt the learner."""
 
 import contextlib
 import ctypes

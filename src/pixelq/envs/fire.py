@@ -1,4 +1,4 @@
-"""FIRE, found by what it means: in some games action 1 is UP."""
+"""FIRE, found by its meaning: in some games action 1 is UP."""
 
 from collections.abc import Sequence
 

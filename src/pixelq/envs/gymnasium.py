@@ -258,7 +258,7 @@ def _examine(game: str, make: Callable[[int], Seat], env: EnvConfig) -> _Examine
     with contextlib.closing(make(0)) as seat:
         _trace(seat, 1)
         started = time.perf_counter()
-        first = _trace(seat, 0)  # after another game, of which nothing may be left
+        first = _trace(seat, 0)  # after another game, which must leave nothing behind
         seconds = (time.perf_counter() - started) / _EXAMINED_STEPS
         shape, skip = env.obs_shape, env.frame_skip or 1
         shown = "×".join(map(str, seat.shown))

@@ -1,4 +1,4 @@
-"""What every set of games looks like to the rest of pixelq."""
+"""The interface of every set of games."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ class VectorEnvs(Protocol):
 
     @property
     def action_meanings(self) -> tuple[str, ...]:
-        """One for each action, e.g. ("NOOP", "FIRE", "RIGHT", "LEFT"): those of `spec`."""
+        """One for each action, e.g. ("NOOP", "FIRE", "RIGHT", "LEFT"), from `spec`."""
         ...
 
     def reset(self) -> StepResult:

@@ -1,4 +1,4 @@
-"""From the pictures that a game shows to what a network sees of them."""
+"""From a game's pictures to the network's observations."""
 
 from collections.abc import Sequence
 from typing import Any

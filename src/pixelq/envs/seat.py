@@ -170,7 +170,7 @@ class Seat(gymnasium.Env[NDArray[np.uint8], np.int64]):
         return self._see(pictures[-2:]), total, False, False, told
 
     def replay(self, counts: Sequence[int], logs: Sequence[NDArray[np.uint8]]) -> Replayed:
-        """Play a game again from its number and its actions, those of all seats given."""
+        """Play a game again from its number, given the actions of all seats."""
         picture, info = self.reset(seed=counts[self._index])
         pictures, reward = [picture], 0.0
         for action in logs[self._index]:

@@ -43,7 +43,7 @@ class PlayedGame(NamedTuple):
 
 @dataclass(frozen=True)
 class EvalResult:
-    """Scores with everything that must be said beside them."""
+    """Scores with the conditions under which they were played."""
 
     protocol: Protocol
     game: str
@@ -116,35 +116,34 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     make_env: MakeEnv | None = None,
 ) -> EvalResult:
-    """Play whole games and sum up their raw scores.
+    """Play whole games and summarise their raw scores.
 
     Args:
         agent: a run directory (its newest good checkpoint), a `.safetensors` or `.onnx` file, the name of an agent that
-            comes with pixelq, an address on the hub, `random`, or an agent that is loaded already.
-        protocol: the conditions, or their name; None: `nature`, or `plain` where the game is not Atari's.
+            ships with pixelq, an address on the hub, `random`, or a loaded agent.
+        protocol: the conditions, or their name; None: `nature`, or `plain` if the game is not an Atari game.
         episodes: number of games.
-        seed: of the games and of all chance, at least 0; the same seed gives the same scores.
-        epsilon: probability of a random action at each step; None: the protocol's. This and the next three, if they
-            differ from the protocol's own, are told in its name: «nature, ε 0.001».
+        seed: of the games and of all random choices, at least 0; the same seed gives the same scores.
+        epsilon: probability of a random action at each step; None: the protocol's. If this or one of the next three
+            differs from the protocol, the protocol's name says so: «nature, ε 0.001».
         sticky: probability that the emulator repeats the last action, at each frame; None: the protocol's.
-        noops: at most so many no-op frames at a game's start; None: the protocol's.
-        max_frames: cut a game after so many emulator frames, four a step on games that are not Atari's; None: as the
-            protocol says.
-        keep: whether the result is kept in the run directory's `eval`, where `plot`, `report` and the dashboard find
-            it.
-        game: what `random` plays, Breakout if None; an agent plays its own.
-        device: where the network of an agent lives that is not loaded yet: `auto`, `cpu`, `cuda` or `mps`.
+        noops: largest number of no-op frames at a game's start; None: the protocol's.
+        max_frames: cut a game after this many emulator frames; other games than Atari's count four a step. None: the
+            protocol's.
+        keep: whether the run directory's `eval` keeps the result for `plot`, `report` and the dashboard.
+        game: game of `random`, Breakout if None; an agent plays its own.
+        device: device for an agent that is not loaded yet: `auto`, `cpu`, `cuda` or `mps`.
         num_envs: games at once; None: as few as play the same rounds as 16. Other numbers play other games.
         threads: threads of the emulator; 0: one a core.
         progress: called with the games done and the games to do.
-        make_env: makes one environment of a game whose name does not say how.
+        make_env: makes one environment, if the game's name does not say how.
 
     Returns:
-        The scores and what they come to.
+        The scores and their summary.
 
     Raises:
-        PixelqError: a number out of range, an agent that cannot be used, or its actions do not suit the protocol; a
-            result to keep of what is no run directory.
+        PixelqError: a number is out of range, the agent cannot be used, its actions do not suit the protocol, or `keep`
+            is asked for something that is not a run directory.
         StorageError: the result cannot be kept.
     """
     if episodes < 1:

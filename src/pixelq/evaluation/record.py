@@ -62,24 +62,24 @@ def record(
 
     Args:
         agent: who plays, as in `evaluate`.
-        out: the video, a name that ends in `.mp4`; its folder is made, a file of that name is replaced as a whole.
+        out: file name, ending in `.mp4`. Its folder is created; an existing file is replaced as a whole.
         episodes: number of games.
-        seed: of the games and of all chance, at least 0.
+        seed: of the games and of all random choices, at least 0.
         protocol: the conditions, as in `evaluate`.
         epsilon: as in `evaluate`, like the next three.
         sticky: the same.
         noops: the same.
         max_frames: the same.
-        game: what `random` plays, Breakout if None; an agent plays its own.
-        device: where the network of an agent lives that is not loaded yet.
+        game: game of `random`, Breakout if None; an agent plays its own.
+        device: device for an agent that is not loaded yet.
         progress: called with the games done and the games to do.
-        make_env: makes one environment of a game whose name does not say how.
+        make_env: makes one environment, if the game's name does not say how.
 
     Returns:
         What was written.
 
     Raises:
-        PixelqError: a number out of range, another suffix, an agent that cannot be used or does not suit the protocol.
+        PixelqError: a number is out of range, the suffix is another, or the agent cannot be used with the protocol.
         StorageError: the video cannot be written.
     """
     if episodes < 1:

@@ -13,7 +13,7 @@ _RESAMPLES_AT_ONCE = 500  # bounds memory: 500 × 10,000 games are 40 MB
 
 
 class Reference(NamedTuple):
-    """Scores that a game's results are measured against, mean of raw scores under the no-op protocol."""
+    """Reference scores of a game: mean raw scores under the no-op protocol."""
 
     random: float
     human: float
@@ -86,7 +86,7 @@ starts; the same numbers as in DQN Zoo. Mnih et al. 2015 print older ones for 49
 
 
 class Summary(NamedTuple):
-    """What a set of games' scores come to."""
+    """Summary of the scores of some games."""
 
     mean: float
     median: float
@@ -95,7 +95,7 @@ class Summary(NamedTuple):
 
 
 class SeedSummary(NamedTuple):
-    """What the scores of one recipe's agents, each trained with a seed of its own, come to together."""
+    """Summary of the scores of several agents of one recipe, each trained with another seed."""
 
     mean: float
     mean_ci95: tuple[float, float]
@@ -124,7 +124,7 @@ def human_normalised(game: str, score: float) -> float | None:
 def summarise(scores: Sequence[float]) -> Summary:
     """Mean, median, interquartile mean and the mean's 95% bootstrap interval.
 
-    The same scores give the same summary, in whatever order; the interval is [s, s] where it can be no other.
+    The same scores give the same summary in any order. If all scores are s, the interval is [s, s].
 
     Args:
         scores: raw scores of at least one game.
@@ -157,13 +157,13 @@ def summarise(scores: Sequence[float]) -> Summary:
 
 
 def summarise_seeds(scores: Sequence[Sequence[float]]) -> SeedSummary:
-    """Mean and interquartile mean of all games, with 95% bootstrap intervals that know of the seeds.
+    """Mean and interquartile mean of all games, with 95% bootstrap intervals over seeds and games.
 
-    Agents are drawn with replacement, then the games of each: what another seed would have learned is part of the
-    uncertainty. Mean, its interval and IQM of a single agent are those of `summarise`.
+    Agents are drawn with replacement, then the games of each, so the intervals include the spread between seeds. For
+    a single agent, mean, interval and IQM equal `summarise`.
 
     Args:
-        scores: raw scores of at least one agent, of each at least one game.
+        scores: raw scores of at least one agent, each with at least one game.
 
     Raises:
         ValueError: there are none, or one is not a finite number.

@@ -1,4 +1,4 @@
-"""What a person sees of a game: the true colour picture of an Atari game, the plane of a test game."""
+"""The picture that a person sees: the true colours of an Atari game, the plane of a test game."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
@@ -30,7 +30,7 @@ def picture_form(game: str, spec: EnvSpec | None = None) -> PictureForm:
 
     Args:
         game: a resolved game's name.
-        spec: what the game is like; needed of those of Gymnasium's.
+        spec: what the game is like; needed for Gymnasium's games.
     """
     if game in TEST_GAMES:
         return PictureForm(84, 84, scale=4, rate=60 // FRAME_SKIP)
@@ -48,7 +48,7 @@ def picture_form(game: str, spec: EnvSpec | None = None) -> PictureForm:
 
 
 def _enlarged(rows: int, columns: int) -> int:
-    """How much a video enlarges pictures: small ones, and by 2 those of odd sides, which videos cannot have."""
+    """How much a video enlarges pictures: small ones, and by 2 if a side is odd, which videos cannot have."""
     odd = rows % 2 or columns % 2
     return 4 if min(rows, columns) < 100 else 2 if odd or min(rows, columns) < 250 else 1
 

@@ -60,12 +60,12 @@ def import_agent(
     Args:
         path: the zip of `DQN.save`, or CleanRL's `.cleanrl_model`, a state dict.
         library: which of the two.
-        game: what it plays, a ROM name or Gymnasium id, whose sticky actions are noted as those of training.
+        game: its game, a ROM name or Gymnasium id; the id says whether actions were sticky in training.
         fire_after_life_loss: FIRE was pressed after every lost life, as both libraries' wrappers do.
         step: agent steps of training; None: what the file says, 0 if it says nothing.
 
     Returns:
-        The agent, its values those of the original.
+        The agent; its values equal the original's.
 
     Raises:
         PixelqError: the file is none of that library, or its network or game is not one that pixelq has.

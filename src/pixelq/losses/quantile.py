@@ -105,7 +105,7 @@ def munchausen_quantile_q_learning(
     clip: float,
     huber_param: float = 1.0,
 ) -> Tensor:
-    """Quantile regression of Munchausen Q-learning; the policies are those of the means over quantiles.
+    """Quantile regression of Munchausen Q-learning, with policies from the means over quantiles.
 
     Args:
         dist_q_tm1: [B, N, A] quantiles at the time of the action.

@@ -1,4 +1,4 @@
-"""The kernels in C, loaded once a process: those of a wheel, or compiled when first wanted and kept in the cache."""
+"""The kernels in C, loaded once a process: from a wheel, or compiled at first use and kept in the cache."""
 
 import ctypes
 import functools
@@ -130,7 +130,7 @@ def has_compiler() -> bool:
 
 
 def call(name: str, *arguments: Any) -> None:
-    """Call a kernel with tensors, of which it takes the addresses, numbers, and whatever ctypes takes.
+    """Call a kernel with tensors (by address), numbers, and whatever ctypes takes.
 
     Raises:
         RuntimeError: it could not do it: there is not enough memory for its scratch, or what it was given is damaged.

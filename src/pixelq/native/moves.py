@@ -66,7 +66,7 @@ class OptimiserKernel:
         masters: float32 weights.
         working: the weights that the network works with: bfloat16, or the very master.
         first: the gradients' running means, of the masters' shapes.
-        second: those of their squares.
+        second: running means of their squares.
 
     All of them must stay where they are, and have no holes; a weight, its moments and its gradients lie in memory in
     the same order.

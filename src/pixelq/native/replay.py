@@ -1,4 +1,4 @@
-"""What sampling does for each transition by itself, as kernels: with them a batch takes half as long."""
+"""Sampling's work for each transition as kernels: a batch takes half as long with them."""
 
 import ctypes
 import functools
@@ -42,7 +42,7 @@ def can_decompress() -> bool:
 
 
 def address(data: bytes | bytearray | mmap.mmap) -> int:
-    """Where bytes lie in memory; whoever uses it must keep them, and keep them from growing."""
+    """Where bytes lie in memory; the caller must keep them alive and of the same size."""
     return int(np.frombuffer(data, np.uint8).ctypes.data)
 
 

@@ -1,4 +1,4 @@
-"""What every hidden layer of a network answers to a batch of observations."""
+"""Activations of every hidden layer of a network for a batch of observations."""
 
 from collections.abc import Callable
 from functools import partial

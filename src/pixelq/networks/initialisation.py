@@ -12,7 +12,7 @@ __all__ = ["initialise"]
 def initialise(network: nn.Module, init: str, generator: torch.Generator | None) -> None:
     """Draw the weights of all layers, in the order of `named_modules`.
 
-    Noisy layers keep an initialisation of their own, that of their paper.
+    Noisy layers keep the initial weights of their own paper.
 
     Args:
         network: what to fill; layers called `output` are the last ones, which no ReLU follows.

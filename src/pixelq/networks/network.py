@@ -31,7 +31,7 @@ __all__ = [
 
 
 class Network(Protocol):
-    """What a loss may ask of a network, whoever computes it; `QNetwork` says what each gives."""
+    """What a loss may ask of a network, in any engine; `QNetwork` documents each result."""
 
     @property
     def head(self) -> Head:
@@ -41,7 +41,7 @@ class Network(Protocol):
         """What the head gives: values, logits or quantiles of all actions."""
 
     def features(self, obs: Tensor) -> Tensor:
-        """What the torso makes of observations, [B, 4, 84, 84] uint8 to [B, F], for whoever asks the head twice."""
+        """The torso's features of observations, [B, 4, 84, 84] uint8 to [B, F], for losses that call the head twice."""
 
     def q_values(self, obs: Tensor) -> Tensor:
         """Expected return of each action, [B, 4, 84, 84] uint8 to [B, A] float32."""
@@ -88,7 +88,7 @@ class QNetwork(nn.Module):
         return output
 
     def features(self, obs: Tensor) -> Tensor:
-        """What the torso makes of observations, [B, 4, 84, 84] uint8 to [B, F], for whoever asks the head twice."""
+        """The torso's features of observations, [B, 4, 84, 84] uint8 to [B, F], for losses that call the head twice."""
         features: Tensor = self.torso(self._pixels(obs))
         return features
 

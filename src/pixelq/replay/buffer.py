@@ -91,7 +91,7 @@ class ReplayBuffer:
         ignored: NDArray[np.bool_],
         next_planes: NDArray[np.uint8],
     ) -> None:
-        """Remember a step of all games; the arguments are those of `Ring.append`."""
+        """Store a step of all games; arguments as in `Ring.append`."""
         self.ring.append(actions, rewards, terminated, truncated, ignored, next_planes)
         if self.sampler is not None:
             self.sampler.appended()

@@ -1,4 +1,4 @@
-"""Sampling on the device that learns: what a ring knows of its rows lies there too, and nothing waits for the host."""
+"""Sampling on the learning device: the ring's scalars are mirrored there, and nothing waits for the host."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

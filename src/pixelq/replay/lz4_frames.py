@@ -148,7 +148,7 @@ class Lz4Frames:
         return range((following - 1) // _SEGMENT * _SEGMENT, following)
 
     def _read_by_library(self, flat: NDArray[np.int64], planes: NDArray[np.uint8]) -> None:
-        """Fill planes [K, bytes] with those of slots [K], without a kernel."""
+        """Fill [K, bytes] with the planes of slots [K], without a kernel."""
         target = planes.reshape(-1).data
         starts = self._starts[flat]
         ends = (starts + self._sizes[flat]).tolist()

@@ -1,4 +1,4 @@
-"""Prioritised sampling: transitions are drawn the more often, the more wrong the network was about them."""
+"""Prioritised sampling: transitions with larger errors are drawn more often."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Which frame store a run takes, what that takes, and making it."""
+"""Which frame store a run uses, how much memory it takes, and making it."""
 
 import torch
 

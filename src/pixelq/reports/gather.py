@@ -48,7 +48,7 @@ class _Found(NamedTuple):
 def gather(folder: Path) -> Gathered:
     """Read all runs of a folder.
 
-    Runs of one recipe differ in game and seed only. Scores are those of `pixelq eval` if every run has been evaluated
+    Runs of one recipe differ in game and seed only. Scores come from `pixelq eval` if every run has been evaluated
     under the same conditions, else the mean return of the last games in training.
 
     Args:

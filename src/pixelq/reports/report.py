@@ -80,15 +80,15 @@ def report(folder: Path | str, out: Path | str | None = None) -> Report:
     """Make a report of a folder of runs and write it: report.md, scores.csv and pictures.
 
     Args:
-        folder: of a sweep, or any that holds run directories.
-        out: the folder to write to; None: `report` in the runs' own.
+        folder: a sweep's folder, or any folder of run directories.
+        out: the folder to write to; None: `report` in `folder`.
 
     Returns:
-        Its numbers.
+        The report's numbers.
 
     Raises:
-        PixelqError: there are no runs with a score, or two of one recipe, game and seed.
-        StorageError: it cannot be written.
+        PixelqError: no run has a score, or two runs have the same recipe, game and seed.
+        StorageError: the report cannot be written.
     """
     folder = Path(folder)
     place = folder / "report" if out is None else Path(out)

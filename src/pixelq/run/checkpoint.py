@@ -147,7 +147,7 @@ class CheckpointStore:
         return final.path
 
     def load_newest(self, on_damage: Callable[[str], None]) -> Checkpoint:
-        """The newest checkpoint of which every file, chunks included, is as it was written.
+        """The newest checkpoint with every file, chunks included, as it was written.
 
         Args:
             on_damage: called with one line for each newer checkpoint that is damaged; names the file.

@@ -25,7 +25,7 @@ class Chunk(NamedTuple):
     end: int
     arrays: Callable[[], Mapping[str, np.ndarray]]
     """Makes the named arrays, numbers or booleans of any shape. Saving calls it only for a chunk that is not
-    on disk yet, one at a time; that of a loaded chunk reads the file and decompresses."""
+    on disk yet, one at a time; the arrays of a loaded chunk are read from the file and decompressed."""
 
 
 def chunk_name(start: int, end: int, content: Digest) -> str:

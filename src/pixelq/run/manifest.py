@@ -26,7 +26,7 @@ class Manifest:
 
 
 def render_manifest(manifest: Manifest) -> bytes:
-    """The manifest's bytes, of which there is exactly one form."""
+    """The manifest's bytes; the same manifest always gives the same bytes."""
     body: dict[str, Any] = {
         "format": _FORMAT,
         "step": manifest.step,

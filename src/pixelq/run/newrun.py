@@ -1,4 +1,4 @@
-"""A run's first moments: its directory is made, and taken away again if the run does not come to begin."""
+"""A run's first moments: its directory is created, and removed again if the run does not start."""
 
 import shutil
 import time

@@ -1,4 +1,4 @@
-"""Where a run comes from: versions, commit, machine, command. Imports no torch."""
+"""The origin of a run: versions, commit, machine, command. Imports no torch."""
 
 import importlib.metadata
 import platform

@@ -52,17 +52,17 @@ def sweep(
     """Train presets × games × seeds × settings, each an ordinary run directory in one folder; go on where it stopped.
 
     Args:
-        presets: recipes by name, or a whole plan; then the next three say nothing.
-        folder: where the runs go, and the plan; one that holds the same sweep already is gone on with.
+        presets: recipes by name, or a whole plan; a plan replaces `games`, `seeds` and `settings`.
+        folder: of the runs and the plan. If it already holds the same sweep, the sweep goes on.
         games: ROM names or Gymnasium ids; none: each preset's own.
-        seeds: a run each.
+        seeds: one run each.
         settings: values to try by an option's name, e.g. {"algo.n-step": [1, 3]}.
-        jobs: runs at once; None: as many as cores and memory carry.
-        ray: the Ray cluster that runs are sent to, HOST:PORT, "auto" or "local"; None: this machine without Ray. Its
-            nodes must see the folder under the same path.
+        jobs: runs at once; None: as many as cores and memory allow.
+        ray: the Ray cluster to send runs to, HOST:PORT, "auto" or "local"; None: this machine without Ray. All nodes
+            must see the folder under the same path.
 
     Returns:
-        Which runs are finished, and which failed with what.
+        The finished runs, and the failed ones with their reasons.
 
     Raises:
         PixelqError: an unknown name, a value out of range, or a folder that holds another sweep.

@@ -67,15 +67,15 @@ class RunView:
 class Callback:
     """Moments of a run. Inherit and override some, or write any class with methods of these names.
 
-    Hooks are called in the run's own thread, between steps of the games: what they take, the run waits for. An
-    exception ends the run as an error; the newest checkpoint stays.
+    Hooks run in the training thread, between steps of the games, so the run waits for them. An exception ends the run
+    as an error; the newest checkpoint stays.
     """
 
     def on_start(self, run: RunView) -> None:
-        """The run is about to take its first step, of all or since a resume."""
+        """The run is about to take its first step, also after a resume."""
 
     def on_step(self, run: RunView) -> None:
-        """All games have taken a step; with an algorithm that learns from rollouts, as many as a rollout has."""
+        """All games have taken a step; an algorithm that learns from rollouts calls it once a rollout."""
 
     def on_episode(self, run: RunView, episode: Episode) -> None:
         """A game or a life ended: `episode.unit`, its return `total`, its `steps`."""
@@ -87,7 +87,7 @@ class Callback:
         """A checkpoint was written, at `run.step`."""
 
     def on_end(self, run: RunView) -> None:
-        """The run stops in this process, all saved: it is finished, or can be resumed."""
+        """The run stops in this process. Everything is saved; it is finished, or can be resumed."""
 
 
 class Callbacks:

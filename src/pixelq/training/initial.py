@@ -1,4 +1,4 @@
-"""Beginning a run with the weights of an agent, and saying what to change where they do not fit."""
+"""A run's first weights from an agent, and what to change if they do not fit."""
 
 import dataclasses
 from typing import Any

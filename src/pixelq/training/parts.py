@@ -132,7 +132,7 @@ def make_parts(config: TrainConfig, make_env: MakeEnv | None = None) -> Parts:
     # beside a GPU the CPU only copies arrays; threads that wait for the next copy would take the emulator's cores
     torch.set_num_threads(config.threads if device.type == "cpu" else 1)
     if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # its convolutions are tried once for every shape, of which there are few
+        torch.backends.cudnn.benchmark = True  # tries its convolutions once for each shape; there are few shapes
     memory = _make_memory(config, device)
     threads = min(config.threads, config.envs)
     envs = make_envs(config.game, config.envs, stream_seed(config.seed, "games") % 2**31, config.env, threads, make_env)

@@ -1,4 +1,4 @@
-"""What learning sees of a step: clipped rewards, and lost lives as ends, if the config says so."""
+"""Rewards and ends as learning sees them: clipped rewards, and lost lives as ends, if the config says so."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -41,7 +41,7 @@ LOOPS = {"replay": replay_loop, "rollout": rollout_loop}  # by what an algorithm
 
 
 class RunResult(NamedTuple):
-    """How a run stands when its process stops."""
+    """The state of a run when its process stops."""
 
     run_dir: Path
     step: int
@@ -68,22 +68,22 @@ def train(
 
     Args:
         config: the recipe; see `pixelq.preset`.
-        run_dir: where everything is written; must not exist, or be an empty folder, or one that a run left behind
-            which was ended before it had begun. None: runs/GAME-PRESET-sSEED-TIME.
-        init: an agent whose weights to begin with.
-        progress: what to show, "bar", "lines" or "none"; "auto": a bar in a notebook and on a terminal, else lines.
-        or_resume: if `run_dir` holds a run of this recipe and seed already, go on with it, so that one command serves a
-            job that may be ended and started again at any time.
+        run_dir: where everything is written. It must not exist, or be empty, or be left by a run that was killed before
+            its first step. None: runs/GAME-PRESET-sSEED-TIME.
+        init: an agent to take the first weights from.
+        progress: "bar", "lines" or "none"; "auto": a bar in a notebook and on a terminal, else lines.
+        or_resume: if `run_dir` already holds a run of this recipe and seed, resume it. One call then serves a job that
+            may be ended and started again at any time.
         callbacks: called at certain moments; see `pixelq.Callback`.
-        make_env: makes one environment of a game of your own, which then takes the place of `config.game`; `resume`,
-            `evaluate` and `record` need it again.
+        make_env: makes one environment of your own game, in place of `config.game`. `resume`, `evaluate` and `record`
+            need it again.
 
     Returns:
-        How the run stands.
+        The state of the run.
 
     Raises:
-        PixelqError: a setting, path or agent that cannot be used.
-        StorageError: the disk takes no more.
+        PixelqError: a setting, path or agent cannot be used.
+        StorageError: the disk is full or cannot be written.
         DivergedError: the loss or the weights became NaN.
     """
     hooks = Callbacks(callbacks)
@@ -141,24 +141,24 @@ def resume(
 
     Args:
         run_dir: the run.
-        device: another device than the run's, for this process alone; None: the same.
-        total_steps: another length from now on; None: the same.
+        device: device of this process only; None: the run's.
+        total_steps: new length of the run; None: the same.
         progress: as in `train`.
-        threads: another number of threads than the run's, for this process alone; None: the same.
-        cuda_graphs: whether a GPU records its work and replays it, for this process alone; None: as the run has it.
-        compile: whether updates on a GPU are compiled, for this process alone; None: as the run has it.
-        checkpoint_every_steps: another distance between checkpoints from now on; None: the same.
-        stop_on: which running mean ends the run as solved from now on; a run that was solved by another, or by a lower
+        threads: number of threads of this process only; None: the run's.
+        cuda_graphs: whether this process records GPU work as CUDA graphs; None: as before.
+        compile: whether this process compiles updates on a GPU; None: as before.
+        checkpoint_every_steps: new distance between checkpoints; None: the same.
+        stop_on: new running mean that ends the run as solved. A run that was solved by another mean, or by a lower
             `stop_at`, goes on. None: the same.
-        stop_at: the running mean that ends the run as solved from now on; None: the same.
-        keep_going: whether to train on when the disk takes no more, from now on; None: the same.
-        fresh_games: give up the games that were being played and start new ones, which saves the time to replay
-            them, but is no longer bit for bit the run that was never stopped.
+        stop_at: new value that the running mean must exceed; None: the same.
+        keep_going: whether to train on when the disk is full, from now on; None: the same.
+        fresh_games: start new games instead of replaying the old ones. This is faster, but the run is no longer bit for
+            bit the same.
         callbacks: as in `train`.
         make_env: as in `train`.
 
     Returns:
-        How the run stands; a finished run comes back as it is.
+        The state of the run; a finished run is returned unchanged.
 
     Raises:
         PixelqError: no run, no good checkpoint, a changed setting, another process writing it, a device that isn't

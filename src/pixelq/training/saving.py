@@ -1,4 +1,4 @@
-"""What a run puts on the disk while it trains, and what happens when the disk takes no more or learning diverges."""
+"""Writes a run's metrics and checkpoints; what happens when the disk is full or learning diverges."""
 
 from collections import deque
 from collections.abc import Callable, Mapping

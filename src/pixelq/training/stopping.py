@@ -13,7 +13,7 @@ __all__ = ["SIGNALS", "Clock", "Stop", "free_signals"]
 # a person's wish, the machine's, a terminal that closes, and what schedulers send before they kill
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGBREAK")
 SIGNALS: tuple[signal.Signals, ...] = tuple(signal.Signals[name] for name in _NAMES if hasattr(signal, name))
-_REPLACED = (signal.SIGINT, signal.SIGTERM)  # whoever handles one of the others in Python goes on handling it
+_REPLACED = (signal.SIGINT, signal.SIGTERM)  # a program that handles another signal in Python keeps its handler
 _DELIBERATE_SECONDS = 0.5  # two Ctrl-C within less are one: nobody has read in between what the second would do
 
 

@@ -1,1 +1,1 @@
-"""Settings sought by many runs: trials of a study, each several games and seeds, chosen by Optuna."""
+"""Search for settings by many runs: trials of a study, each several games and seeds, chosen by Optuna."""

@@ -1,4 +1,4 @@
-"""What a study seeks: a range or a choice of values for a setting. Imports neither torch nor Optuna."""
+"""What a study searches: a range or a choice of values for a setting. Imports neither torch nor Optuna."""
 
 import math
 from dataclasses import dataclass

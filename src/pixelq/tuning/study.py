@@ -1,4 +1,4 @@
-"""A study in Optuna's hands: its file, what it seeks, how it chooses and prunes."""
+"""A study in Optuna's hands: its file, what it searches, how it chooses and prunes."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Seek a recipe's best settings: trials of several games and seeds each, chosen and pruned by Optuna."""
+"""Search for a recipe's best settings: trials of several games and seeds each, chosen and pruned by Optuna."""
 
 import dataclasses
 import shlex

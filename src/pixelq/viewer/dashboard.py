@@ -96,7 +96,7 @@ class _Watcher:
                 await asyncio.sleep(_PERIOD_SECONDS)
 
     async def tell(self, socket: WebSocket) -> None:
-        """Send a page what there is and then what is new, until it goes."""
+        """Send a page the state of all runs and then every change, until it closes."""
         self._pages += 1
         self._page_came.set()
         gone = asyncio.create_task(_disconnected(socket))

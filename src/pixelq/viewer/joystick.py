@@ -15,7 +15,7 @@ def joystick_action(action_meanings: Sequence[str], keys: Set[str]) -> int:
 
     Args:
         action_meanings: the meaning of each action, e.g. ("NOOP", "FIRE", "RIGHT", "LEFT").
-        keys: those of `KEYS` that are down.
+        keys: the keys of `KEYS` that are down.
 
     Returns:
         An index into `action_meanings`.

@@ -1,4 +1,4 @@
-"""What the page of `pixelq watch` and its server say to each other over the WebSocket; static/watch.js is the twin.
+"""Messages between the page of `pixelq watch` and its server over the WebSocket; static/watch.js is the twin.
 
 The page sends JSON text, and each of it is answered once, in order (a `look` may be overtaken):
 

@@ -1,4 +1,4 @@
-"""The words of the benchmarks that take a preset: which recipes, with which settings changed."""
+"""Options of the benchmarks that take a preset: which recipes, with which settings changed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
