@@ -46,7 +46,20 @@ METRICS = [
     "perf/steps_per_second",
 ]
 RESULT = ["protocol", "game", "episodes", "mean", "median", "iqm", "ci95", "human_normalised", "scores"]
-VERBS = ("train", "resume", "sweep", "tune", "report", "eval", "record", "export", "watch", "presets", "games")
+VERBS = (
+    "train",
+    "resume",
+    "sweep",
+    "tune",
+    "report",
+    "eval",
+    "record",
+    "collect",
+    "export",
+    "watch",
+    "presets",
+    "games",
+)
 TRAIN = shlex.split(
     "train cleanrl-dqn --game catch --seed 3 --envs 2 --threads 1 --device cpu --total-steps 600 "
     "--log-every-steps 200 --checkpoint-every-steps 300 --checkpoint-min-seconds 0 --video-every-episodes 0 "

@@ -43,6 +43,7 @@ ONLY_IN = {  # libraries and the parts that may import them
     "mlflow": {"trackers"},
     "trackio": {"trackers"},
     "huggingface_hub": {"hub"},
+    "minari": {"evaluation"},
     "onnx": {"interop"},
     "onnxruntime": {"networks"},
 }

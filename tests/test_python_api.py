@@ -30,7 +30,9 @@ def blocks(text):
 
 
 def test_there_is_a_function_for_every_verb():
-    named = "train resume sweep report evaluate record export import_agent plot preset game_names load_agent tune"
+    named = (
+        "train resume sweep report evaluate record collect export import_agent plot preset game_names load_agent tune"
+    )
     assert sorted(FUNCTIONS) == sorted(named.split())
     assert "fast" in pixelq.PRESETS
     assert "breakout" in pixelq.game_names()

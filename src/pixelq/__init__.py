@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pixelq.agent import Agent, load_agent
     from pixelq.errors import PixelqError
+    from pixelq.evaluation.collect import collect
     from pixelq.evaluation.evaluate import evaluate
     from pixelq.evaluation.record import record
     from pixelq.games import game_names
@@ -25,6 +26,7 @@ __all__ = [
     "Agent",
     "Callback",
     "PixelqError",
+    "collect",
     "evaluate",
     "export",
     "game_names",
@@ -49,6 +51,7 @@ _HOMES = {
     "Callback": "pixelq.training.callbacks",
     "PRESETS": "pixelq.presets",
     "PixelqError": "pixelq.errors",
+    "collect": "pixelq.evaluation.collect",
     "evaluate": "pixelq.evaluation.evaluate",
     "export": "pixelq.interop.exports",
     "game_names": "pixelq.games",

@@ -21,6 +21,7 @@ _VERBS = {
     "report": "tables and pictures of a folder of runs: pixelq report DIR",
     "eval": "score an agent under a named protocol: pixelq eval AGENT [--protocol P]",
     "record": "write a video of an agent: pixelq record AGENT --out FILE.mp4",
+    "collect": "write games as an offline dataset: pixelq collect AGENT --out NAME-v0 [--steps N]",
     "export": "write an agent to a file: pixelq export AGENT --out FILE.safetensors|onnx|pt2",
     "import": "import an agent from another library: pixelq import FILE --from sb3|cleanrl --game G --out FILE",
     "push": "send an agent to the Hugging Face hub: pixelq push AGENT USER/NAME [--dry-run]",
