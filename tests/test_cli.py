@@ -106,6 +106,18 @@ def test_help_is_quick_and_loads_nothing_heavy():
     assert min(tries) < 0.5
 
 
+def test_no_verbs_help_loads_torch():
+    code = (
+        "import sys; from pixelq.cli.main import _VERBS, main\n"
+        "kinds = ('env', 'replay', 'learner', 'train')\n"
+        "for words in [*([verb] for verb in _VERBS), *(['bench', kind] for kind in kinds)]:\n"
+        "    assert main([*words, '--help']) == 0, words\n"
+        "    assert 'torch' not in sys.modules, words"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("words", [["-h"], ["help"], ["--help"]])
 def test_help_can_be_asked_for_in_three_ways(capsys, words):
     assert main(words) == 0

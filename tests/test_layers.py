@@ -12,7 +12,7 @@ import pixelq
 ROOT = Path(pixelq.__file__).parent
 
 LAYERS = (
-    ("errors", "types", "schedules", "returns", "losses", "cache", "system", "extras", "children"),
+    ("errors", "types", "schedules", "returns", "losses", "cache", "system", "extras", "children", "memory"),
     ("native",),
     ("config", "presets", "games", "shipped", "hub"),
     ("networks", "envs", "replay", "rollouts", "run", "device", "graphs"),

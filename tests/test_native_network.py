@@ -1,10 +1,14 @@
 """A network's two kernels against float64."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional
 
-from pixelq.native.network import Dense, Layers, NetworkKernel, Norm, Stream, takes_layers
+from pixelq.engines.kernels import is_for_kernels
+from pixelq.native.network import Dense, Layers, NetworkKernel, Norm, Stream
+from pixelq.presets import PRESETS
 from pixelq.replay.lz4_frames import Lz4Frames
 from test_native import (  # noqa: F401 (a fixture)
     BATCHES,
@@ -167,7 +171,26 @@ def test_planes_are_read_when_they_are_wanted():
     assert torch.equal(kernel(frames.unread(slots)), kernel(obs.flip(0)))
 
 
-def test_what_a_network_must_be():
-    assert takes_layers((32, 64, 64), 512)
-    assert not takes_layers((24, 64, 64), 512)
-    assert not takes_layers((32, 64, 64), 500)
+@pytest.mark.parametrize(
+    ("preset", "changes", "whole"),
+    [
+        ("fast", {}, True),
+        ("rainbow", {}, True),
+        ("fast", {"channels": (16, 32, 32), "hidden": 64}, True),
+        ("fast", {"channels": (24, 64, 64)}, False),
+        ("fast", {"channels": (32, 40, 64)}, False),
+        ("fast", {"hidden": 500}, False),
+        ("dueling-dqn", {"hidden": 500}, False),
+        ("iqn", {}, False),
+        ("btr", {}, False),
+    ],
+)
+def test_what_a_network_must_be(preset, changes, whole):
+    config = PRESETS[preset].config
+    assert is_for_kernels(replace(config, network=replace(config.network, **changes))) is whole
+
+
+def test_planes_of_another_size_are_not_for_the_kernel():
+    config = PRESETS["fast"].config
+    for view in ({"height": 96}, {"stack": 3}, {"colour": True}):
+        assert not is_for_kernels(replace(config, env=replace(config.env, **view)))

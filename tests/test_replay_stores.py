@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from naive_replay import STORES, make_buffer
 from no_waiting import no_waiting_for_the_gpu
+from pixelq import memory
 from pixelq.config import ObsShape
 from pixelq.errors import PixelqError
-from pixelq.replay import lz4_frames, memory
+from pixelq.memory import available_memory, format_bytes, require_memory
+from pixelq.replay import lz4_frames
 from pixelq.replay.frames import NO_PLANE, DeviceFrames, RamFrames
 from pixelq.replay.lz4_frames import Lz4Frames, block_most
-from pixelq.replay.memory import available_memory, format_bytes, require_memory
 from pixelq.replay.stores import choose_store, describe_store, make_frames
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

@@ -7,11 +7,10 @@ import types
 
 import pytest
 
-from pixelq import system
+from pixelq import memory, system
 from pixelq.cli.main import main
 from pixelq.config import TrainConfig
 from pixelq.errors import PixelqError
-from pixelq.replay import memory
 from pixelq.training.run import load_notes
 
 

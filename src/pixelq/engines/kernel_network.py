@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pixelq.native.layers import dense_relu, takes_dense, takes_torso, torso
-from pixelq.native.network import Dense, Layers, NetworkKernel, Noise, Norm, Stream, takes_layers
+from pixelq.native.network import Dense, Layers, NetworkKernel, Noise, Norm, Stream
 from pixelq.native.q_learning import q_values
 from pixelq.networks import DuelingHead, Head, ImplicitHead, LinearHead, QNetwork
 from pixelq.networks.noisy import NoisyLinear
@@ -53,8 +53,7 @@ def layers_of(network: QNetwork) -> Layers | None:
     assert isinstance(network.torso, NatureTorso)
     body = network.head.body
     parts = [body.value, body.advantage] if isinstance(body, DuelingHead) else [body]
-    first, second, third = (convolution.out_channels for convolution in network.torso.convolutions)
-    if not takes_layers((first, second, third), parts[0].hidden.out_features):
+    if not takes_dense(parts[0].hidden.in_features, parts[0].hidden.out_features):
         return None
     convolutions = [(layer.weight, cast(Tensor, layer.bias)) for layer in network.torso.convolutions]
     streams = [Stream(_dense(part.hidden), _dense(part.output), _norm(part.norm)) for part in parts]

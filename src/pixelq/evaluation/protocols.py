@@ -59,6 +59,21 @@ class Changes(NamedTuple):
 AS_NAMED = Changes()
 
 
+class _Condition(NamedTuple):
+    """One of the conditions that may take the place of a protocol's own."""
+
+    field: str  # of `Protocol`
+    word: str  # in a changed protocol's name
+
+
+_CONDITIONS = {  # by their names in `Changes`, in the order in which they are told
+    "epsilon": _Condition("epsilon", "ε"),
+    "sticky": _Condition("sticky", "sticky"),
+    "noops": _Condition("noop_max", "no-ops"),
+    "max_frames": _Condition("max_frames", "cap"),
+}
+
+
 @dataclass(frozen=True)
 class Protocol:
     """The conditions under which games are played for a score."""
@@ -82,36 +97,26 @@ class Protocol:
         Args:
             changes: the conditions; those that are the protocol's own already change nothing.
         """
-        new = dataclasses.replace(
-            self,
-            epsilon=self.epsilon if changes.epsilon is None else changes.epsilon,
-            sticky=self.sticky if changes.sticky is None else changes.sticky,
-            noop_max=self.noop_max if changes.noops is None else changes.noops,
-            max_frames=self.max_frames if changes.max_frames is None else changes.max_frames,
-        )
-        told = {
-            f"ε {new.epsilon:g}": new.epsilon != self.epsilon,
-            f"sticky {new.sticky:g}": new.sticky != self.sticky,
-            f"no-ops {new.noop_max}": new.noop_max != self.noop_max,
-            f"cap {new.max_frames}": new.max_frames != self.max_frames,
-        }
-        return dataclasses.replace(
-            new, name=", ".join([self.name, *(text for text, differs in told.items() if differs)])
-        )
+        given = {field: getattr(changes, option) for option, (field, _) in _CONDITIONS.items()}
+        new = dataclasses.replace(self, **{field: value for field, value in given.items() if value is not None})
+        told = [f"{_CONDITIONS[option].word} {value}" for option, value in new._differs(self)]
+        return dataclasses.replace(new, name=", ".join([self.name, *told]))
 
     @property
     def options(self) -> str:
         """What asks `pixelq eval` for it, e.g. `--protocol nature --epsilon 0.001`."""
         name = self.name.split(",")[0]
-        base = PROTOCOLS.get(name, self)
-        words = {
-            f"--protocol {name}": True,
-            f"--epsilon {self.epsilon:g}": self.epsilon != base.epsilon,
-            f"--sticky {self.sticky:g}": self.sticky != base.sticky,
-            f"--noops {self.noop_max}": self.noop_max != base.noop_max,
-            f"--max-frames {self.max_frames}": self.max_frames != base.max_frames,
-        }
-        return " ".join(word for word, needed in words.items() if needed)
+        words = [f"--{option.replace('_', '-')} {value}" for option, value in self._differs(PROTOCOLS.get(name, self))]
+        return " ".join([f"--protocol {name}", *words])
+
+    def _differs(self, other: "Protocol") -> list[tuple[str, str]]:
+        """Conditions that are not another's, as one would type them, by the names of `Changes`."""
+        own = {option: getattr(self, field) for option, (field, _) in _CONDITIONS.items()}
+        return [
+            (option, f"{value:g}" if isinstance(value, float) else str(value))
+            for option, value in own.items()
+            if value != getattr(other, _CONDITIONS[option].field)
+        ]
 
     @property
     def file_word(self) -> str:

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pixelq.native.layers import takes_dense, takes_torso
 from pixelq.native.library import ask, call
 from pixelq.native.replay import UnreadPlanes, images_of
 
-__all__ = ["Dense", "Layers", "NetworkKernel", "Noise", "Norm", "Stream", "takes_layers"]
+__all__ = ["Dense", "Layers", "NetworkKernel", "Noise", "Norm", "Stream"]
 
 _POINTERS = (
     *("w", "b", "w_sigma", "b_sigma", "out_w", "out_b", "out_w_sigma", "out_b_sigma", "gain", "shift"),
@@ -100,11 +99,6 @@ class _Pass(NamedTuple):
     network: _Network
     scratch: Tensor
     noise: Noise | None  # alive
-
-
-def takes_layers(filters: tuple[int, int, int], units: int) -> bool:
-    """Whether `NetworkKernel` can have so many filters and units in its layers."""
-    return takes_torso(filters) and takes_dense(filters[2] * 49, units)
 
 
 class NetworkKernel:

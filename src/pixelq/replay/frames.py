@@ -9,8 +9,8 @@ from torch import Tensor
 
 from pixelq.config import ATARI_SHAPE, ObsShape
 from pixelq.device import send, to_device
+from pixelq.memory import require_memory
 from pixelq.native.replay import UnreadPlanes
-from pixelq.replay.memory import require_memory
 
 __all__ = ["NO_PLANE", "DeviceFrames", "FrameStore", "RamFrames"]
 

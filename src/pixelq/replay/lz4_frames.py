@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pixelq.config import ATARI_SHAPE, ObsShape
+from pixelq.memory import require_memory
 from pixelq.native.replay import DecompressKernel, UnreadPlanes, address, can_decompress
 from pixelq.replay.frames import NO_PLANE
-from pixelq.replay.memory import require_memory
 from pixelq.system import anonymous_pages
 
 __all__ = ["BLOCK_BREAKOUT", "Lz4Frames", "block_busiest", "block_most"]

@@ -3,9 +3,9 @@
 import torch
 
 from pixelq.config import ATARI_SHAPE, ObsShape, StoreName
+from pixelq.memory import format_bytes
 from pixelq.replay.frames import DeviceFrames, FrameStore, RamFrames
 from pixelq.replay.lz4_frames import BLOCK_BREAKOUT, Lz4Frames, block_busiest, block_most
-from pixelq.replay.memory import format_bytes
 
 __all__ = ["choose_store", "describe_store", "make_frames"]
 

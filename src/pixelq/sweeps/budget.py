@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pixelq.config import PQNConfig, TrainConfig
-from pixelq.replay.memory import available_memory, format_bytes
+from pixelq.memory import available_memory, format_bytes
 from pixelq.sweeps.plan import PlannedRun
 from pixelq.sweeps.state import RunState
 from pixelq.system import cores
