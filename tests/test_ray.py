@@ -111,6 +111,7 @@ def write_config(folder, config):
     return str(path)
 
 
+@pytest.mark.slow
 def test_a_task_stops_when_its_file_appears_and_goes_on(tmp_path):
     config = quick(total_steps=4_000, device="cpu")
     given = (write_config(tmp_path, config), str(tmp_path / "run"), str(tmp_path / "log"), str(tmp_path / "stop"), {})
