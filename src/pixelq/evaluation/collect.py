@@ -204,7 +204,7 @@ def _play(
     at_once = max(1, min(_MOST_AT_ONCE, steps // _STEPS_FOR_ONE))
     meanings = seats.playing[0].games.action_meanings
     policy = Policy(seats.player, meanings, seats.rules.epsilon, stream(seats.seed, "collected actions"))
-    scores = []
+    scores: list[float] = []
     while True:
         while len(seats.playing) < at_once and seats.steps < steps:
             seats.begin()
