@@ -199,7 +199,7 @@ def test_a_store_must_be_chosen_first():
 def test_a_memory_says_what_it_takes():
     assert make_buffer(1_000_000, 8, 1, "lz4").describe() == (
         "planes as LZ4 blocks in host memory, "
-        "about 459 MB when full of Breakout, 2.0 GB of the busiest game, at most 7.1 GB"
+        "about 459 MB when full of Breakout, 2.0 GB for the busiest game, at most 7.1 GB"
     )
     text = make_buffer(1_000_000, 8, 1, "lz4", "prioritised").describe()
     assert "about 491 MB when full of Breakout" in text

@@ -4,7 +4,7 @@ __all__ = ["CheckpointError", "ConfigError", "GameError", "PixelqError"]
 
 
 class PixelqError(Exception):
-    """Something the user asked for cannot be done; its text is the one line shown, and the exit status is 2."""
+    """A user's request cannot be done; its text is the one line shown, and the exit status is 2."""
 
     exit_status = 2
 

@@ -97,7 +97,7 @@ def _lines(result: "EvalResult") -> list[str]:
     normalised = "–" if human is None else f"{human:.3f} (random play 0, human 1)"
     return [
         result.settings,
-        f"{result.episodes} games, {result.frames:,} frames",
+        f"{result.episodes} game{'s' * (result.episodes != 1)}, {result.frames:,} frames",
         f"mean              {result.mean:.2f}  (95% between {low:.2f} and {high:.2f})",
         f"median            {result.median:.2f}",
         f"IQM               {result.iqm:.2f}",

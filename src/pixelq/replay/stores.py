@@ -73,7 +73,7 @@ def describe_store(store: StoreName, slots: int, beside: int, shape: ObsShape = 
     if store == "lz4" and shape.picture != ATARI_SHAPE.picture:
         return f"pictures as LZ4 blocks in host memory, at most {most}, far less if they are plain"
     if store == "lz4":
-        games = f"{size(BLOCK_BREAKOUT)} when full of Breakout, {size(block_busiest(shape))} of the busiest game"
+        games = f"{size(BLOCK_BREAKOUT)} when full of Breakout, {size(block_busiest(shape))} for the busiest game"
         return f"planes as LZ4 blocks in host memory, about {games}, at most {most}"
     if store == "ram":
         return f"raw planes in host memory, {size(shape.picture_bytes)} when full"

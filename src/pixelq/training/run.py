@@ -254,7 +254,7 @@ def _go_on(run: RunDir, parts: Parts, saver: Saver, show: Progress, stop: Stop, 
         for line in game_notes(parts.envs.spec):
             show.note(line)
         kind = algo_of(config.algo).memory
-        size = f"replay memory of {config.replay.capacity:,} transitions: " if kind == "replay" else ""
+        size = f"replay buffer of {config.replay.capacity:,} transitions: " if kind == "replay" else ""
         show.note(size + parts.memory.describe())
         for line in machine_notes(config, parts.learner) + load_notes(config):
             show.note(line)
