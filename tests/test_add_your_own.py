@@ -244,7 +244,7 @@ def test_settings_that_the_replay_memory_needs_are_asked_for(monkeypatch):
         gamma: float = 0.99
 
     monkeypatch.setitem(ALGO_KINDS, "short", Short)
-    with pytest.raises(ConfigError, match=r"^Short has no n_step: an algorithm that learns from a replay memory needs"):
+    with pytest.raises(ConfigError, match=r"^Short has no n_step: an algorithm that learns from a replay buffer needs"):
         resolve(dataclasses.replace(mellow(), algo=Short()))
 
 

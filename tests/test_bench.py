@@ -47,7 +47,7 @@ def test_a_store_that_is_too_large_is_left_out_with_a_note(capsys):
     words = ("--transitions", "1000000000", "--games", "catch", "--stores", "ram", "--json")
     status, lines, _ = bench(capsys, "replay", *words)
     assert status == 0
-    assert "catch, ram: the replay memory needs 7056.0 GB but" in lines[1]
+    assert "catch, ram: the replay buffer needs 7056.0 GB but" in lines[1]
     assert json.loads(lines[-1]) == {"results": []}
 
 

@@ -268,12 +268,12 @@ CASES = {
     # what a run needs
     "too large a replay": (
         f"train {TINY} --replay.capacity 10000000000 --replay.store ram --run new",
-        re.compile(r"the replay memory needs \S+ GB but \S+ GB are free: lower --replay.capacity"),
+        re.compile(r"the replay buffer needs \S+ GB but \S+ GB are free: lower --replay.capacity"),
         2,
     ),
     "too large a compressed replay": (
         f"train {TINY} --replay.capacity 100000000000 --replay.store lz4 --run new",
-        re.compile(r"the replay memory.* needs \S+ GB.* but \S+ GB are free: lower --replay.capacity"),
+        re.compile(r"the replay buffer.* needs \S+ GB.* but \S+ GB are free: lower --replay.capacity"),
         2,
     ),
     "no agent to begin with": (

@@ -130,13 +130,13 @@ def test_lz4_memory_is_flat_once_it_is_full():
 
 @pytest.mark.parametrize("store", STORES)
 def test_more_than_the_machine_has_is_refused_before_anything_is_allocated(store):
-    pattern = r"the replay memory( on cpu)? needs \d+\.\d GB but .* are free: lower --replay\.capacity"
+    pattern = r"the replay buffer( on cpu)? needs \d+\.\d GB but .* are free: lower --replay\.capacity"
     with pytest.raises(PixelqError, match=pattern):
         make_frames(store, 10**12, CPU)
 
 
 def test_what_is_needed_and_what_is_free_is_told():
-    with pytest.raises(PixelqError, match=r"the replay memory needs 7056000\.0 GB but .* lower --replay\.capacity"):
+    with pytest.raises(PixelqError, match=r"the replay buffer needs 7056000\.0 GB but .* lower --replay\.capacity"):
         RamFrames(10**12)
     require_memory(1, "a byte")
     with pytest.raises(PixelqError, match="a thing needs 2 MB but 1 MB are free"):
@@ -156,7 +156,7 @@ def test_lz4_stops_growing_when_memory_runs_out_but_not_when_full(monkeypatch):
     frames.write(0, planes)
     free = [10]
     monkeypatch.setattr(memory, "available_memory", lambda: free[0])
-    with pytest.raises(PixelqError, match="the next part of the replay memory needs 0 MB but 0 MB are free"):
+    with pytest.raises(PixelqError, match="the next part of the replay buffer needs 0 MB but 0 MB are free"):
         frames.write(16, planes)
     free[0] = 10**9
     frames.write(16, planes)
@@ -187,7 +187,7 @@ def test_auto_is_lz4_on_a_cpu_and_the_gpus_own_memory_where_there_is_room(monkey
 
 def test_a_gpu_without_room_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**6, 10**7))
-    with pytest.raises(PixelqError, match="the replay memory on cuda needs 7 MB but 1 MB are free"):
+    with pytest.raises(PixelqError, match="the replay buffer on cuda needs 7 MB but 1 MB are free"):
         DeviceFrames(1_000, GPU)
 
 

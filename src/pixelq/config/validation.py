@@ -229,7 +229,7 @@ def _check_class(algo: object) -> None:
         raise ConfigError(f"{name} is not in pixelq.config.ALGO_KINDS: add it there under a name")
     missing = [field for field in ("gamma", "n_step") if not hasattr(algo, field)]
     if missing and not isinstance(algo, PQNConfig):
-        raise ConfigError(f"{name} has no {missing[0]}: an algorithm that learns from a replay memory needs it")
+        raise ConfigError(f"{name} has no {missing[0]}: an algorithm that learns from a replay buffer needs it")
 
 
 def _check_rollouts(config: TrainConfig, algo: PQNConfig) -> None:

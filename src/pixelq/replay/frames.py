@@ -45,7 +45,7 @@ class RamFrames:
     """
 
     def __init__(self, slots: int, shape: ObsShape = ATARI_SHAPE) -> None:
-        require_memory(slots * shape.picture_bytes, "the replay memory")
+        require_memory(slots * shape.picture_bytes, "the replay buffer")
         self._planes = np.empty((slots + 1, *shape.picture), np.uint8)
         self._planes[NO_PLANE] = 0  # the last one
 
@@ -76,7 +76,7 @@ class DeviceFrames:
 
     def __init__(self, slots: int, device: torch.device, shape: ObsShape = ATARI_SHAPE) -> None:
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-        require_memory((slots + 1) * shape.picture_bytes, f"the replay memory on {device.type}", free)
+        require_memory((slots + 1) * shape.picture_bytes, f"the replay buffer on {device.type}", free)
         self._planes = torch.empty((slots + 1, *shape.picture), dtype=torch.uint8, device=device)
         self._planes[slots] = 0
         self.no_plane = slots

@@ -71,7 +71,7 @@ class Lz4Frames:
     """
 
     def __init__(self, slots: int, kernels: bool = True, shape: ObsShape = ATARI_SHAPE) -> None:
-        require_memory(slots * block_busiest(shape), "the replay memory")
+        require_memory(slots * block_busiest(shape), "the replay buffer")
         self._shape, self._bytes = shape, shape.picture_bytes
         short = block_most(shape) <= _KERNELS_BLOCK
         self._slots = slots
@@ -111,7 +111,7 @@ class Lz4Frames:
 
     def _begin(self, slot: int, plane: NDArray[np.uint8]) -> None:
         if self._sealed[slot // _SEGMENT] is None:  # the memory grows
-            require_memory(_SEGMENT * block_most(self._shape), "the next part of the replay memory")
+            require_memory(_SEGMENT * block_most(self._shape), "the next part of the replay buffer")
         self._open = _Segment(plane.tobytes())
 
     def _append(self, slot: int, planes: NDArray[np.uint8]) -> None:

@@ -74,7 +74,7 @@ class Priorities:
         """
         self._settle()
         if not self._tree.total > 0:
-            raise ValueError("the replay memory holds no transition yet")
+            raise ValueError("the replay buffer holds no transition yet")
         shares = np.arange(batch_size) + generator.random((batches, batch_size))
         slots = self._tree.find((shares / batch_size * self._tree.total).reshape(-1))
         priorities = self._tree.leaves[slots].reshape(shares.shape)

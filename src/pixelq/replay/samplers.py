@@ -40,7 +40,7 @@ def draw_uniform(ring: Ring, batch_size: int, n_step: int, generator: np.random.
     """
     low, high = ring.oldest, ring.head - n_step + 1
     if high <= low:
-        raise ValueError("the replay memory holds no transition yet")
+        raise ValueError("the replay buffer holds no transition yet")
     rows = np.empty(batch_size, np.int64)
     envs = np.empty(batch_size, np.int64)
     missing = np.arange(batch_size)
@@ -50,4 +50,4 @@ def draw_uniform(ring: Ring, batch_size: int, n_step: int, generator: np.random.
         missing = missing[~ring.is_transition(rows[missing], envs[missing], n_step)]
         if not len(missing):
             return Draw(rows, envs, np.ones(batch_size, np.float32))
-    raise ValueError("the replay memory holds next to no transition")
+    raise ValueError("the replay buffer holds next to no transition")

@@ -10,7 +10,7 @@ __all__ = ["run"]
 
 _BENCHES = {
     "env": "the games: emulator frames a second, in all and a core",
-    "replay": "the replay memory: resident memory, adding, sampling",
+    "replay": "the replay buffer: resident memory, adding, sampling",
     "learner": "the update: milliseconds, its parts, arithmetic a second",
     "train": "training as a whole: steps a second while learning, and what bounds them",
 }
