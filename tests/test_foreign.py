@@ -15,7 +15,7 @@ from pixelq.agent import load_agent
 from pixelq.cli.main import main
 from pixelq.interop.foreign import import_agent
 
-OBS = np.random.default_rng(0).integers(0, 256, (64, 4, 84, 84), dtype=np.uint8)
+OBS = np.random.default_rng(0).integers(0, 256, (1_000, 4, 84, 84), dtype=np.uint8)
 
 
 class Stacks(gymnasium.Env):
@@ -56,7 +56,10 @@ def test_a_dqn_of_stable_baselines3_has_the_same_values_and_actions(tmp_path, ca
         expected = model.q_net(torch.from_numpy(OBS)).numpy()
     np.testing.assert_allclose(agent.q_values(OBS), expected, rtol=1e-5, atol=1e-5)
     actions, _ = model.predict(OBS, deterministic=True)
-    np.testing.assert_array_equal(agent.act(OBS), actions)
+    best = np.sort(expected, axis=1)
+    clear = best[:, -1] - best[:, -2] > 2e-5  # rounding decides the others
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(agent.act(OBS)[clear], actions[clear])
     card = agent.card
     assert (card.step, card.seed, card.algo.gamma, card.sticky) == (200, 3, 0.95, 0.25)
     assert main(["eval", str(out), "--protocol", "machado", "--episodes", "1"]) == 2  # it asks for 18 actions
