@@ -292,7 +292,7 @@ def full(monkeypatch):
     return at
 
 
-@pytest.mark.parametrize("number", [1, 2, 5, 9])
+@pytest.mark.parametrize("number", [1, *(pytest.param(later, marks=pytest.mark.slow) for later in (2, 5, 9))])
 def test_a_run_that_fails_before_it_begins_leaves_nothing(tmp_path, full, monkeypatch, number):
     full(number)
     with pytest.raises(StorageError, match="the disk is full"):

@@ -16,6 +16,8 @@ from pixelq.agent import load_agent
 from pixelq.cli.main import main
 from runs import assert_same_run, metrics
 
+pytestmark = pytest.mark.slow  # its runs take a while
+
 COLOUR = "own_games:make"
 SMALL = (
     "--envs 2 --threads 1 --device cpu --network.channels 4 4 4 --network.hidden 16 --replay.capacity 300 "
@@ -81,7 +83,6 @@ def test_record(runs, tmp_path):
     assert max(picture.max() for picture in pictures) > 200
 
 
-@pytest.mark.slow
 def test_export_in_every_format(runs, tmp_path, capsys):
     agent = load_agent(runs / "kept" / "whole")
     obs = np.random.default_rng(0).integers(0, 256, (5, *SHAPE), np.uint8)
@@ -128,7 +129,6 @@ def test_bench_counts_the_frames_that_are_played(capsys):
     assert result["frames_per_second"] == pytest.approx(result["steps_per_second"])
 
 
-@pytest.mark.slow
 def test_watch_shows_its_colours_and_its_saliency(runs, page, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     with served("watch", runs / "kept" / "whole") as server:
@@ -148,7 +148,6 @@ def test_watch_shows_its_colours_and_its_saliency(runs, page, monkeypatch):
         assert page.locator("#bars .name").all_inner_texts() == ["NOOP", "LEFT", "RIGHT"]
 
 
-@pytest.mark.slow
 def test_the_dashboard_lists_it(runs, page):
     with served("dashboard", runs) as server:
         page.goto(server.url)
@@ -156,7 +155,6 @@ def test_the_dashboard_lists_it(runs, page):
         assert "plain" in page.inner_text("#scores")
 
 
-@pytest.mark.slow
 def test_a_process_killed_in_mid_run_is_told_and_the_run_goes_on_from_its_checkpoint(tmp_path):
     run = tmp_path / "run"
     command = f"train keras-example --game own_games:Slow --env.vector processes {SMALL} --total-steps 2000 --run {run}"

@@ -130,7 +130,7 @@ def test_games_are_cut_by_steps_and_a_cut_game_is_no_ended_one():
 # restoring
 
 
-@pytest.mark.parametrize("vector", ["one-thread", "processes"])
+@pytest.mark.parametrize("vector", ["one-thread", pytest.param("processes", marks=pytest.mark.slow)])
 def test_restored_games_go_on_bit_for_bit(vector):
     chance = np.random.default_rng(3)
     with opened(num_envs=3, vector=vector) as envs:
