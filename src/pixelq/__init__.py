@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pixelq.agent import Agent, load_agent
+    from pixelq.distributed.ray_actors import RayActors
     from pixelq.errors import PixelqError
     from pixelq.evaluation.collect import collect
     from pixelq.evaluation.evaluate import evaluate
@@ -26,6 +27,7 @@ __all__ = [
     "Agent",
     "Callback",
     "PixelqError",
+    "RayActors",
     "collect",
     "evaluate",
     "export",
@@ -51,6 +53,7 @@ _HOMES = {
     "Callback": "pixelq.training.callbacks",
     "PRESETS": "pixelq.presets",
     "PixelqError": "pixelq.errors",
+    "RayActors": "pixelq.distributed.ray_actors",
     "collect": "pixelq.evaluation.collect",
     "evaluate": "pixelq.evaluation.evaluate",
     "export": "pixelq.interop.exports",

@@ -63,12 +63,21 @@ class Actor:
         num_actions: number of actions.
         fire: the action to press after a lost life, or None to press nothing.
         generator: the source of chance of ε.
+        chosen: gives the actions that were chosen elsewhere, in place of choosing any; None: they are chosen here.
 
     Source: Mnih et al. 2015, Methods; FIRE after a lost life as `FireResetEnv` of OpenAI Baselines.
     """
 
-    def __init__(self, acting: Acting, num_actions: int, fire: int | None, generator: np.random.Generator) -> None:
+    def __init__(
+        self,
+        acting: Acting,
+        num_actions: int,
+        fire: int | None,
+        generator: np.random.Generator,
+        chosen: Callable[[], NDArray[np.int64]] | None = None,
+    ) -> None:
         self._acting = acting
+        self._chosen = chosen
         self._num_actions = num_actions
         self._fire = fire
         self.generator = generator
@@ -96,6 +105,8 @@ class Actor:
         Returns:
             [N] int64.
         """
+        if self._chosen is not None:
+            return self._chosen()
         return self._choose(lambda: self._acting.current_values(obs, remember).argmax(axis=1), epsilon, life_lost)
 
     def act_with_values(

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 import tyro
 
+from pixelq.cli.actors import check_actors
 from pixelq.cli.options import parse
-from pixelq.config import StopOn, TrainConfig, from_json, validate
+from pixelq.config import StopOn, TrainConfig, check_shares, from_json, validate
 from pixelq.errors import ConfigError, PixelqError
 from pixelq.run.rundir import RunDir
 
@@ -40,6 +41,10 @@ class _Options:
     """New value that the running mean must exceed. A solved run goes on with a higher one."""
     keep_going: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """From now on, train on when the disk is full, and try again at the next checkpoint."""
+    ray: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT|auto|local")] = None
+    """With --actors: the Ray cluster where actors play from now on. local: this machine alone (default)."""
+    actors: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Let N processes on a Ray cluster play, an equal share of the run's games each. They start new games."""
     progress: Literal["auto", "bar", "lines", "none"] = "auto"
     """Show a bar, lines or nothing. auto: a bar if the terminal can draw one, else lines."""
     fresh_games: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -51,6 +56,7 @@ def run(words: Sequence[str]) -> int:
     options = parse(_Options, words, "pixelq resume", "Go on with a run from its newest good checkpoint.")
     _check(RunDir.open(options.run), options)
 
+    from pixelq.distributed.ray_actors import RayActors
     from pixelq.trackers.tracking import saved_tracking
     from pixelq.training.run import resume
 
@@ -69,6 +75,7 @@ def run(words: Sequence[str]) -> int:
         fresh_games=options.fresh_games,
         callbacks=() if tracking is None else (tracking,),
         progress=options.progress,
+        actors=None if options.actors is None else RayActors(options.ray or "local", options.actors),
     )
     return 130 if result.interrupted else 0
 
@@ -81,4 +88,8 @@ def _check(run: RunDir, options: _Options) -> None:
     except ConfigError as error:
         raise PixelqError(f"{run.config} cannot be used: {error}") from error
     given = {name: getattr(options, name) for name in _CHECKED}
-    validate(dataclasses.replace(config, **{name: value for name, value in given.items() if value is not None}))
+    config = dataclasses.replace(config, **{name: value for name, value in given.items() if value is not None})
+    validate(config)
+    check_actors(options.ray, options.actors)
+    if options.actors is not None:
+        check_shares(config, options.actors)

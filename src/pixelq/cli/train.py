@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 
 import tyro
 
+from pixelq.cli.actors import check_actors
 from pixelq.cli.options import parse
 from pixelq.cli.places import check_new_place
-from pixelq.config import TrainConfig, validate, validate_view
+from pixelq.config import TrainConfig, validate, validate_view, with_actors
 from pixelq.errors import PixelqError
 from pixelq.extras import need
 from pixelq.games import file_word, resolve_game
@@ -32,6 +33,10 @@ class _Options:
     """Go on with the run if it exists. One command then serves a job that is stopped and started again."""
     init: Annotated[str | None, tyro.conf.arg(metavar="AGENT")] = None
     """Start from this agent's weights: a run directory, a .safetensors file, hf:USER/NAME, or `breakout`."""
+    ray: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT|auto|local")] = None
+    """With --actors: the Ray cluster where actors play. local: this machine alone (default)."""
+    actors: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Let N processes on a Ray cluster play, `--envs` games each. This process learns."""
     track: tuple[TrackerName, ...] = ()
     """Trackers to report the run to, one or several: wandb, mlflow, trackio, tensorboard."""
     tracking: Annotated[TrackOptions, tyro.conf.arg(name="track")] = field(default_factory=TrackOptions)
@@ -52,7 +57,10 @@ def run(words: Sequence[str]) -> int:
     options = parse(_Options, words, command, about, default)
     if options.config.preset != name:
         raise PixelqError(f"--preset is not how to choose one: pixelq train {options.config.preset} …")
-    config = options.config
+    config, actors = options.config, options.actors
+    check_actors(options.ray, actors)
+    if actors is not None:
+        config = with_actors(config, actors)
     # everything that can be wrong without torch is said before torch is loaded
     validate(config)
     game = resolve_game(config.game)
@@ -68,6 +76,7 @@ def run(words: Sequence[str]) -> int:
     for library in options.track:
         need(library, library)
 
+    from pixelq.distributed.ray_actors import RayActors
     from pixelq.trackers.tracking import Tracking, saved_tracking
     from pixelq.training.run import train
 
@@ -75,6 +84,13 @@ def run(words: Sequence[str]) -> int:
     if tracking is None and options.or_resume and options.run is not None:
         tracking = saved_tracking(RunDir(options.run))
     callbacks = () if tracking is None else (tracking,)
-    show = options.progress
-    result = train(config, options.run, options.init, show, or_resume=options.or_resume, callbacks=callbacks)
+    result = train(
+        options.config,
+        options.run,
+        options.init,
+        options.progress,
+        or_resume=options.or_resume,
+        callbacks=callbacks,
+        actors=None if actors is None else RayActors(options.ray or "local", actors),
+    )
     return 130 if result.interrupted else 0

@@ -26,7 +26,7 @@ from pixelq.config.settings import (
     TrainConfig,
     ViewConfig,
 )
-from pixelq.config.validation import option, validate, validate_agent, validate_view
+from pixelq.config.validation import check_shares, option, validate, validate_agent, validate_view, with_actors
 
 __all__ = [
     "ALGO_KINDS",
@@ -49,6 +49,7 @@ __all__ = [
     "StoreName",
     "TrainConfig",
     "ViewConfig",
+    "check_shares",
     "from_json",
     "kind_of",
     "option",
@@ -56,4 +57,5 @@ __all__ = [
     "validate",
     "validate_agent",
     "validate_view",
+    "with_actors",
 ]

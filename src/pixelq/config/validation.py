@@ -1,5 +1,6 @@
 """Checks of a whole config: each setting by itself, and against the others."""
 
+import dataclasses
 import math
 import typing
 from collections.abc import Callable
@@ -9,7 +10,15 @@ from pixelq.config.algos import ALGO_KINDS, AlgoConfig, DQNConfig, IQNConfig, PQ
 from pixelq.config.settings import FRAME_SKIP, EnvConfig, NetworkConfig, TrainConfig, ViewConfig
 from pixelq.errors import ConfigError
 
-__all__ = ["SMALLEST_SIDE", "option", "validate", "validate_agent", "validate_view"]
+__all__ = [
+    "SMALLEST_SIDE",
+    "check_shares",
+    "option",
+    "validate",
+    "validate_agent",
+    "validate_view",
+    "with_actors",
+]
 
 
 class _Bound(typing.NamedTuple):
@@ -19,6 +28,7 @@ class _Bound(typing.NamedTuple):
 
 
 SMALLEST_SIDE = 36  # of a picture: what the three convolutions of 2015 leave one pixel of
+_MOST_GAMES = 4096
 _MOST = 10**15  # of anything: beyond it libraries' integers overflow
 
 
@@ -45,7 +55,7 @@ def _share(path: str) -> _Bound:
 _BOUNDS = (
     _Bound("seed", lambda value: 0 <= value < 2**31, "between 0 and 2147483647"),
     _at_least("total_steps", 1),
-    _between("envs", 1, 4096),
+    _between("envs", 1, _MOST_GAMES),
     _Bound("threads", lambda value: 0 <= value <= 1024, "between 0 (one a core) and 1,024"),
     _at_least("log_every_steps", 1),
     _at_least("checkpoint_every_steps", 1),
@@ -181,6 +191,57 @@ def validate_view(env: EnvConfig, kind: str) -> None:
         if getattr(env, name) != getattr(EnvConfig(), name):
             who = "Atari games have" if kind == "atari" else "catch has"
             raise ConfigError(f"{option('env.' + name)}: {who} no such choice; leave it out")
+
+
+def with_actors(config: TrainConfig, actors: int, make_env: bool = False) -> TrainConfig:
+    """A run that actors in other processes play: `envs` of the config are each actor's, of the result all of them.
+
+    Args:
+        config: its settings.
+        actors: how many.
+        make_env: whether its game comes from a function of this process.
+
+    Raises:
+        ConfigError: this run cannot be played so.
+    """
+    _check_actors(config, actors, make_env)
+    games = config.envs * actors
+    if games > _MOST_GAMES:
+        raise ConfigError(
+            f"--actors is {actors} with --envs {config.envs}: {games:,} games, at most {_MOST_GAMES:,} together"
+        )
+    return dataclasses.replace(config, envs=games)
+
+
+def check_shares(config: TrainConfig, actors: int, make_env: bool = False) -> None:
+    """Check that a run's games can be shared out among actors from now on.
+
+    Args:
+        config: the run's.
+        actors: how many.
+        make_env: as for `with_actors`.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    _check_actors(config, actors, make_env)
+    if config.envs % actors:
+        fitting = [number for number in range(1, config.envs + 1) if config.envs % number == 0]
+        raise ConfigError(
+            f"--actors is {actors}: this run has {config.envs} games, which {actors} actors cannot share evenly; "
+            f"{', '.join(map(str, fitting))} can"
+        )
+
+
+def _check_actors(config: TrainConfig, actors: int, make_env: bool) -> None:
+    if actors < 1:
+        raise ConfigError(f"--actors is {actors}: must be at least 1")
+    if isinstance(config.algo, PQNConfig):
+        raise ConfigError(
+            "--actors does not go with pqn, which learns from fresh rollouts: it needs an algorithm with replay memory"
+        )
+    if make_env:
+        raise ConfigError("actors cannot have make_env, a function of this process: name the game as module:function")
 
 
 def _check_bounds(config: TrainConfig) -> None:

@@ -27,12 +27,13 @@ _RAY_SETS = ("OMP_NUM_THREADS",)  # for its workers: runs count their own thread
 
 
 @contextlib.contextmanager
-def connected(address: str) -> Iterator["RayCluster"]:
+def connected(address: str, processors: int = 0) -> Iterator["RayCluster"]:
     """A Ray cluster, for as long as the block lasts.
 
     Args:
         address: HOST:PORT of one that was started with `ray start`, `auto` for the one this machine is part of, `local`
             for one of this machine's own, which ends with the block.
+        processors: that `local` says it has, at least, however many there are.
 
     Raises:
         PixelqError: Ray is missing, or there is no cluster.
@@ -54,7 +55,7 @@ def connected(address: str) -> Iterator["RayCluster"]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
         quiet |= {
-            "num_cpus": cores(),
+            "num_cpus": max(cores(), processors),
             "include_dashboard": False,
             "object_store_memory": _OBJECT_STORE,
             "_node_ip_address": "127.0.0.1",
@@ -63,7 +64,7 @@ def connected(address: str) -> Iterator["RayCluster"]:
         quiet["_node_ip_address"] = address.rpartition(":")[0]
     try:
         ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+    except Exception as error:  # Ray raises many kinds, Exception itself if its own processes are slow to start
         line = str(error).strip().splitlines() or [type(error).__name__]
         raise PixelqError(f"--ray {address}: no Ray cluster there: {line[0]}") from error
     try:
@@ -98,7 +99,7 @@ class RayCluster:
     """
 
     def __init__(self, ray: Any) -> None:
-        self._ray = ray
+        self.ray = self._ray = ray
         have = ray.cluster_resources()
         self._cpus, self._gpus = int(have.get("CPU", 0)), int(have.get("GPU", 0))
 

@@ -32,13 +32,22 @@ class EpisodeTracker:
         window: finished games, and finished lives, in each running mean.
         max_steps_per_life: close a life's return after so many steps, while the life goes on; 0: never.
         clip: a life sums the sign of the rewards instead of the rewards.
+        scored: [N] games that the running means are of; None: all.
     """
 
-    def __init__(self, num_envs: int, window: int = 100, max_steps_per_life: int = 0, clip: bool = True) -> None:
+    def __init__(
+        self,
+        num_envs: int,
+        window: int = 100,
+        max_steps_per_life: int = 0,
+        clip: bool = True,
+        scored: NDArray[np.bool_] | None = None,
+    ) -> None:
         self.games = 0  # finished so far
         self.lives = 0
         self._max_steps_per_life = max_steps_per_life
         self._clip = clip
+        self._scored = np.ones(num_envs, np.bool_) if scored is None else scored
         self._lives_left = np.zeros(num_envs, np.int32)
         self._game_return = np.zeros(num_envs, np.float64)
         self._life_return = np.zeros(num_envs, np.float64)
@@ -63,6 +72,8 @@ class EpisodeTracker:
             `EpisodicLifeEnv` of the OpenAI baselines).
         """
         counts = ~result.reset
+        for sums in (self._game_return, self._life_return, self._game_steps, self._life_steps):
+            sums[result.reset] = 0  # as they are, unless a game was given up without an end
         self._game_return += result.reward * counts
         self._life_return += (np.sign(result.reward) if self._clip else result.reward) * counts
         self._game_steps += counts
@@ -85,6 +96,10 @@ class EpisodeTracker:
     def mean_per_life(self) -> float | None:
         """Mean return of the last finished lives, None before the first."""
         return float(np.mean(self._last_lives)) if self._last_lives else None
+
+    def in_mean(self, unit: Literal["game", "life"]) -> int:
+        """How many games, or lives, the running mean is of."""
+        return len(self._last_games if unit == "game" else self._last_lives)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Everything `restore` needs, as copies."""
@@ -112,7 +127,8 @@ class EpisodeTracker:
 
     def _close_life(self, env: int) -> Episode:
         life = Episode("life", env, float(self._life_return[env]), int(self._life_steps[env]))
-        self._last_lives.append(life.total)
+        if self._scored[env]:
+            self._last_lives.append(life.total)
         self.lives += 1
         self._life_return[env] = 0
         self._life_steps[env] = 0
@@ -120,7 +136,8 @@ class EpisodeTracker:
 
     def _close_game(self, env: int) -> Episode:
         game = Episode("game", env, float(self._game_return[env]), int(self._game_steps[env]))
-        self._last_games.append(game.total)
+        if self._scored[env]:
+            self._last_games.append(game.total)
         self.games += 1
         self._game_return[env] = 0
         self._game_steps[env] = 0

@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 
 from pixelq.config import ATARI_SHAPE, ObsShape
 
-__all__ = ["RESEED_STEPS", "EnvSpec", "StepResult", "VectorEnvs", "check_actions", "game_seed"]
+__all__ = ["ACTORS", "RESEED_STEPS", "EnvSpec", "StepResult", "VectorEnvs", "check_actions", "game_seed"]
 
 # after how many steps a game is seeded anew, by the device that learns: a seeded reset takes 0.1 to 0.2 s, in which no
 # game goes on; 64 games at 10,000 steps a second would have two of them every second after 5,000
 RESEED_STEPS = {"cpu": 5_000, "cuda": 20_000, "mps": 5_000}
+
+ACTORS = "actors"  # in the state of games that actors in other processes play, and only there
 
 
 def game_seed(run_seed: int, env: int, count: int) -> int:

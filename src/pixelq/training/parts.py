@@ -3,13 +3,13 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pixelq.actor import Actor
+from pixelq.actor import Actor, epsilon_at
 from pixelq.algos import algo_of
 from pixelq.config import PQNConfig, TrainConfig, validate, validate_view
 from pixelq.device import generator_on, resolve_device
@@ -28,7 +28,7 @@ from pixelq.system import cores
 if TYPE_CHECKING:
     import gymnasium
 
-__all__ = ["MakeEnv", "Parts", "begin", "make_parts", "resolve"]
+__all__ = ["ActorGames", "Actors", "MakeEnv", "Parts", "begin", "make_parts", "resolve"]
 
 MakeEnv = Callable[[], "gymnasium.Env[Any, Any]"]
 # settings that mean something on Atari alone: no-ops and FIRE at a game's start, chance in the emulator, its actions
@@ -36,6 +36,54 @@ _NOT_ATARI: dict[str, Any] = {
     **{"sticky": None, "noop_max": 0, "full_action_space": False},
     **{"fire_at_start": False, "fire_after_life_loss": False},
 }
+
+
+class ActorGames(VectorEnvs, Protocol):
+    """Games that actors in other processes play, by actions that they choose themselves."""
+
+    epsilon: float
+    """Mean probability of a random action."""
+    absent: int
+    """Games that nobody plays at the moment: in the newest step they did nothing, and start there."""
+    greediest: NDArray[np.bool_]
+    """[N] games of those who explore least."""
+
+    def follow(self, learner: Learner, asked: Callable[[], bool], say: Callable[[str], None]) -> None:
+        """Who learns, before games are started.
+
+        Args:
+            learner: gives the weights.
+            asked: whether the run is to stop, so that nobody is waited for any more.
+            say: tells a person one line.
+        """
+
+    def chosen(self) -> NDArray[np.int64]:
+        """The actions [N] of the step that `recv` gives next."""
+
+    def describe(self) -> str:
+        """Who plays, in words."""
+
+    def summary(self) -> str:
+        """What has come since the start and what is lost, in words."""
+
+
+class Actors(Protocol):
+    """Processes elsewhere that play a run's games, each with a network of its own."""
+
+    @property
+    def number(self) -> int:
+        """How many."""
+
+    def games(self, config: TrainConfig, step: int) -> ActorGames:
+        """The games of a run, not started yet.
+
+        Args:
+            config: the run's, resolved; its games are shared out evenly.
+            step: where the run begins or goes on, so that no games are played twice.
+
+        Raises:
+            PixelqError: the actors cannot be reached.
+        """
 
 
 @dataclass
@@ -53,8 +101,12 @@ class Parts:
     actor: Actor
     memory: ReplayBuffer | Rollouts
     """What batches are drawn from."""
+    actors: ActorGames | None = None
+    """`envs`, if actors elsewhere play them."""
     step: int = 0
     """Steps done, over all games."""
+    newest_steps: int = 0
+    """How many of them were done last, by all games at once."""
     obs: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
     """[N, 4, 84, 84], what the games last showed."""
     life_lost: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
@@ -75,6 +127,16 @@ class Parts:
     def finished(self) -> bool:
         """Whether there is nothing left to do."""
         return self.solved or self.step >= self.config.total_steps
+
+    @property
+    def epsilon(self) -> float:
+        """Probability of a random action now; with actors elsewhere their mean."""
+        return epsilon_at(self.config.exploration, self.step) if self.actors is None else self.actors.epsilon
+
+    @property
+    def absent(self) -> int:
+        """Games that took no part in the newest step, since their actor is lost."""
+        return 0 if self.actors is None else self.actors.absent
 
     @property
     def buffer(self) -> ReplayBuffer:
@@ -118,15 +180,19 @@ def resolve(config: TrainConfig) -> TrainConfig:
     )
 
 
-def make_parts(config: TrainConfig, make_env: MakeEnv | None = None) -> Parts:
+def make_parts(
+    config: TrainConfig, make_env: MakeEnv | None = None, actors: Actors | None = None, step: int = 0
+) -> Parts:
     """Build a run at step 0 from a resolved config.
 
     Args:
         config: resolved.
         make_env: makes one environment of a game whose name does not say how.
+        actors: who plays the games; None: this process.
+        step: where the run will go on, for `actors`.
 
     Raises:
-        PixelqError: not enough memory for the replay.
+        PixelqError: not enough memory for the replay, or actors that cannot be reached.
     """
     device = torch.device(config.device)
     # beside a GPU the CPU only copies arrays; threads that wait for the next copy would take the emulator's cores
@@ -135,17 +201,24 @@ def make_parts(config: TrainConfig, make_env: MakeEnv | None = None) -> Parts:
         torch.backends.cudnn.benchmark = True  # tries its convolutions once for each shape; there are few shapes
     memory = _make_memory(config, device)
     threads = min(config.threads, config.envs)
-    envs = make_envs(config.game, config.envs, stream_seed(config.seed, "games") % 2**31, config.env, threads, make_env)
+    games = None if actors is None else actors.games(config, step)
+    seed = stream_seed(config.seed, "games") % 2**31
+    envs = games or make_envs(config.game, config.envs, seed, config.env, threads, make_env)
     num_actions = len(envs.action_meanings)
     learner = Learner(config, num_actions, device, _torch_stream(config, "weights"))
     fire = fire_index(envs.action_meanings) if config.env.fire_after_life_loss else None
     noise = generator_on(device, _torch_stream(config, "noise"))
     engine = make_engine(learner, noise, memory if isinstance(memory, ReplayBuffer) else None)
-    actor = Actor(engine.acting, num_actions, fire, stream(config.seed, "explore"))
+    chosen = None if games is None else games.chosen
+    actor = Actor(engine.acting, num_actions, fire, stream(config.seed, "explore"), chosen)
     tracker = EpisodeTracker(
-        config.envs, config.window_episodes, config.env.max_steps_per_life, config.env.rewards == "sign"
+        config.envs,
+        config.window_episodes,
+        config.env.max_steps_per_life,
+        config.env.rewards == "sign",
+        None if games is None else games.greediest,
     )
-    return Parts(config, device, envs, tracker, learner, engine, actor, memory)
+    return Parts(config, device, envs, tracker, learner, engine, actor, memory, actors=games, newest_steps=config.envs)
 
 
 def _make_memory(config: TrainConfig, device: torch.device) -> ReplayBuffer | Rollouts:

@@ -43,10 +43,11 @@ def replay_loop(parts: Parts, session: Session) -> None:
         parts.put_off = partial(remember, parts, actions, result, life_lost)
         parts.obs = result.obs
         parts.life_lost = life_lost & ~result.terminated & ~result.truncated
-        parts.step += config.envs
+        parts.newest_steps = config.envs - parts.absent
+        parts.step += parts.newest_steps
 
         # once in a while: log, record, save
-        session.after_steps(config.envs, finished)
+        session.after_steps(parts.newest_steps, finished)
     parts.catch_up()
 
 
@@ -64,7 +65,7 @@ def importance_exponent_at(config: TrainConfig, step: int) -> float:
 def learn(parts: Parts) -> None:
     """Do the updates owed for the last step of the games, and copy the target network when its time has come."""
     config, step = parts.config, parts.step
-    before = max(step - config.envs, 0)
+    before = max(step - parts.newest_steps, 0)
     if len(parts.buffer) >= config.replay.learn_start:
         parts.learner.learning_rate = learning_rate_at(config.optimiser, step, config.total_steps)
         updates = updates_due(step, before, config.replay.train_period)

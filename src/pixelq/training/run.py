@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pixelq.algos import algo_of
-from pixelq.config import StopOn, TrainConfig, from_json, to_json
+from pixelq.config import StopOn, TrainConfig, check_shares, from_json, to_json, with_actors
 from pixelq.device import tiny_as_zero
 from pixelq.engines import machine_notes
 from pixelq.envs import EnvSpec
 from pixelq.envs.episodes import EpisodeTracker
+from pixelq.envs.interface import ACTORS
 from pixelq.errors import PixelqError
 from pixelq.games import file_word, function_game
 from pixelq.run.checkpoint import Checkpoint, CheckpointStore
@@ -25,7 +26,7 @@ from pixelq.system import load
 from pixelq.training.callbacks import Callbacks, RunView
 from pixelq.training.changes import allowed_changes, check_same_recipe, still_solved
 from pixelq.training.initial import load_initial
-from pixelq.training.parts import MakeEnv, Parts, begin, make_parts, resolve
+from pixelq.training.parts import Actors, MakeEnv, Parts, begin, make_parts, resolve
 from pixelq.training.progress import Progress, ProgressKind, follow_restoring, make_progress
 from pixelq.training.replay_loop import replay_loop
 from pixelq.training.rollout_loop import rollout_loop
@@ -63,6 +64,7 @@ def train(
     or_resume: bool = False,
     callbacks: Sequence[object] = (),
     make_env: MakeEnv | None = None,
+    actors: Actors | None = None,
 ) -> RunResult:
     """Start a run and train until it is solved, out of steps or interrupted.
 
@@ -77,6 +79,7 @@ def train(
         callbacks: called at certain moments; see `pixelq.Callback`.
         make_env: makes one environment of your own game, in place of `config.game`. `resume`, `evaluate` and `record`
             need it again.
+        actors: processes elsewhere that play the games, `config.envs` each; see `pixelq.RayActors`. None: this process.
 
     Returns:
         The state of the run.
@@ -89,18 +92,20 @@ def train(
     hooks = Callbacks(callbacks)
     if make_env is not None:
         config = dataclasses.replace(config, game=function_game(make_env))
+    if actors is not None:
+        config = with_actors(config, actors.number, make_env is not None)
     config = resolve(config)
     if or_resume:
         if run_dir is None:
             raise PixelqError("or_resume needs a run_dir: the run is found again by its path")
         if (Path(run_dir) / "config.json").is_file():
             check_same_recipe(config, RunDir(Path(run_dir)))
-            return resume(run_dir, progress=progress, callbacks=callbacks, make_env=make_env)
+            return resume(run_dir, progress=progress, callbacks=callbacks, make_env=make_env, actors=actors)
     stop = Stop()
     with stop.heeded():
         if run_dir is not None:
             RunDir.check_new(run_dir)  # before anything costly
-        parts = make_parts(config, make_env)
+        parts = make_parts(config, make_env, actors)
         with closing(parts.envs):
             if init is not None:
                 load_initial(parts, init)
@@ -110,6 +115,8 @@ def train(
             show = make_progress(config, progress)
             with new_run(place) as run, show:
                 run.write_json("provenance.json", provenance(parts.engine.instructions))
+                if parts.actors is not None:
+                    parts.actors.follow(parts.learner, lambda: stop.asked, show.note)
                 begin(parts)
                 store = CheckpointStore(run.checkpoints, config.keep_checkpoints)
                 with closing(MetricsLog(run.metrics, run.tb)) as log:
@@ -136,6 +143,7 @@ def resume(
     fresh_games: bool = False,
     callbacks: Sequence[object] = (),
     make_env: MakeEnv | None = None,
+    actors: Actors | None = None,
 ) -> RunResult:
     """Go on with a run from its newest good checkpoint.
 
@@ -156,6 +164,8 @@ def resume(
             bit the same.
         callbacks: as in `train`.
         make_env: as in `train`.
+        actors: processes elsewhere that play the run's games from now on, an equal share each; None: this process does,
+            whoever has played them before. Games that actors played cannot be restored: others are started.
 
     Returns:
         The state of the run; a finished run is returned unchanged.
@@ -179,6 +189,8 @@ def resume(
         )
         passing = _given(device=device, threads=threads, cuda_graphs=cuda_graphs, compile=compile)
         config = resolve(dataclasses.replace(saved, **lasting, **passing))
+        if actors is not None:
+            check_shares(config, actors.number, make_env is not None)
         show = make_progress(config, progress)
         store = CheckpointStore(run.checkpoints, config.keep_checkpoints)
         damage: list[str] = []
@@ -195,7 +207,7 @@ def resume(
             show.note(f"{run.path} is " + (f"solved, {end}; --stop-on none goes on" if solved else f"finished, {end}"))
             return _finished(run, config, checkpoint, solved)
         with show:
-            return _restore_and_go_on(run, config, store, checkpoint, show, stop, fresh_games, hooks, make_env)
+            return _restore_and_go_on(run, config, store, checkpoint, show, stop, fresh_games, hooks, make_env, actors)
 
 
 def _given(**settings: Any) -> dict[str, Any]:
@@ -218,12 +230,23 @@ def _restore_and_go_on(
     fresh_games: bool,
     hooks: Callbacks,
     make_env: MakeEnv | None,
+    actors: Actors | None,
 ) -> RunResult:
-    parts = make_parts(config, make_env)
+    parts = make_parts(config, make_env, actors, checkpoint.step)
     with closing(parts.envs):
         started = time.monotonic()
         show.note(f"restoring {checkpoint.path}")
-        if not parts.envs.spec.deterministic:
+        if parts.actors is not None:
+            fresh_games = True
+            parts.actors.follow(parts.learner, lambda: stop.asked, show.note)
+            show.note("actors start new games: those of before are given up")
+        elif ACTORS in checkpoint.tensors("envs"):
+            fresh_games = True
+            show.note(
+                f"actors played these games, which are given up: this process starts {config.envs} others; "
+                "with --ray and --actors, actors do"
+            )
+        elif not parts.envs.spec.deterministic:
             fresh_games = True
             show.note("this environment is not deterministic: new games are started")
         if fresh_games:
@@ -253,6 +276,8 @@ def _go_on(run: RunDir, parts: Parts, saver: Saver, show: Progress, stop: Stop, 
         )
         for line in game_notes(parts.envs.spec):
             show.note(line)
+        if parts.actors is not None:
+            show.note(parts.actors.describe())
         kind = algo_of(config.algo).memory
         size = f"replay buffer of {config.replay.capacity:,} transitions: " if kind == "replay" else ""
         show.note(size + parts.memory.describe())
@@ -262,6 +287,8 @@ def _go_on(run: RunDir, parts: Parts, saver: Saver, show: Progress, stop: Stop, 
         LOOPS[kind](parts, session)
         session.finish()
         hooks.end()
+        if parts.actors is not None:
+            show.note(parts.actors.summary())
         if session.interrupted and not parts.finished:
             show.note(f"saved at step {parts.step:,}; go on with: pixelq resume {run.path}")
     interrupted = session.interrupted and not parts.finished

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pixelq.actor import epsilon_at
 from pixelq.envs.episodes import Episode
 from pixelq.training.callbacks import Callbacks
 from pixelq.training.health import HealthWatch
@@ -131,7 +130,7 @@ class Session:
 
     def _check_solved(self) -> None:
         parts, config, tracker = self._parts, self._parts.config, self._parts.tracker
-        if config.stop_on == "none" or self._episodes() < config.window_episodes:
+        if config.stop_on == "none" or tracker.in_mean(config.episode_unit) < config.window_episodes:
             return
         mean = tracker.mean_per_life() if config.stop_on == "return_per_life" else tracker.mean_per_game()
         if mean is not None and mean > config.stop_at:
@@ -160,7 +159,7 @@ class Session:
             "seconds": round(parts.seconds, 3),
             "train/return_per_game": tracker.mean_per_game(),
             "train/return_per_life": tracker.mean_per_life(),
-            "train/epsilon": epsilon_at(parts.config.exploration, parts.step),
+            "train/epsilon": parts.epsilon,
             "loss/td": learned.loss,
             "q/mean": learned.q_mean,
             **health,

@@ -9,6 +9,7 @@ import numpy as np
 from pixelq.agent import AgentCard
 from pixelq.config import TrainConfig, to_json
 from pixelq.device import restore_generator_on
+from pixelq.envs.interface import ACTORS
 from pixelq.errors import CheckpointError
 from pixelq.replay import ReplayBuffer
 from pixelq.replay.ring import Ring, Rows
@@ -141,7 +142,9 @@ def restore_with_fresh_games(parts: Parts, checkpoint: Checkpoint) -> list[tuple
     """
     with _fitting(checkpoint):
         chunks = _restore_all_but_games(parts, checkpoint)
-        result = parts.envs.restart(saved_arrays(checkpoint, "envs"))
+        state = saved_arrays(checkpoint, "envs")
+        # of games that actors played elsewhere nothing is known here
+        result = parts.envs.reset() if ACTORS in state else parts.envs.restart(state)
         parts.tracker.reset(result)
         if isinstance(parts.memory, ReplayBuffer):
             parts.memory.restart(parts.envs.spec.obs.newest(result.obs))
