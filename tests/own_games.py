@@ -80,6 +80,18 @@ def rendered_for_humans():
     return env
 
 
+class Unhurried(Dodge):
+    """A step takes 5 ms, in which the processor is free."""
+
+    def step(self, action):
+        time.sleep(0.005)
+        return super().step(action)
+
+
+def unhurried():
+    return Unhurried()
+
+
 class Symbols(Dodge):
     """Its observations are a dictionary; only `screen` is a picture."""
 

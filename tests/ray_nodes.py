@@ -1,4 +1,4 @@
-"""Nodes of a Ray cluster on this machine, for tests: python tests/ray_nodes.py N.
+"""Nodes of a Ray cluster on this machine, for tests: python tests/ray_nodes.py N [PROCESSORS of each].
 
 Says the cluster's address, then obeys words on standard input: `kill` ends the newest node as a power cut would.
 Everything ends when the input does.
@@ -21,8 +21,9 @@ def main():
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # the loopback's address stays as it is
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args=dict(NODE))
-    nodes = [cluster.add_node(**NODE) for _ in range(int(sys.argv[1]) - 1)]
+    node = NODE | {"num_cpus": int(sys.argv[2]) if len(sys.argv) > 2 else 1}
+    cluster = Cluster(initialize_head=True, head_node_args=dict(node))
+    nodes = [cluster.add_node(**node) for _ in range(int(sys.argv[1]) - 1)]
     print(cluster.address, flush=True)
     try:
         for line in sys.stdin:

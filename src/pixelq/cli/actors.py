@@ -1,13 +1,12 @@
 """`--ray` and `--actors` of the verbs that train, checked before torch is loaded."""
 
 from pixelq.errors import PixelqError
-from pixelq.extras import need
 
 __all__ = ["check_actors"]
 
 
 def check_actors(ray: str | None, actors: int | None) -> None:
-    """Refuse a cluster without actors, and actors without Ray.
+    """Refuse a cluster without actors.
 
     Args:
         ray: the cluster's address, if it was given.
@@ -16,8 +15,5 @@ def check_actors(ray: str | None, actors: int | None) -> None:
     Raises:
         PixelqError: says what is missing.
     """
-    if ray is None and actors is None:
-        return
-    need("ray", "ray")
-    if actors is None:
+    if ray is not None and actors is None:
         raise PixelqError(f"--ray {ray} needs --actors: how many processes of the cluster play")

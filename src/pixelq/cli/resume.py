@@ -12,6 +12,7 @@ from pixelq.cli.actors import check_actors
 from pixelq.cli.options import parse
 from pixelq.config import StopOn, TrainConfig, check_shares, from_json, validate
 from pixelq.errors import ConfigError, PixelqError
+from pixelq.extras import need
 from pixelq.run.rundir import RunDir
 
 __all__ = ["run"]
@@ -93,3 +94,4 @@ def _check(run: RunDir, options: _Options) -> None:
     check_actors(options.ray, options.actors)
     if options.actors is not None:
         check_shares(config, options.actors)
+        need("ray", "ray")

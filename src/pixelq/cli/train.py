@@ -73,7 +73,7 @@ def run(words: Sequence[str]) -> int:
     if options.init is not None:
         find_agent(options.init)
 
-    for library in options.track:
+    for library in (*options.track, *(["ray"] if actors is not None else [])):
         need(library, library)
 
     from pixelq.distributed.ray_actors import RayActors
