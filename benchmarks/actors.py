@@ -124,11 +124,14 @@ def speeds(numbers: list[int], seconds: float) -> Iterator[dict[str, Any]]:
 
 def player_of(game: str) -> tuple[Player, bytes, TrainConfig]:
     """An actor of eight games that plays as the agent that comes with pixelq, if it plays this game."""
-    config = resolve(dataclasses.replace(preset("fast"), game=game, envs=8, device="cpu", threads=1))
-    player = make_player(config, 3, 4, "a benchmark")
-    if config.game != "breakout":
-        return player, b"", config
-    return player, pack_weights(load_agent("breakout").network.state_dict()), config
+    config = dataclasses.replace(preset("fast"), game=game, envs=8, device="cpu", threads=1)
+    weights = b""
+    if config.game == "breakout":
+        agent = load_agent("breakout")
+        config = dataclasses.replace(config, network=agent.card.network, algo=agent.card.algo)
+        weights = pack_weights(agent.network.state_dict())
+    config = resolve(config)
+    return make_player(config, 3, 4, "a benchmark"), weights, config
 
 
 def bytes_a_transition(game: str) -> dict[str, Any]:

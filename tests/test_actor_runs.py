@@ -25,10 +25,14 @@ from runs import Watch, metrics, quick, tiny
 
 
 class Here:
-    """Actors in this process: a whole run without Ray. `kill` names actors to lose, by how many batches came before."""
+    """Actors in this process: a whole run without Ray.
 
-    def __init__(self, number, kill=None):
-        self.number, self.kill = number, dict(kill or {})
+    `kill` names actors to lose, by how many batches came before; others take their place after `away` looks.
+    """
+
+    def __init__(self, number, kill=None, away=0):
+        self.number, self.kill, self.away = number, dict(kill or {}), away
+        self.looks = 0
         self.feed = None
 
     def games(self, config, step):
@@ -49,15 +53,18 @@ class Here:
         self.weights = weights
 
     def poll(self, seconds):
-        if self.sent in self.kill:
-            actor = self.kill.pop(self.sent)
+        self.looks -= 1
+        for sent, actor in list(self.kill.items()):
             lost = [one for one in self.asked if one[0] == actor]
-            self.asked = [one for one in self.asked if one[0] != actor]
-            return [Lost(actor, lost[0][1], "killed")]
-        events = [Arrived(*one[:3], self.players[one[0]].play(one[3])) for one in self.asked]
-        self.sent += len(events)
-        self.asked = []
-        return events
+            if self.sent >= sent and lost:
+                del self.kill[sent]
+                self.looks = self.away
+                self.asked = [one for one in self.asked if one[0] != actor]
+                return [Lost(actor, lost[0][1], "killed")]
+        now = [one for one in self.asked if one[1] == 0 or self.looks <= 0]
+        self.asked = [one for one in self.asked if one not in now]
+        self.sent += len(now)
+        return [Arrived(*one[:3], self.players[one[0]].play(one[3])) for one in now]
 
     def close(self):
         self.closed += 1
@@ -76,13 +83,11 @@ def test_a_run_is_played_by_actors_and_goes_on_with_them_or_without(tmp_path):
     assert json.loads((run / "config.json").read_text())["envs"] == 6
     assert "3 actors with 2 games each, ε from 0.4 to 0.00066 in place of --exploration" in notes
     lost = [note for note in notes if "was lost" in note]
-    assert lost == [
-        "actor 1 was lost (killed), with 3 batches of it (number 2-4); another takes its place, with new games"
-    ]
+    assert lost == ["actor 1 was lost (killed), with 1 batch of it (number 3); another takes its place, with new games"]
     accounts = actors.feed.accounts
-    assert (accounts.lost, accounts.lives) == (3, 4)
+    assert (accounts.lost, accounts.lives) == (1, 4)
     said = next(note for note in notes if "batches received" in note)
-    assert said.startswith(f"{accounts.received} batches received with {result.step:,} steps learned from, 3 lost;")
+    assert said.startswith(f"{accounts.received} batches received with {result.step:,} steps learned from, 1 lost;")
     assert "actors replaced 1 times" in said
     assert actors.closed
     assert metrics(run)[-1]["train/epsilon"] == pytest.approx(np.mean([0.4, 0.4**4.5, 0.4**8]))
@@ -129,7 +134,9 @@ def test_updates_keep_their_ratio_to_steps_though_an_actor_is_missing(tmp_path):
         def on_log(self, run):
             counts.append((run.step, run._parts.learner.updates))
 
-    train(config, tmp_path / "run", progress="none", actors=Here(4, {4: 2, 9: 0}), callbacks=[Count()])
+    actors = Here(4, {4: 2, 16: 0}, away=12)
+    train(config, tmp_path / "run", progress="none", actors=actors, callbacks=[Count()])
+    assert actors.feed._given * 4 > 1_000  # some places were empty
     (first_step, first), (last_step, last) = counts[0], counts[-1]
     # the updates of the newest row are still owed: 4 steps at most
     assert abs((last - first) - (last_step - first_step) / 8) <= 1
