@@ -56,7 +56,7 @@ def page(chromium):
     """A tab; at the test's end it must have logged no error and asked no other host for anything."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(60_000)  # on a machine with other work
     errors, hosts = [], set()
     # a page that outlives its server looks for it
     page.on("console", lambda m: errors.append(m.text) if m.type == "error" and GONE not in m.text else None)
