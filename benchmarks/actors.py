@@ -26,7 +26,7 @@ import gymnasium as gym
 import numpy as np
 
 from pixelq import RayActors, load_agent, preset, train
-from pixelq.config import TrainConfig
+from pixelq.config import ObsShape, TrainConfig
 from pixelq.distributed.batches import RowReader
 from pixelq.distributed.player import Player, make_player, pack_weights
 from pixelq.envs import make_envs
@@ -60,6 +60,10 @@ class Slow(gym.Env):
         time.sleep(SLEEP_SECONDS)
         self._steps += 1
         return self._obs(), float(action == 1), self._steps == 200, False, {}
+
+    def render(self) -> Any:
+        """For people."""
+        return np.repeat(self._obs(), 3, axis=2)
 
     def _obs(self) -> Any:
         obs = np.full((84, 84, 1), 20, np.uint8)
@@ -128,10 +132,15 @@ def player_of(game: str) -> tuple[Player, bytes, TrainConfig]:
     weights = b""
     if config.game == "breakout":
         agent = load_agent("breakout")
-        config = dataclasses.replace(config, network=agent.card.network, algo=agent.card.algo)
+        config = dataclasses.replace(config, network=agent.card.network)
         weights = pack_weights(agent.network.state_dict())
     config = resolve(config)
     return make_player(config, 3, 4, "a benchmark"), weights, config
+
+
+def rows_of(batch: bytes) -> int:
+    """Steps of a batch: on a busy machine an actor sends fewer than 32 at once."""
+    return RowReader(batch, 8, 18, ObsShape()).rows
 
 
 def bytes_a_transition(game: str) -> dict[str, Any]:
@@ -142,7 +151,7 @@ def bytes_a_transition(game: str) -> dict[str, Any]:
     batches = [player.play() for _ in range(BATCHES)]
     spent = time.process_time() - began
     player.close()
-    sent, steps = sum(map(len, batches)), BATCHES * 32 * 8
+    sent, steps = sum(map(len, batches)), 8 * sum(rows_of(batch) for batch in batches)
     return {
         "game": game,
         "bytes_per_transition": sent / steps,
