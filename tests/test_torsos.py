@@ -61,6 +61,14 @@ def test_epsilon_is_that_of_each_program(kind, epsilon):
         assert norm(units[:, :, None, None]).flatten().tolist() == pytest.approx([expected, -expected], rel=1e-5)
 
 
+def test_a_normalised_dense_layer_has_length_one_at_first_and_ones_that_pqn_normalises_have_variance_one():
+    units = torch.randn(3, 256, generator=generator())
+    expected = functional.layer_norm(units.double(), (256,)) / 16
+    torch.testing.assert_close(dense_norm("dense", 256)(units).double(), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(expected.norm(dim=1), torch.ones(3, dtype=torch.float64), rtol=1e-4, atol=0)
+    torch.testing.assert_close(dense_norm("layer", 256)(units).double(), 16 * expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["layer", "layer_per_pixel"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_norms_keep_channels_last_and_the_type(kind, dtype):

@@ -147,8 +147,8 @@ class NetworkConfig:
     noisy_sigma: float = 0.5
     """σ₀: initial size of the noise; it is divided by √inputs."""
     norm: Literal["none", "dense", "layer", "layer_per_pixel"] = "none"
-    """LayerNorm before the ReLU of the dense layer alone; or before each ReLU of the nature torso too: over all of a
-    layer, or at each pixel over its channels."""
+    """LayerNorm before the ReLU of the dense layer alone, its gains 1/√units at first; or, gains 1 at first, before
+    each ReLU of the nature torso too: over all of a layer, or at each pixel over its channels."""
     spectral_norm: bool = False
     """Divide residual convolutions of the impala torso by their largest singular value."""
     max_pool: int = 0

@@ -45,5 +45,14 @@ def plane_norm(kind: NormKind, channels: int, size: tuple[int, int]) -> list[Pla
 
 
 def dense_norm(kind: NormKind, units: int) -> nn.Module:
-    """What stands between a dense layer and its ReLU: a norm over its units, or nothing."""
-    return nn.Identity() if kind == "none" else nn.LayerNorm(units, _EPSILON[kind])
+    """What stands between a dense layer and its ReLU: a norm over its units, or nothing.
+
+    The gains of `dense` begin at 1/√units, so that the units together have length 1 at first. With gains of 1 they have
+    length √units, and one step of Adam moves the values that many times as far.
+    """
+    if kind == "none":
+        return nn.Identity()
+    norm = nn.LayerNorm(units, _EPSILON[kind])
+    if kind == "dense":
+        nn.init.constant_(norm.weight, units**-0.5)
+    return norm
