@@ -148,7 +148,7 @@ def test_a_watch_tells_once_that_the_network_died(name, layer):
     parts.envs.close()
 
 
-@pytest.mark.parametrize("name", ["fast", "noisy-dqn", "btr"])
+@pytest.mark.parametrize("name", ["fast", "keras-example", "noisy-dqn", "pqn", "btr"])
 def test_the_remedies_that_a_watch_names_go_with_the_recipe(name):
     config = tiny(name)
     # a spectral norm divides weights by their own size
@@ -164,9 +164,12 @@ def test_the_remedies_that_a_watch_names_go_with_the_recipe(name):
     parts.learner.updates = 1
     line = watch.look()[1]
     parts.envs.close()
-    named = re.findall(r"--network\.(\w+) (\w+)", line)
-    assert len(named) == {"fast": 2, "noisy-dqn": 1, "btr": 0}[name]
-    validate(dataclasses.replace(parts.config, network=dataclasses.replace(parts.config.network, **dict(named))))
+    named = dict(re.findall(r"--network\.(\w+) (\w+)", line))
+    expected = {"fast": ["norm"], "keras-example": ["init", "norm"], "noisy-dqn": ["init"], "pqn": ["init"], "btr": []}
+    assert list(named) == expected[name]
+    validate(dataclasses.replace(parts.config, network=dataclasses.replace(parts.config.network, **named)))
+    # rectified Adam is what an Adam could be
+    assert ("--optimiser.name radam" in line) == (name in ("keras-example", "btr"))
 
 
 def test_a_run_says_within_one_log_tick_that_its_network_died(tmp_path):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pixelq.algos import algo_of
-from pixelq.config import NetworkConfig
+from pixelq.config import TrainConfig
 from pixelq.health import Health, measure_health
 from pixelq.networks import QNetwork
 from pixelq.replay import ReplayBuffer
@@ -41,7 +41,7 @@ class HealthWatch:
         self._twin.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
         health = measure_health(self._twin, self._observations())
         dead = health.is_dead and self._parts.learner.updates > 0
-        line = _warning(health, self._parts.step, self._parts.config.network) if dead and not self._told else None
+        line = _warning(health, self._parts.step, self._parts.config) if dead and not self._told else None
         self._told = dead
         return health.metrics(), line
 
@@ -67,16 +67,19 @@ class HealthWatch:
         return parts.memory.observations(draw)
 
 
-def _warning(health: Health, step: int, network: NetworkConfig) -> str:
+def _warning(health: Health, step: int, config: TrainConfig) -> str:
     layer = health.dead_layer
     if layer is None:
         what = f"{health.constant_features:.0%} of its features are the same whatever the screen shows"
     else:
         what = f"{health.dead[layer]:.0%} of the units of {layer} never answer"
-    remedies = ["a lower --optimiser.learning-rate", "a larger --optimiser.epsilon (1.5e-4)"]
-    if network.torso == "nature":
+    network, remedies = config.network, []
+    if config.optimiser.name in ("adam", "keras_adam"):
+        remedies.append("--optimiser.name radam")
+    remedies += ["a lower --optimiser.learning-rate", "a larger --optimiser.epsilon (1.5e-4)"]
+    if network.torso == "nature" and network.init != "centred_orthogonal":
         remedies.append("--network.init centred_orthogonal")
-    if network.torso == "nature" and not network.noisy:
+    if network.torso == "nature" and network.norm == "none" and not network.noisy:
         remedies.append("--network.norm dense")
     return (
         f"the network has died at step {step:,}: {what}; it will hardly learn any more. "
