@@ -102,7 +102,8 @@ def test_a_command_is_understood(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     seen = []
 
-    def train(config, run_dir, init, progress, *, or_resume, callbacks):
+    def train(config, run_dir, init, progress, *, or_resume, callbacks, actors):
+        assert actors is None
         validate(config)
         seen.append(config.preset)
         return SimpleNamespace(interrupted=False)

@@ -4,7 +4,6 @@ import re
 from itertools import count
 from pathlib import Path
 
-import minari
 import numpy as np
 import pytest
 from ale_py.vector_env import AtariVectorEnv
@@ -23,6 +22,7 @@ from pixelq.evaluation.players import RandomAgent
 from pixelq.run.seeding import stream_seed
 from pixelq.run.storage import StorageError
 
+minari = pytest.importorskip("minari", reason="needs minari: pip install 'pixelq[minari]'")
 PAGE = Path(__file__).parents[1] / "docs" / "tools.md"
 
 
