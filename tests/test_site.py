@@ -60,8 +60,10 @@ def test_every_page_in_light_and_dark_and_on_a_phone(site, page):  # noqa: F811
 @pytest.mark.slow
 def test_the_search_finds_epsilon(site, page):  # noqa: F811
     page.goto(f"{site[1]}/index.html")
+    ready = page.locator(".md-search-result__meta", has_text="Type to start searching")
+    ready.wait_for(state="attached")  # what is typed before is lost
     page.keyboard.press("s")
-    page.locator("input.md-search__input").fill("epsilon")
+    page.locator("input.md-search__input:focus").press_sequentially("epsilon")
     found = page.locator(".md-search-result__link")
     found.first.wait_for()
     assert found.count() > 3
