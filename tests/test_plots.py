@@ -137,6 +137,10 @@ def test_what_cannot_be_drawn_is_one_clear_line(runs, tmp_path):
             plotted(bad)
     with pytest.raises(PixelqError, match='other has no values of "loss/x": it has frames, games, lives, perf/st'):
         plotted([other], "loss/x")
+    young = make_run(tmp_path / "young", seed=4)
+    append(young, record(100, **{"train/return_per_game": None}))
+    with pytest.raises(PixelqError, match='young has no values of "train/return_per_game": no game has ended yet'):
+        plotted([young])
     append(late, record(100, 1.0), record(200, 1.0))
     append(late, "nonsense\n")
     with pytest.raises(PixelqError, match=r"late/metrics\.jsonl, line 3, is damaged: no metrics"):

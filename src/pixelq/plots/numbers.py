@@ -151,6 +151,7 @@ def _read(run: Path, name: str, config: dict[str, Any], metric: str, axis: Axis)
     key, scale = _AXES[axis]
     points: list[tuple[float, float]] = []
     keys: set[str] = set()
+    named = False
     path = RunDir(run).metrics
     with storage_errors(path):
         lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is being written
@@ -158,6 +159,7 @@ def _read(run: Path, name: str, config: dict[str, Any], metric: str, axis: Axis)
         try:
             record = json.loads(line)
             x, y = record[key], record.get(metric)
+            named |= metric in record
             keys |= {name for name, value in record.items() if isinstance(value, int | float)}
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise PixelqError(f"{path}, line {number}, is damaged: no metrics") from error
@@ -165,6 +167,8 @@ def _read(run: Path, name: str, config: dict[str, Any], metric: str, axis: Axis)
             points.append((x * scale, y))
     if not points:
         there = f"it has {', '.join(sorted(keys))}" if keys else "it has no metrics yet"
+        if named:
+            there = "no game has ended yet" if metric.startswith("train/return_") else "nothing was measured yet"
         raise PixelqError(f'{run} has no values of "{metric}": {there}')
     x_values, y_values = np.asarray(points, np.float64).T
     game = str(config.get("game"))
