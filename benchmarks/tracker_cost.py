@@ -38,7 +38,7 @@ def cpu_seconds() -> float:
     parents, ticks = {}, {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            fields = path.read_text().rpartition(")")[2].split()
+            fields = path.read_text("utf-8", "replace").rpartition(")")[2].split()
         except OSError:  # it has ended
             continue
         number = int(path.parent.name)
@@ -85,7 +85,9 @@ def play(run: Path, steps: int, trackers: list[str]) -> Cost:
     offline |= {"TENSORBOARD_LOGDIR": str(place / "tensorboard"), "TRACKIO_DIR": str(place / "trackio")}
     words = [sys.executable, str(Path(__file__).resolve()), "--alone", str(run), "--steps", str(steps)]
     words += ["--trackers", *trackers]
-    done = subprocess.run(words, check=True, cwd=place, env=os.environ | offline, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        words, check=True, cwd=place, env=os.environ | offline, stdout=subprocess.PIPE, encoding="utf-8"
+    )
     return Cost(*json.loads(done.stdout.splitlines()[-1]))
 
 
