@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from browser import chromium, page  # noqa: F401
-
 if not os.environ.get("CI"):  # where changes are checked it must be there
     pytest.importorskip("material", reason="the extra `docs` is not installed")
     pytest.importorskip("mkdocstrings", reason="the extra `docs` is not installed")
@@ -42,7 +40,7 @@ def site(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_every_page_in_light_and_dark_and_on_a_phone(site, page):  # noqa: F811
+def test_every_page_in_light_and_dark_and_on_a_phone(site, page):
     folder, address = site
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.html") if path.name != "404.html")
     assert len(names) > 30
@@ -58,7 +56,7 @@ def test_every_page_in_light_and_dark_and_on_a_phone(site, page):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_the_search_finds_epsilon(site, page):  # noqa: F811
+def test_the_search_finds_epsilon(site, page):
     page.goto(f"{site[1]}/index.html")
     ready = page.locator(".md-search-result__meta", has_text="Type to start searching")
     ready.wait_for(state="attached")  # what is typed before is lost
@@ -80,7 +78,7 @@ def test_mathematics_is_drawn_without_what_was_not_understood(site):
 
 
 @pytest.mark.slow
-def test_a_table_learns_the_maze_by_keyboard(site, page):  # noqa: F811
+def test_a_table_learns_the_maze_by_keyboard(site, page):
     page.goto(f"{site[1]}/deep-q-learning.html")
     maze = page.locator(".pixelq-maze")
     assert maze.locator(".pixelq-grid div").count() == 20
@@ -99,7 +97,7 @@ def test_a_table_learns_the_maze_by_keyboard(site, page):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_curves_follow_their_sliders_by_keyboard(site, page):  # noqa: F811
+def test_curves_follow_their_sliders_by_keyboard(site, page):
     page.goto(f"{site[1]}/deep-q-learning.html")
 
     def press(box, name, key, times=1):
