@@ -19,7 +19,7 @@ __all__ = ["run"]
 @dataclass(frozen=True)
 class _Options:
     agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
-    """A run directory, a .safetensors or .onnx file, hf:USER/NAME, `breakout`, which comes along, or `random`."""
+    """A run directory, a .safetensors or .onnx file, hf:USER/NAME, `breakout` (ships with pixelq), or `random`."""
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
     """Folder to write, new or empty. Its name is the dataset's and ends in a version, e.g. breakout-v0."""
     steps: Annotated[int, tyro.conf.arg(metavar="N")] = 100_000

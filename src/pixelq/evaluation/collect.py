@@ -140,7 +140,7 @@ class _Game:
         self._keep()
 
     def _keep(self) -> None:
-        self._pictures.append(self.result.obs[0, -self.games.spec.obs.channels :])
+        self._pictures.append(self.games.spec.obs.newest(self.result.obs)[0])
         self._lives.append(int(self.result.lives[0]))
 
     def send(self, action: np.int64) -> None:
