@@ -46,7 +46,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,docs,onnx,wandb,mlflow,minari,hub,sb3,tune,ray]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,docs,onnx,wandb,mlflow,minari,hub,sb3,tune,ray,envs,doom]'
 	touch $@ $(VENV)/.installed
 
 # the site, into site/; any warning ends it. Pages that the code or the results write must be up to date

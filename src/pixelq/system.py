@@ -13,6 +13,7 @@ __all__ = [
     "anonymous_pages",
     "cores",
     "cpu_quota",
+    "hide_windows",
     "kill_group",
     "let_cpu_help_apples_gpu",
     "load",
@@ -213,3 +214,12 @@ def wait_passively() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
+
+
+def hide_windows() -> None:
+    """Let games that draw with SDL, such as Pygame's, look for no display where there is none.
+
+    Without it SDL complains on stderr once a process. A driver that the environment names already is kept.
+    """
+    if sys.platform == "linux" and not any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")):
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")

@@ -19,6 +19,7 @@ from pixelq.envs.interface import game_seed
 from pixelq.envs.preprocessing import Preprocessing
 from pixelq.errors import GameError, PixelqError
 from pixelq.games import maker_of
+from pixelq.system import hide_windows
 
 __all__ = ["MakeEnv", "Replayed", "Seat", "ignore_interrupts", "open_env"]
 
@@ -49,6 +50,7 @@ def open_env(game: str, make_env: MakeEnv | None = None) -> gymnasium.Env[Any, A
     Raises:
         PixelqError: it cannot be made; one line that says why.
     """
+    hide_windows()
     maker = make_env or maker_of(game)
     with _said_in_a_line(game, "cannot be made"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
