@@ -1,6 +1,6 @@
-// For processors without AVX512: those of its instructions that the kernels are written with, each by two of AVX2's.
+// The AVX512 instructions that the kernels use, each made of two AVX2 instructions, for processors without AVX512.
 //
-// They have the names and the meaning that they have in `immintrin.h`, which is included before. A mask is 16 bits, as there.
+// Names and meanings are those of `immintrin.h`, which is included before. A mask has 16 bits, as there.
 
 #pragma once
 
@@ -18,7 +18,7 @@ typedef struct {
 
 #define WIDE static inline __attribute__((always_inline))
 
-// A vector of all ones where a bit of the mask is set, zeros elsewhere.
+// A vector with all ones where the mask's bit is set, zeros elsewhere.
 WIDE wide_words wide_of_mask(unsigned mask) {
     const __m256i bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
     __m256i low = _mm256_and_si256(_mm256_set1_epi32(mask), bits), high = _mm256_and_si256(_mm256_set1_epi32(mask >> 8), bits);
@@ -148,7 +148,7 @@ WIDE wide_words wide_shuffle_i32x4(wide_words a, wide_words b, int how) {
     return (wide_words){_mm256_permute2x128_si256(a.low, a.high, 0x31), _mm256_permute2x128_si256(b.low, b.high, 0x31)};
 }
 
-// The last word of b and all but the last of a: `by` is 15.
+// The last word of b, then all words of a but its last; `by` must be 15.
 WIDE wide_words wide_alignr_epi32(wide_words a, wide_words b, int by) {
     (void)by;
     __m256i before_low = _mm256_permute2x128_si256(b.high, a.low, 0x21);
@@ -194,7 +194,7 @@ WIDE void interleave_words(wide_words a, wide_words b, wide_words *first, wide_w
         (wide_words){_mm256_permute2x128_si256(even.high, odd.high, 0x20), _mm256_permute2x128_si256(even.high, odd.high, 0x31)};
 }
 
-// The same of 32 half words each.
+// The same for 32 half words each.
 WIDE void interleave_halves(wide_words a, wide_words b, wide_words *first, wide_words *second) {
     __m256i x = _mm256_unpacklo_epi16(a.low, b.low), y = _mm256_unpackhi_epi16(a.low, b.low);
     *first = (wide_words){_mm256_permute2x128_si256(x, y, 0x20), _mm256_permute2x128_si256(x, y, 0x31)};

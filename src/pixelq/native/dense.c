@@ -1,4 +1,4 @@
-// A dense layer with a ReLU, forward and back.
+// A dense layer with a ReLU, forward and backward.
 
 #include "layers.h"
 
@@ -6,10 +6,10 @@
 
 enum {
     PAIR = 2 * TILE,
-    TOGETHER = 7,  // pairs of columns that a thread takes at once
+    TOGETHER = 7,  // pairs of columns in one turn
 };
 
-// Asks the system for the use of tiles; 0 if it grants it.
+// Ask the system for the use of tiles. Returns 0 if it grants them.
 long pixelq_begin(void) { return ask_for_tiles(); }
 
 static int tiles_of(int batch) { return (batch + TILE - 1) / TILE; }
@@ -26,7 +26,7 @@ void dense_pack_by_team(int batch, int depth, const bf16 *x, uint32_t *packed) {
     ORDER();
 }
 
-// hidden = x · w + bias, or 0 if that is below.
+// hidden = max(0, x · w + bias).
 void dense_hidden_by_team(int batch, int depth, const dense *d, const uint32_t *packed, int relu, float *hidden) {
     int steps = depth / DEPTH, tiles = tiles_of(batch), units = all_units(d);
     __m512 least = _mm512_set1_ps(relu ? 0.0f : -INFINITY);
@@ -61,7 +61,7 @@ void dense_hidden_by_team(int batch, int depth, const dense *d, const uint32_t *
     end_tiles(&acc);
 }
 
-// Pairs of columns of x [batch][depth] from `at` on, rows beyond the batch zero, as B tiles [2][over_batch].
+// A pair of column blocks of x [batch][depth] from column `at`, as B tiles [2][over_batch]; rows past the batch are zero.
 static void pack_columns(int batch, int depth, const bf16 *x, int at, int over_batch, uint32_t *packed) {
     static const bf16 NONE[DEPTH] = {0};
     uint32_t *second = packed + over_batch * WORDS;
@@ -70,7 +70,7 @@ static void pack_columns(int batch, int depth, const bf16 *x, int at, int over_b
                 packed + b * 8, second + b * 8);
 }
 
-// Two rows of 16 sums side by side, [rows][depth].
+// Store two blocks of 16 sums side by side, [rows][depth].
 static inline void store_rows(const float *sums, int rows, long depth, bf16 *to) {
     for (int r = 0; r < rows; r++) {
         const float *row = sums + r / TILE * 2 * WORDS + r % TILE * TILE;
@@ -79,11 +79,11 @@ static inline void store_rows(const float *sums, int rows, long depth, bf16 *to)
     }
 }
 
-static int over_batch_of(int batch) { return (batch + DEPTH - 1) / DEPTH; }  // products to sum over a batch
+static int over_batch_of(int batch) { return (batch + DEPTH - 1) / DEPTH; }  // number of products in a sum over a batch
 
 long dense_packed_back_bytes(int batch, int depth) { return (long)over_batch_of(batch) * DEPTH * depth * sizeof(bf16); }
 
-// x as B tiles [depth/32][2][batch/32], for the gradient of the weights.
+// x as B tiles [depth/32][2][batch/32], for the weights' gradient.
 void dense_pack_back_by_team(int batch, int depth, const bf16 *x, uint32_t *packed) {
     int over_batch = over_batch_of(batch);
     team_loop *columns = team_share();
@@ -94,8 +94,8 @@ void dense_pack_back_by_team(int batch, int depth, const bf16 *x, uint32_t *pack
 
 long dense_slopes_bytes(int batch, int units) { return 2L * over_batch_of(batch) * DEPTH * units * sizeof(bf16); }
 
-// The gradient of `hidden` where a unit is active, [batch up to 32][units], and A tiles of its transpose,
-// [units/16][batch/32]; and the gradient of the bias.
+// The gradient of `hidden` for active units, [batch up to 32][units], its transpose as A tiles [units/16][batch/32],
+// and the bias's gradient.
 void dense_slopes_by_team(int batch, const dense *gradients, const float *hidden, const float *dhidden, bf16 *slopes) {
     int over_batch = over_batch_of(batch), padded = over_batch * DEPTH, units = all_units(gradients);
     uint32_t *turned = (uint32_t *)(slopes + (long)padded * units);
@@ -132,7 +132,7 @@ void dense_slopes_by_team(int batch, const dense *gradients, const float *hidden
 
 long dense_own_back_bytes(int units) { return 2L * (units / DEPTH) * WORDS * 4; }
 
-// Every row times a number of its own, every column too.
+// Multiply every row and every column by its own number.
 static inline void scale_rows(float *sums, const float *of_rows, const float *of_columns) {
     __m512 left = _mm512_loadu_ps(of_columns), right = _mm512_loadu_ps(of_columns + TILE);
     for (int r = 0; r < PAIR; r++) {
@@ -143,7 +143,7 @@ static inline void scale_rows(float *sums, const float *of_rows, const float *of
     }
 }
 
-// dx [batch][depth] and dw [units][depth] of each part.
+// Compute dx [batch][depth], and dw [units][depth] of each part.
 void dense_gradients_by_team(
     int batch, int depth, const dense *d, const dense *gradients, const uint32_t *packed, const bf16 *slopes, float scale,
     bf16 *dx, void *own
@@ -155,7 +155,7 @@ void dense_gradients_by_team(
     __m512 by = _mm512_set1_ps(scale);
     accumulators acc;
     begin_tiles(&acc);
-    // along the rows of dw, which are pages apart
+    // along the rows of dw, which lie pages apart
     team_loop *rows = team_share(), *columns = team_share();
     for (int unit; (unit = (int)team_take(rows) * PAIR) < units;) {
         int part = unit / d->units, first = unit % d->units;
@@ -177,7 +177,7 @@ void dense_gradients_by_team(
         for (int at = first; at < depth && at < first + TOGETHER * PAIR; at += PAIR) {
             for (int part = 0, u = 0; part < d->parts; part++)
                 for (const bf16 *row = d->part[part].w + at; u < (part + 1) * d->units; u += 2, row += 2L * depth) {
-                    _mm_prefetch((const char *)(row + PAIR), _MM_HINT_T0);  // rows are pages apart, so nobody else does
+                    _mm_prefetch((const char *)(row + PAIR), _MM_HINT_T0);  // rows lie pages apart
                     _mm_prefetch((const char *)(row + depth + PAIR), _MM_HINT_T0);
                     weave32(row, row + depth, w0 + u * 8, w1 + u * 8);
                 }
@@ -233,7 +233,7 @@ static void backward_by_team(void *of) {
                             l->own + team_member() * dense_own_back_bytes(l->of.units));
 }
 
-// From dhidden [batch][units] float32, the gradient of `hidden`: dx [batch][depth], dw [units][depth], dbias [units].
+// Backward: from dhidden [batch][units] float32 to dx [batch][depth], dw [units][depth], dbias [units].
 long pixelq_dense_backward(
     int batch, int depth, int units, const bf16 *x, bf16 *w, float *hidden, const float *dhidden, bf16 *dx, bf16 *dw,
     bf16 *dbias

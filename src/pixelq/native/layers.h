@@ -1,8 +1,7 @@
-// The network of 2015, and its layers as a team of threads works on them.
+// The Nature network (2015) and its layers, computed by a team of threads.
 //
-// Functions that end in `_by_team` are called by every member of a team with the same arguments, but for `own`, memory of
-// the member's own. They share the work; nobody waits for others at the end, so whoever needs what was made calls
-// `team_wait` first.
+// Every member of the team calls a function that ends in `_by_team` with the same arguments, except `own`, the member's own
+// scratch memory. The members share the work and do not wait at the end. Call `team_wait` before you use the results.
 
 #pragma once
 
@@ -11,19 +10,19 @@
 
 enum { SIDE = 84, OUT1 = 20, OUT2 = 9, OUT3 = 7, PIXELS = SIDE * SIDE * 4, SPOTS = OUT3 * OUT3 };
 
-// Filters of three convolutions, units of the dense layer, outputs.
+// Filters of the three convolutions, units of the dense layer, outputs.
 typedef struct {
     int f1, f2, f3, units, actions;
 } sizes;
 
-// Weights and biases of these layers; or their gradients.
+// Weights and biases of these layers, or their gradients.
 //   w1 [f1][8][8][4], w2 [f2][4][4][f1], w3 [f3][3][3][f2], w4 [units][f3][7][7], w5 [actions][units]
 typedef struct {
     bf16 *w1, *b1, *w2, *b2, *w3, *b3, *w4, *b4;
     float *w5, *b5;
 } weights;
 
-// What convolutions make of images on the way to features, [images][f3][7][7].
+// The convolutions' intermediate results; the features are [images][f3][7][7].
 typedef struct {
     bf16 *woven, *a1, *a2;  // [images][84][84][4], [images][20][20][f1], [images][9][9][f2]
 } activations;
@@ -45,33 +44,33 @@ static inline activations activations_from(const sizes *s, const activations *al
     return (activations){all->woven + (long)image * PIXELS, all->a1 + image * first_size(s), all->a2 + image * second_size(s)};
 }
 
-// Where images [4][84][84] of bytes come from: the bytes of all of them, or planes that are read when they are wanted.
+// A source of images [4][84][84] uint8: the bytes of all images, or planes that are read when needed.
 typedef struct {
     const uint8_t *bytes;  // or NULL
-    int (*read)(const void *store, int64_t slot, char *plane);  // whether it could
+    int (*read)(const void *store, int64_t slot, char *plane);  // 1 if it worked
     const void *store;
-    const int64_t *slots;  // of planes, four an image
+    const int64_t *slots;  // four planes an image
     atomic_int *failed;
 } images;
 
-// The same from some image on.
+// The same, starting at a later image.
 static inline images images_from(images all, long image) {
     if (all.bytes) all.bytes += image * PIXELS;
     else all.slots += image * 4;
     return all;
 }
 
-// Convolutions.
+// The convolutions of one network.
 typedef struct {
     const weights *w;
-    const uint32_t *packed;  // its filters
-    bf16 *features;          // what it makes
-} seen;                      // by a network
+    const uint32_t *packed;  // the network's filters
+    bf16 *features;          // output
+} seen;
 
 long torso_packed_bytes(const sizes *s);
 long torso_own_bytes(const sizes *s, int batch);
 void torso_pack_by_team(const sizes *s, const weights *w, uint32_t *packed);
-// By one network or two.
+// For one network or two.
 void torso_features_by_team(
     const sizes *s, int batch, const images *obs, int networks, const seen *by, const activations *kept, void *own);
 
@@ -84,11 +83,11 @@ void torso_shares_by_team(
     float *shares, void *own);
 void torso_gradients_by_team(const sizes *s, int batch, const float *shares, const weights *gradients);
 
-// A dense layer in one part or two over the same inputs, of as many units each: w [units][depth], b [units]; or their
-// gradients. Where the weights are noisy, w and b are what they have become, and gradients are those of the means; then
-// gradients of the noise's scales are made of them, from the noise of inputs and outputs.
+// A dense layer with one or two parts of equal size over the same inputs: w [units][depth], b [units]; or their gradients.
+// For noisy layers, w and b include the noise. The gradients are for the means, and the gradients of the noise scales
+// follow from them and from the noise of inputs and outputs.
 typedef struct {
-    int parts, units;  // units of a part
+    int parts, units;  // units in each part
     struct {
         bf16 *w, *b, *w_sigma, *b_sigma;
         const float *noise_in, *noise_out;
@@ -107,15 +106,15 @@ long dense_packed_back_bytes(int batch, int depth);
 long dense_slopes_bytes(int batch, int units);
 long dense_own_back_bytes(int units);
 void dense_pack_back_by_team(int batch, int depth, const bf16 *x, uint32_t *packed);
-// `hidden`: NULL if it was made without a ReLU.
+// `hidden`: NULL if the forward pass had no ReLU.
 void dense_slopes_by_team(int batch, const dense *gradients, const float *hidden, const float *dhidden, bf16 *slopes);
 // `dx` is multiplied by a scale.
 void dense_gradients_by_team(
     int batch, int depth, const dense *d, const dense *gradients, const uint32_t *packed, const bf16 *slopes, float scale,
     bf16 *dx, void *own);
 
-// Linear outputs in float32, of hidden [batch] rows so many numbers apart: w [outputs][units], b [outputs]; or gradients, as
-// those of a dense layer.
+// A linear output layer in float32: w [outputs][units], b [outputs]; or the gradients, as in a dense layer. Rows of hidden
+// [batch] lie `row` numbers apart.
 typedef struct {
     int units, outputs;
     float *w, *b, *w_sigma, *b_sigma;

@@ -1,4 +1,4 @@
-// Linear outputs in float32, forward and back: products of a few rows at once, their sums in registers.
+// Linear output layer in float32, forward and backward. It multiplies a few rows at once and keeps sums in registers.
 
 #include "layers.h"
 
@@ -11,10 +11,10 @@ enum {
     VECTORS = 2,
 #endif
     COLUMNS = VECTORS * TILE,
-    CHUNK = 64,  // rows of a batch that a thread takes at once
+    CHUNK = 64,  // rows of a batch in one turn
 };
 
-// Numbers of A [rows][depth], so many apart, by B [depth][COLUMNS], to C, where the columns given begin as they do.
+// sums [rows][COLUMNS] = start + A [rows][depth] · B [depth][COLUMNS]; `a_row` and `a_step` are A's strides.
 static inline __attribute__((always_inline)) void multiply_few(
     int rows, int depth, const float *a, long a_row, long a_step, const float *b, const __m512 *start, __m512 sums[][VECTORS]
 ) {
@@ -32,7 +32,7 @@ static inline __attribute__((always_inline)) void multiply_few(
     }
 }
 
-// All rows of A, by the first so many columns of B.
+// C = start + A · B for all rows of A and the first `columns` columns of B.
 static void multiply_floats(
     int rows, int depth, int columns, const float *a, long a_row, long a_step, const float *b, const __m512 *start, float *c,
     long c_row
@@ -80,13 +80,13 @@ void linear_by_team(const linear *l, int batch, const float *hidden, long row, f
     }
 }
 
-// COLUMNS numbers of each of so many rows, side by side.
+// Copy COLUMNS numbers of each row, without gaps.
 static void gather(int rows, const float *from, long row, float *to) {
     for (int r = 0; r < rows; r++, from += row, to += COLUMNS)
         for (int v = 0; v < COLUMNS; v += TILE) _mm512_storeu_ps(to + v, _mm512_loadu_ps(from + v));
 }
 
-// From doutputs [batch][outputs] to dhidden, which lies as hidden does, and the gradients of the weights.
+// Backward: from doutputs [batch][outputs] to dhidden (same layout as hidden) and the weights' gradients.
 void linear_back_by_team(
     const linear *l, const linear *gradients, int batch, const float *hidden, long row, const float *doutputs,
     float *dhidden, void *own

@@ -1,11 +1,11 @@
-// Norms of gradients, and an optimiser's step with all that goes with it in one pass over the memory.
+// Gradient norms, and the whole optimiser step in one pass over the memory.
 
 #include "optimiser.h"
 
 #include <math.h>
 
 enum {
-    PIECE = 1 << 15,  // numbers that are worked on at once
+    PIECE = 1 << 15,  // numbers in one turn
 };
 
 static inline __m512 gradient_at(const parameter *p, long at, __mmask16 lanes) {
@@ -30,7 +30,7 @@ static const parameter *piece_at(const parameter *p, long piece, long *start, lo
 
 long norms_bytes(const step *s) { return lines(pieces_of(s) * sizeof(float)); }
 
-// Sums of the squares of pieces of the gradients.
+// The sum of squares of each piece of the gradients.
 void norms_by_team(const step *s, float *parts) {
     long pieces = pieces_of(s);
     team_loop *loop = team_share();
@@ -54,8 +54,7 @@ void norms_by_team(const step *s, float *parts) {
 
 enum { NO_CLIPPING, PER_VARIABLE, GLOBAL };
 
-// Norms [count] of the gradients from the sums of their pieces, and what gradients are multiplied by to be clipped; a norm
-// that is no number gives none.
+// Gradient norms [count] from the pieces' sums, and the factors that clip the gradients. A norm of NaN clips nothing.
 static void clipping_factors(const step *s, const float *parts, float *norms, float *factors) {
     double all = 0;
     for (int i = 0; i < s->count; i++) {
@@ -70,7 +69,7 @@ static void clipping_factors(const step *s, const float *parts, float *norms, fl
     }
 }
 
-// The numbers of a step in all lanes.
+// The constants of a step, in all lanes.
 typedef struct {
     __m512 rest1, beta2, rest2, scaled, epsilon, plain, kept;
 } numbers;
@@ -87,7 +86,7 @@ static inline __attribute__((always_inline)) void move_piece(
         if (kind == ADAM) {
             __m512 rate = _mm512_div_ps(n->scaled, _mm512_add_ps(_mm512_sqrt_ps(v), n->epsilon));
             change = _mm512_mul_ps(m, _mm512_add_ps(rate, n->plain));
-        } else {  // rounding may leave a variance just below zero
+        } else {  // rounding may make a variance slightly negative
             __m512 variance = _mm512_max_ps(_mm512_fnmadd_ps(m, m, v), _mm512_setzero_ps());
             __m512 root = _mm512_sqrt_ps(_mm512_add_ps(variance, n->epsilon));
             change = _mm512_div_ps(_mm512_mul_ps(n->scaled, g), root);
@@ -100,8 +99,8 @@ static inline __attribute__((always_inline)) void move_piece(
     }
 }
 
-// Means of gradients that have become zero fade until they are no normal numbers, with which arithmetic takes ten times
-// as long; so here these are zero.
+// If gradients become zero, their means decay to denormal numbers, which take ten times as long. So denormals are set
+// to zero here.
 void moves_by_team(const step *s, const float *parts, float *norms) {
     long pieces = pieces_of(s);
     float factors[s->count], mine[s->count];
@@ -115,7 +114,7 @@ void moves_by_team(const step *s, const float *parts, float *norms) {
     for (long piece; (piece = team_take(loop)) < pieces;) {
         long at, end;
         const parameter *p = piece_at(s->parameters, piece, &at, &end);
-        if (!known) clipping_factors(s, parts, mine, factors), known = 1;  // everyone by himself, so that nobody waits
+        if (!known) clipping_factors(s, parts, mine, factors), known = 1;  // each member computes it, so that none waits
         if (piece == 0) memcpy(norms, mine, s->count * sizeof(float));
         __m512 scale = _mm512_set1_ps(factors[p - s->parameters]);
         if (s->kind == ADAM) move_piece(p, at, end, ADAM, scale, &n);
@@ -136,7 +135,7 @@ static void move_by_team(void *of) {
     moves_by_team(j->s, j->parts, j->norms);
 }
 
-// Move all weights by their gradients, whose norms before clipping are [count].
+// Update all weights; return the gradients' norms [count] before clipping.
 long pixelq_move(const step *s, float *norms) {
     job j = {s, malloc(norms_bytes(s)), norms};
     if (!j.parts) return 1;

@@ -1,4 +1,4 @@
-// An optimiser's step for a team of threads, as in layers.h.
+// An optimiser step for a team of threads, as in layers.h.
 
 #pragma once
 
@@ -7,9 +7,9 @@
 
 typedef struct {
     long size;
-    const void *gradient;  // bfloat16, or float32 where there is no working copy
+    const void *gradient;  // bfloat16, or float32 if there is no working copy
     float *master, *first, *second;
-    bf16 *working;  // or NULL: the master is what the network works with
+    bf16 *working;  // bfloat16 copy for the network; NULL: it uses the master
 } parameter;
 
 enum { ADAM, CENTRED_RMSPROP };
@@ -19,7 +19,7 @@ enum { ADAM, CENTRED_RMSPROP };
 //   CENTRED_RMSPROP  θ ← kept · θ − g · scaled / √(v − m² + epsilon)
 typedef struct {
     const parameter *parameters;
-    int count, kind, clip;  // clip: 0 none, 1 each gradient by its norm, 2 all by their joint norm
+    int count, kind, clip;  // clip: 0 none, 1 each gradient by its own norm, 2 all by their joint norm
     double clip_norm, beta1, beta2, scaled, epsilon, plain, kept;
 } step;
 

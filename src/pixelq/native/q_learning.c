@@ -1,7 +1,7 @@
-// An update of deep Q-learning in one call: from transitions to errors, gradients and moved weights.
+// A deep Q-learning update in one call: from transitions to errors, gradients and new weights.
 //
-// Between the layers there are a few hundred numbers, for which PyTorch takes some sixty operations, and longer than for
-// the layers. And threads are called together once, not for each layer by itself.
+// The loss has only a few hundred numbers, but PyTorch needs some sixty operations for them and more time than for the
+// layers. One call also wakes the threads once, not once a layer.
 
 #include "layers.h"
 #include "optimiser.h"
@@ -13,8 +13,8 @@ enum { HUBER, SQUARED, HALF_SQUARED };
 typedef struct {
     sizes of;
     int doubled;     // the online network chooses the next action
-    int penalty;     // of the three above
-    float terminal;  // the reward where the discount is 0; NaN: what it was
+    int penalty;     // one of the three above
+    float terminal;  // replaces the reward where the discount is 0; NaN: keep the reward
     weights online, target, gradients;
 } learner;
 
@@ -24,7 +24,7 @@ typedef struct {
     const float *reward, *discount;
     images next_obs;
     const float *weight;
-    int size, weight_step;  // numbers from one transition's weight to the next one's: 0 if there is one for all
+    int size, weight_step;  // stride of the importance weights; 0: one weight for all
 } transitions;
 
 static dense dense_of(const sizes *s, const weights *w) { return (dense){1, s->units, {{w->w4, w->b4}}}; }
@@ -94,7 +94,7 @@ long pixelq_q_values(const sizes *s, const weights *w, int batch, const uint8_t 
     return 0;
 }
 
-// The first of the largest; one that is no number is larger than all.
+// The index of the first maximum; NaN counts as the largest.
 static int largest(const float *q, int actions) {
     int best = 0;
     for (int a = 1; a < actions && !isnan(q[best]); a++)
@@ -112,20 +112,20 @@ static float penalty_of(int penalty, float error, float *slope) {
     return (penalty == SQUARED ? 1.0f : 0.5f) * error * error;
 }
 
-// Where everything that is made on the way lies.
+// Scratch memory of an update.
 typedef struct {
-    uint32_t *filters, *target_filters, *filters_back, *rows, *target_rows, *columns;  // packed for products
+    uint32_t *filters, *target_filters, *filters_back, *rows, *target_rows, *columns;  // packed for the products
     activations kept;
-    // of next observations by the target network; by the online one, if it is asked, and right behind them of observations
+    // next observations by the target network; next observations by the online one (if needed), then observations
     bf16 *next_features, *chosen_features, *features, *dfeatures, *slopes;
     float *next_hidden, *chosen_hidden, *hidden, *dhidden;
-    float *penalty, *push;  // of each transition: its part of the loss, and the loss's slope in the value of its action
+    float *penalty, *push;  // of each transition: its loss, and the loss's derivative by its action's value
     float *shares, *parts;
-    char *own;  // of each thread
+    char *own;  // one for each thread
     long own_bytes;
 } scratch;
 
-// Lays it out in memory; returns the bytes it takes.
+// Lay it out in memory; return its size in bytes.
 static long lay_out(const learner *l, int batch, const step *o, char *memory, scratch *x) {
     const sizes *s = &l->of;
     int depth = (int)features_size(s), online = l->doubled ? 2 : 1;
@@ -157,7 +157,7 @@ static long lay_out(const learner *l, int batch, const step *o, char *memory, sc
     return used;
 }
 
-// From the dense layer to the errors, and what they say of the dense layer.
+// From the dense layer forward to the errors, and back to the gradient of the dense layer's outputs.
 static void errors_by_team(const learner *l, const transitions *t, const scratch *x, float *q, float *error) {
     const sizes *s = &l->of;
     float next[s->actions], selector[s->actions];
@@ -181,7 +181,7 @@ static void errors_by_team(const learner *l, const transitions *t, const scratch
     }
 }
 
-// The means of the loss and of the values, and the output layer's gradients.
+// The mean loss, the mean value, and the output layer's gradients.
 static void outputs_back(
     const learner *l, const transitions *t, const scratch *x, const float *q, float *mean_loss, float *mean_q
 ) {
@@ -204,7 +204,7 @@ static void outputs_back(
     *mean_loss = (float)(sum / t->size), *mean_q = (float)(values / (t->size * s->actions));
 }
 
-// Bytes of scratch that `pixelq_q_learning` needs for so many transitions, on so many threads as there are now.
+// Bytes of scratch that `pixelq_q_learning` needs for so many transitions, with the present number of threads.
 long pixelq_q_learning_scratch(const learner *l, int batch, const step *o) {
     scratch x;
     return lay_out(l, batch, o, NULL, &x);
@@ -212,7 +212,7 @@ long pixelq_q_learning_scratch(const learner *l, int batch, const step *o) {
 
 typedef struct {
     const learner *l;
-    const transitions *t;  // of the first one
+    const transitions *t;  // of the first update
     const step *steps;
     int count;
     scratch x;
@@ -274,9 +274,9 @@ static void updates_by_team(void *of) {
     for (int number = 0; number < u->count; number++, team_wait()) update_by_team(u, number);
 }
 
-// So many updates, each of as many transitions as `t` says: to the online network's values q [transitions][actions], the
-// errors [transitions], the means of losses and values [2][count] and the gradients of all weights; and if `steps` [count]
-// are given, the steps down these gradients, and their norms [count][weights]. 1 if planes could not be read.
+// Run `count` updates of `t->size` transitions each. Writes the online values q [transitions][actions], errors
+// [transitions], mean losses and values [2][count], and all gradients. With `steps` [count] it also updates the weights and
+// writes gradient norms [count][weights]. Returns 1 if planes could not be read.
 long pixelq_q_learning(
     const learner *l, const transitions *t, int count, const step *steps, float *q, float *error, float *means, float *norms,
     void *memory

@@ -1,4 +1,4 @@
-// What sampling from a replay memory does for each transition by itself.
+// Sampling from a replay buffer: the work for each transition.
 
 #include "team.h"
 
@@ -8,15 +8,15 @@
 // LZ4_decompress_safe_usingDict of liblz4.
 typedef int decompressor(const char *from, char *to, int size, int capacity, const char *dictionary, int dictionary_size);
 
-// Compressed planes by slots, in segments of so many.
+// Compressed planes by slot, in segments of `slots` planes.
 typedef struct {
-    const uint32_t *starts;                           // of each slot's block in its segment's arena
+    const uint32_t *starts;                           // offset of each slot's block in its segment's arena
     const uint16_t *sizes;
-    const char *const *arenas, *const *dictionaries;  // of the segments; NULL: there is none
-    long slots;                                       // of a segment
-    long open_from, open_to;                          // slots of the segment being written, in place of another one
+    const char *const *arenas, *const *dictionaries;  // one a segment; NULL: none
+    long slots;                                       // in a segment
+    long open_from, open_to;                          // slots of the segment being written; it replaces an old one
     const char *open_arena, *open_dictionary;
-    int bytes;                                        // of a plane, and of a dictionary
+    int bytes;                                        // in a plane, and in a dictionary
     decompressor *decompress;
 } blocks;
 
@@ -30,7 +30,7 @@ typedef struct {
 
 enum { TOGETHER = 8 };  // planes that a thread takes at once
 
-// The plane of a slot, zeros if it is below 0; 0 if it is damaged, or was never written.
+// Write a slot's plane to `to`; zeros for a slot below 0. Returns 0 if the block is damaged or was never written.
 int pixelq_read_plane(const void *from, int64_t slot, char *to) {
     const blocks *b = from;
     if (slot < 0) {
@@ -52,14 +52,14 @@ static void planes_by_team(void *of) {
             if (!pixelq_read_plane(p->from, p->slots[i], p->to + i * p->from->bytes)) atomic_store(&p->failed, 1);
 }
 
-// The planes of slots to `to`, one after the other.
+// Write the slots' planes to `to`, one after the other. Returns 1 if one could not be read.
 long pixelq_read_planes(const blocks *from, int count, const int64_t *slots, char *to) {
     planes p = {from, count, slots, to, 0};
-    team_run(team_threads / 2, planes_by_team, &p);  // games are playing on the others
+    team_run(team_threads / 2, planes_by_team, &p);  // games use the others
     return atomic_load(&p.failed);
 }
 
-// Rows of what is known of each step of each game, the newest overwriting the oldest.
+// One row a time step with all games' data; new rows overwrite the oldest.
 typedef struct {
     long rows, games;
     const uint8_t *actions;
@@ -72,14 +72,14 @@ static long at(const ring *r, int64_t row, int64_t game) { return (row + r->rows
 
 enum { STACK = 4 };
 
-// The slots of the planes that are seen at a row, oldest first; -1 before the game began.
+// The slots of the observation at a row, oldest plane first; -1 before the game began.
 static void stack_of(const ring *r, int64_t row, int64_t game, int64_t *slots) {
     int age = r->ages[at(r, row, game)];
     for (int back = STACK - 1; back >= 0; back--) *slots++ = back > age ? -1 : at(r, row - back, game);
 }
 
-// Transitions of n steps that begin at rows of games: slots of the planes seen at their beginnings, [count, 4], then of
-// those seen at their ends.
+// n-step transitions that begin at the given rows and games. `slots` [2][count][4]: planes of the first observations, then
+// of the last ones.
 long pixelq_transitions(
     const ring *r, int n_step, double gamma, int count, const int64_t *rows, const int64_t *games,
     int64_t *actions, float *returns, float *discounts, int64_t *slots
@@ -89,7 +89,7 @@ long pixelq_transitions(
         int64_t row = rows[i], game = games[i], end = row;
         for (int step = 0; step < n_step; step++) {
             long now = at(r, row + step, game);
-            if (r->ignored[now]) break;  // the game was given up without a flag in the row before
+            if (r->ignored[now]) break;  // the game was cut off and the row before has no flag
             sum += discount * r->rewards[now];
             discount = r->terminated[now] ? 0 : discount * gamma;
             end++;
@@ -103,8 +103,8 @@ long pixelq_transitions(
     return 0;
 }
 
-// A complete binary tree of so many levels below its root, which is node 1, the children of n being 2n and 2n + 1: give
-// leaves new values, and every node above them the sum of its children.
+// Set leaves of a sum tree, and every node above them to the sum of its children. The tree is complete and binary with
+// `levels` levels below the root. The root is node 1; the children of n are 2n and 2n + 1.
 long pixelq_tree_set(double *nodes, int levels, int count, const int64_t *leaves, const double *values) {
     for (int i = 0; i < count; i++) nodes[leaves[i] + (1L << levels)] = values[i];
     for (int i = 0; i < count; i++)
@@ -113,14 +113,14 @@ long pixelq_tree_set(double *nodes, int levels, int count, const int64_t *leaves
     return 0;
 }
 
-// The leaves in which running sums reach the targets.
+// The leaves where the running sums reach the targets.
 long pixelq_tree_find(const double *nodes, int levels, int count, const double *targets, int64_t *leaves) {
     for (int i = 0; i < count; i++) {
         double rest = targets[i];
         int64_t node = 1;
         for (int level = 0; level < levels; level++) {
             node *= 2;
-            // rounding may carry a target past the last value: never into an empty half
+            // rounding may move a target past the last value: never enter an empty half
             if (rest >= nodes[node] && nodes[node + 1] > 0) rest -= nodes[node++];
         }
         leaves[i] = node - (1L << levels);

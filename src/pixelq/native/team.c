@@ -5,43 +5,43 @@
 #include <string.h>
 
 enum {
-    SPINS = 1000,  // looks at what is waited for before falling asleep, some 50 µs: as long as it takes to wake up
+    SPINS = 1000,  // checks before a waiting thread sleeps: some 50 µs, as long as waking up takes
     LOOPS = 32,
     MOST = 256,             // threads
-    STAGE = 1 << 16,        // more than there can be threads
-    CLOSED = STAGE - 1,     // instead of members
+    STAGE = 1 << 16,        // above any number of threads
+    CLOSED = STAGE - 1,     // in place of the number of members
     NO_MORE_TURNS = 1 << 20,
 };
 
-// What lies between two waits is a stage.
+// A stage is the work between two waits.
 typedef struct {
     int members;
-    _Alignas(64) atomic_long stage;  // its number, from 0, times STAGE; plus members that are in it, or CLOSED
+    _Alignas(64) atomic_long stage;  // number from 0, times STAGE, plus its present members or CLOSED
     team_loop loops[LOOPS];
-    team_loop over;  // stands for those of stages that are over
+    team_loop over;  // the loop of a finished stage
 } team;
 
 static struct {
-    pthread_mutex_t used;  // by the caller that has the threads
-    pthread_mutex_t lock;  // of those who fall asleep
+    pthread_mutex_t used;  // held by the caller that has the threads
+    pthread_mutex_t lock;  // for sleepers
     pthread_cond_t changed;
     atomic_int sleepers;
-    int threads;         // that were started
+    int threads;         // started so far
     int numbers[MOST];   // 0, 1, …
     void (*work)(void *);
     void *of;
-    long first_stage;  // of this call
+    long first_stage;  // of the present call
     team team;
     _Alignas(64) atomic_long calls;
-    _Alignas(64) atomic_long entered;  // twice how often threads have; plus 1 while they may
-    _Alignas(64) atomic_long left;     // how often threads have
+    _Alignas(64) atomic_long entered;  // twice the count of entries, plus 1 while entry is open
+    _Alignas(64) atomic_long left;     // count of exits
 } pool = {.used = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
 
 static _Thread_local struct {
     team *team;
     int member, loop;
     long stage;
-    enum { OUTSIDE, INSIDE, TOO_LATE } where;  // of that stage
+    enum { OUTSIDE, INSIDE, TOO_LATE } where;  // relative to that stage
 } my;
 
 _Thread_local int team_threads = 1;
@@ -63,7 +63,7 @@ static void wait_until(atomic_long *number, long least) {
     for (int spin = 0; spin < SPINS; spin++, rest())
         if (atomic_load_explicit(number, memory_order_acquire) >= least) return;
     pthread_mutex_lock(&pool.lock);
-    atomic_fetch_add(&pool.sleepers, 1);  // before the last look, as `wake` looks after the number has changed
+    atomic_fetch_add(&pool.sleepers, 1);  // before the last check, because `wake` checks after the change
     while (atomic_load(number) < least) pthread_cond_wait(&pool.changed, &pool.lock);
     atomic_fetch_sub(&pool.sleepers, 1);
     pthread_mutex_unlock(&pool.lock);
@@ -80,7 +80,7 @@ static void reset_loops(team *t) {
     for (int loop = 0; loop < LOOPS; loop++) atomic_store_explicit(&t->loops[loop].taken, 0, memory_order_relaxed);
 }
 
-// Be one of the stage's members, unless it is over.
+// Join the stage, unless it is over.
 static void enter_stage(void) {
     atomic_long *stage = &my.team->stage;
     long now = atomic_load(stage);
@@ -92,7 +92,7 @@ static void enter_stage(void) {
         }
 }
 
-// Come to the stage's end, where all turns have been taken. Whoever leaves it empty opens the next one: then they are done.
+// Leave the stage after all turns are taken. The last member to leave opens the next stage: then all turns are done.
 static void leave_stage(void) {
     team *t = my.team;
     if (my.where == OUTSIDE) enter_stage();
@@ -134,7 +134,7 @@ static void *live(void *number) {
     return NULL;
 }
 
-// After a fork, the child has none of the threads, and nobody who sleeps.
+// After a fork, the child has no threads and no sleepers.
 static void forget(void) {
     pthread_mutex_init(&pool.used, NULL);
     pthread_mutex_init(&pool.lock, NULL);
@@ -152,7 +152,7 @@ static void start(int threads) {
     if (!remembered && threads) remembered = !pthread_atfork(NULL, NULL, forget);
     sigset_t all, before;
     sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);  // signals are for Python's threads
+    pthread_sigmask(SIG_SETMASK, &all, &before);  // Python's threads handle signals
     for (; pool.threads < threads && pool.threads < MOST; pool.threads++) {
         pthread_t thread;
         pool.numbers[pool.threads] = pool.threads;

@@ -1,8 +1,8 @@
-// Tiles, as AMX has them, and how rows of numbers are put into them.
+// Tiles in AMX's format, and packing of rows into tiles.
 //
-// Numbers of bfloat16 are uint16_t. A tile is 16 rows of 64 bytes; a product takes A [16, 32] and B [32, 16], the
-// latter with its rows woven in pairs, and adds to C [16, 16] in float32. There are four accumulators, two by two: C[i][j]
-// is number 2 i + j.
+// bfloat16 numbers are uint16_t. A tile is 16 rows of 64 bytes. A product takes A [16, 32] and B [32, 16] and adds to
+// C [16, 16] in float32; B has its rows interleaved in pairs. There are four accumulators, two by two: C[i][j] is number
+// 2 i + j.
 
 #pragma once
 
@@ -15,14 +15,14 @@ typedef uint16_t bf16;
 
 enum {
     TILE = 16,            // rows and columns of an accumulator
-    DEPTH = 32,           // numbers of bfloat16 that a product sums over
-    WORDS = TILE * TILE,  // 32-bit words of a tile
-    FLUSH = 0x8040,       // of the control register: numbers below float32's normal ones are zero
+    DEPTH = 32,           // bfloat16 numbers in a product's sum
+    WORDS = TILE * TILE,  // 32-bit words in a tile
+    FLUSH = 0x8040,       // bits of the control register: float32 denormals count as zero
 };
 
-static inline long lines(long bytes) { return (bytes + 63) / 64 * 64; }  // of the cache, in bytes
+static inline long lines(long bytes) { return (bytes + 63) / 64 * 64; }  // rounds bytes up to whole cache lines
 
-#define ORDER() __asm__ volatile("" ::: "memory")  // what was written is in memory before tiles are loaded
+#define ORDER() __asm__ volatile("" ::: "memory")  // finish stores to memory before tiles are loaded
 
 #ifdef WITH_AVX2
 #include "avx2.h"
@@ -35,7 +35,7 @@ static inline void interleave_words(__m512i a, __m512i b, __m512i *first, __m512
     *second = _mm512_permutex2var_epi32(a, _mm512_add_epi32(low, _mm512_set1_epi32(8)), b);
 }
 
-// The same of 32 half words each.
+// The same for 32 half words each.
 static inline void interleave_halves(__m512i a, __m512i b, __m512i *first, __m512i *second) {
     static const uint16_t LOW[32] = {0,  32, 1,  33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
                                      8,  40, 9,  41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
@@ -57,7 +57,7 @@ static inline void store_sums(const accumulators *acc, float *to) {
     store_tiles(acc, to, to + WORDS, to + 2 * WORDS, to + 3 * WORDS, 64, 2);
 }
 
-// 16 rows of 16 words become columns.
+// Transpose 16 rows of 16 words.
 static inline void transpose(__m512i r[16]) {
     __m512i t[16];
     for (int i = 0; i < 8; i++) {
@@ -90,12 +90,12 @@ static inline void transpose_to(__m512i r[16], uint32_t *to) {
     for (int i = 0; i < 16; i++) _mm512_storeu_si512(to + i * 16, r[i]);
 }
 
-// 16 numbers of bfloat16 as float32.
+// 16 bfloat16 numbers as float32.
 static inline __m512 widen(__m256i numbers) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(numbers), 16));
 }
 
-// The nearest numbers of bfloat16, of two the even one.
+// Round to the nearest bfloat16, ties to even.
 static inline __m256i narrow(__m512 numbers) {
 #ifdef __AVX512BF16__
     return (__m256i)_mm512_cvtneps_pbh(numbers);
@@ -104,7 +104,7 @@ static inline __m256i narrow(__m512 numbers) {
     __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
     __m512i half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
     __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, half), 16);
-    __mmask16 none = _mm512_cmp_ps_mask(numbers, numbers, _CMP_UNORD_Q);  // no numbers, which must not become infinite
+    __mmask16 none = _mm512_cmp_ps_mask(numbers, numbers, _CMP_UNORD_Q);  // NaN must not become infinite
     return _mm512_cvtepi32_epi16(_mm512_mask_or_epi32(rounded, none, high, _mm512_set1_epi32(0x40)));
 #endif
 }
@@ -116,7 +116,7 @@ static inline __m512i weave16(const bf16 *even, const bf16 *odd) {
     return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
 }
 
-// The same of 32 numbers, for two tiles.
+// The same for 32 numbers, for two tiles.
 static inline void weave32(const bf16 *even, const bf16 *odd, uint32_t *first, uint32_t *second) {
     __m512i low, high;
     interleave_halves(_mm512_loadu_si512(even), _mm512_loadu_si512(odd), &low, &high);
@@ -124,7 +124,7 @@ static inline void weave32(const bf16 *even, const bf16 *odd, uint32_t *first, u
     _mm512_storeu_si512(second, high);
 }
 
-// Up to 16 rows [count][depth] with a distance of `row` numbers, the others zero, to B tiles [depth/32][16][16].
+// Pack up to 16 rows [count][depth], `row` numbers apart, as B tiles [depth/32][16][16]; missing rows are zero.
 static inline void pack_rows(const bf16 *rows, int count, long row, int depth, uint32_t *packed) {
     for (int step = 0; step < depth / DEPTH; step++) {
         __m512i r[16];

@@ -1,4 +1,4 @@
-// Products of tiles by AMX.
+// Tile products with AMX.
 //
 // Source: Intel Architecture Instruction Set Extensions Programming Reference, chapter 3, "Intel AMX instruction set".
 
@@ -7,12 +7,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-// The accumulators, which are in the processor.
+// The accumulators are in the processor.
 typedef struct {
     char nothing;
 } accumulators;
 
-// Asks the system for the use of them; 0 if it grants it.
+// Ask the system for the use of tiles. Returns 0 if it grants them.
 static inline int ask_for_tiles(void) {
     enum { REQUEST = 0x1023, TILE_DATA = 18 };
     return (int)syscall(SYS_arch_prctl, REQUEST, TILE_DATA);
@@ -45,7 +45,7 @@ static inline void zero_tiles(accumulators *acc) {
     _tile_zero(3);
 }
 
-// C[i][j] += Σ A[i] B[j] over so many steps in depth, for i < many_a, j < many_b.
+// C[i][j] += Σ A[i] B[j] over `steps` steps in depth, for i < many_a, j < many_b.
 static inline __attribute__((always_inline)) void multiply(
     accumulators *acc, const char *a0, const char *a1, long a_row, long a_step,
     const char *b0, const char *b1, long b_step, int steps, int many_a, int many_b
@@ -67,7 +67,7 @@ static inline __attribute__((always_inline)) void multiply(
     }
 }
 
-// C[i][j] from or to where it lies, rows so many bytes apart, for i < many_a and both j.
+// Load or store C[i][j] for i < many_a and both j; rows lie `row` bytes apart.
 static inline __attribute__((always_inline)) void load_tiles(
     accumulators *acc, const float *c00, const float *c01, const float *c10, const float *c11, long row, int many_a
 ) {

@@ -1,24 +1,24 @@
-// Products of tiles by AVX512 or AVX2, for processors without AMX.
+// Tile products with AVX512 or AVX2, for processors without AMX.
 //
-// Accumulators are in the nearest cache; a product loads some rows of them into registers, and stores them after its last
-// step. A number of A is one more register, or comes right from memory, for all columns.
+// Accumulators are in the L1 cache. A product loads some of their rows into registers and stores them after its last step.
+// Each number of A fills one more register, or comes directly from memory, for all columns.
 //
-// With AVX512-BF16 a number is a pair of bfloat16. Without it, tiles are widened to float32 first, which takes a tenth of the
-// time that their products take: A to [16][32], B to [32][16], numbers that were low halves of words before the high ones.
+// With AVX512-BF16 a number is a pair of bfloat16. Without it, tiles are first widened to float32: A to [16][32], B to
+// [32][16], the low halves of words before the high ones. Widening takes a tenth of the products' time.
 //
 // Source: Intel Architecture Instruction Set Extensions Programming Reference, chapter 2, "VDPBF16PS".
 
 #pragma once
 
 #ifdef WITH_AVX512_BF16
-enum { NUMBERS = TILE };  // in depth
+enum { NUMBERS = TILE };  // numbers in the depth of a tile
 #else
 enum { NUMBERS = DEPTH };
 #endif
 
 typedef struct {
     _Alignas(64) float c[4][WORDS];
-    unsigned mode;  // of arithmetic, before
+    unsigned mode;  // the previous control register
 #ifndef WITH_AVX512_BF16
     _Alignas(64) float a[2][2 * WORDS], b[2][2 * WORDS];
 #endif
@@ -26,7 +26,7 @@ typedef struct {
 
 static inline int ask_for_tiles(void) { return 0; }
 
-// Until `end_tiles`, numbers below float32's normal ones are zero, as they are for AMX.
+// Until `end_tiles`, float32 denormals count as zero, as they do for AMX.
 static inline void begin_tiles(accumulators *acc) {
     acc->mode = _mm_getcsr();
     _mm_setcsr(acc->mode | FLUSH);
@@ -48,7 +48,7 @@ static inline __attribute__((always_inline)) __m512 add_product(__m512 sum, cons
 #endif
 }
 
-// So many rows of A, by one B or by both; each number of A is loaded once.
+// Multiply `rows` rows of A by one B or by both; each number of A is loaded once.
 static inline __attribute__((always_inline)) void multiply_rows(
     int rows, int both, float *c0, float *c1, const char *a, long a_row, long a_step,
     const char *b0, const char *b1, long b_step, int steps
@@ -73,7 +73,7 @@ static inline __attribute__((always_inline)) void multiply_rows(
     }
 }
 
-// As many rows as there are registers for their sums, beside those for numbers of A and B.
+// As many rows as registers allow, beside the registers for A and B.
 static inline __attribute__((always_inline)) void multiply_tile(
     float *c0, float *c1, const char *a, long row, long a_step, const char *b0, const char *b1, long b_step, int steps, int both
 ) {
@@ -93,7 +93,7 @@ static inline __attribute__((always_inline)) void multiply_tile(
 #endif
 }
 
-// C[i][j] += Σ A[i] B[j] over so many steps in depth, for i < many_a, j < many_b, of numbers as they are multiplied.
+// C[i][j] += Σ A[i] B[j] over `steps` steps in depth, for i < many_a, j < many_b, on numbers ready to multiply.
 static inline __attribute__((always_inline)) void multiply_numbers(
     accumulators *acc, const char *a0, const char *a1, long a_row, long a_step,
     const char *b0, const char *b1, long b_step, int steps, int many_a, int many_b
@@ -108,7 +108,7 @@ static inline __attribute__((always_inline)) void multiply_numbers(
 
 #else
 
-// A tile's numbers in float32: those of low halves of row r from `to` + r · row on, those of high halves `high` further.
+// A tile's numbers in float32: low halves of row r from `to` + r · row on, high halves `high` numbers later.
 static inline __attribute__((always_inline)) void widen_tile(const char *from, long from_row, float *to, int row, int high) {
 #pragma GCC unroll 4
     for (int r = 0; r < TILE; r++) {
@@ -134,7 +134,7 @@ static inline __attribute__((always_inline)) void multiply(
 
 #endif
 
-// C[i][j] from or to where it lies, rows so many bytes apart, for i < many_a and both j.
+// Load or store C[i][j] for i < many_a and both j; rows lie `row` bytes apart.
 static inline void load_tiles(
     accumulators *acc, const float *c00, const float *c01, const float *c10, const float *c11, long row, int many_a
 ) {
