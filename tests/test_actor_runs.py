@@ -97,7 +97,7 @@ def test_a_run_is_played_by_actors_and_goes_on_with_them_or_without(tmp_path):
     # ordinary resume: this process plays, from then on an ordinary run
     watch = Watch(config)
     resume(run, total_steps=1_200, progress=watch)
-    assert any("actors played these games, which are given up: this process starts 6 others" in n for n in watch.notes)
+    assert any("actors played these games, which are dropped: this process starts 6 new ones" in n for n in watch.notes)
     watch = Watch(config)
     resume(run, total_steps=1_300, progress=watch)
     assert any(note.startswith("resumed at step 1,20") and "restored in" in note for note in watch.notes)
@@ -106,7 +106,7 @@ def test_a_run_is_played_by_actors_and_goes_on_with_them_or_without(tmp_path):
     watch, actors = Watch(config), Here(2)
     result = resume(run, total_steps=1_500, progress=watch, actors=actors)
     assert result.step >= 1_500
-    assert "actors start new games: those of before are given up" in watch.notes
+    assert "actors start new games; the old games are dropped" in watch.notes
     assert actors.step == 1_302
     with pytest.raises(PixelqError, match=r"--actors is 4: this run has 6 games.* 1, 2, 3, 6 can"):
         resume(run, total_steps=1_600, actors=Here(4))

@@ -271,7 +271,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_loses_nothing(run, tmp_path, c
 
     monkeypatch.setattr(PlainProgress, "metrics", interrupt)
     assert main([*TRAIN, "--run", str(other)]) == 130
-    assert said(capsys)[-1] == f"saved at step 400; go on with: pixelq resume {other}"
+    assert said(capsys)[-1] == f"saved at step 400; to continue: pixelq resume {other}"
     monkeypatch.setattr(PlainProgress, "metrics", show)
     assert main(["resume", str(other)]) == 0
     assert any(line.startswith("resumed at step 400") for line in said(capsys))

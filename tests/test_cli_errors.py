@@ -242,7 +242,7 @@ CASES = {
     # where a run is to be
     "a run that exists": (
         f"train {TINY} --run run",
-        "run exists already: give --run a new path; to go on with it: pixelq resume run",
+        "run exists already: give --run a new path; to continue it: pixelq resume run",
         2,
     ),
     "a folder that exists": (f"train {TINY} --run videos", "videos exists already: give --run a new path", 2),

@@ -354,7 +354,7 @@ PQN = {"algo": PQNConfig()}
         ),
         ({"algo": IQNConfig(munchausen=True, double=True)}, "--algo.double does not go with --algo.munchausen: its"),
         ({"algo": C51Config(v_min=1.0, v_max=1.0)}, "--algo.v-min is 1.0: must be below --algo.v-max (1.0)"),
-        (PQN | {"envs": 1, "algo.minibatches": 33}, "--algo.minibatches is 33: a rollout has 32 steps, at most so"),
+        (PQN | {"envs": 1, "algo.minibatches": 33}, "--algo.minibatches is 33: a rollout has 32 steps, at most that"),
         (PQN | {"replay.sampling": "prioritised"}, "--replay.sampling does not go with pqn, which learns from fresh"),
         (PQN | {"replay.capacity": 5}, "--replay.capacity does not go with pqn, which learns from fresh rollouts"),
         (PQN | {"target_period_steps": 5}, "--target-period-steps does not go with pqn, which has no target network"),

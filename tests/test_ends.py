@@ -1,4 +1,4 @@
-"""However a run ends, or its surroundings do: it saves and says so, or goes on."""
+"""However a run ends, or its surroundings do: it saves and says so, or continues."""
 
 import errno
 import io
@@ -76,9 +76,9 @@ def wait_for(happens, process):
 def test_every_signal_that_asks_to_stop_saves(tmp_path, usual_signals, number):
     result, watch = go(quick(total_steps=600), tmp_path / "run", send(number, 200))
     assert (result.step, result.interrupted) == (200, True)
-    said = {signal.SIGINT: "saving; Ctrl-C again gives up what came after step 0"}
+    said = {signal.SIGINT: "saving; Ctrl-C again loses everything after step 0"}
     assert said.get(number, f"saving, since {number.name} asks the run to stop") in watch.notes
-    assert watch.notes[-1] == f"saved at step 200; go on with: pixelq resume {tmp_path / 'run'}"
+    assert watch.notes[-1] == f"saved at step 200; to continue: pixelq resume {tmp_path / 'run'}"
     assert load_agent(tmp_path / "run").card.step == 200
     assert {number: signal.getsignal(number) for number in SIGNALS} == usual_signals
 
@@ -87,7 +87,7 @@ def test_two_interrupts_at_once_are_one(tmp_path):
     again = lambda: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
     result, watch = go(quick(total_steps=600), tmp_path / "run", send(signal.SIGINT, 200, then=again))
     assert (result.step, result.interrupted) == (200, True)
-    assert "saving; Ctrl-C again gives up what came after step 0" in watch.notes
+    assert "saving; Ctrl-C again loses everything after step 0" in watch.notes
 
 
 def test_a_second_interrupt_gives_up_and_says_what(tmp_path, monkeypatch):
@@ -95,7 +95,7 @@ def test_a_second_interrupt_gives_up_and_says_what(tmp_path, monkeypatch):
 
     def slow(saver, last):
         if last:
-            assert watch.notes[-1] == "saving; Ctrl-C again gives up what came after step 400"
+            assert watch.notes[-1] == "saving; Ctrl-C again loses everything after step 400"
             time.sleep(0.6)  # to read it
             os.kill(os.getpid(), signal.SIGINT)
         save(saver, last)
@@ -103,7 +103,7 @@ def test_a_second_interrupt_gives_up_and_says_what(tmp_path, monkeypatch):
     monkeypatch.setattr(Saver, "save", slow)
     with pytest.raises(KeyboardInterrupt):
         train(quick(), tmp_path / "run", progress=watch)
-    assert watch.notes[-1] == f"everything after step 400 is lost; go on with: pixelq resume {tmp_path / 'run'}"
+    assert watch.notes[-1] == f"everything after step 400 is lost; to continue: pixelq resume {tmp_path / 'run'}"
     assert load_agent(tmp_path / "run").card.step == 400
 
 

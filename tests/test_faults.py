@@ -96,8 +96,8 @@ def test_a_run_that_keeps_going_tries_the_next_checkpoint(tmp_path, whole, disk)
     acts = {600: setter(disk, full=True), 1_000: setter(disk, full=False)}
     _, watch = go(quick(keep_going=True), run, at_steps(acts))
     assert [note for note in watch.notes if "disk" in note] == [
-        f"cannot write {run}/checkpoints/step-000000000800: the disk is full; training goes on, the next checkpoint is "
-        f"tried again, the last good checkpoint is {run}/checkpoints/step-000000000400",
+        f"cannot write {run}/checkpoints/step-000000000800: the disk is full; training continues, the next checkpoint "
+        f"is tried again, the last good checkpoint is {run}/checkpoints/step-000000000400",
         "the disk takes checkpoints again: saved at step 1,200",
     ]
     assert_same_run(whole, run)

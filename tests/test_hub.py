@@ -103,7 +103,7 @@ def test_a_dry_run_writes_the_folder_and_asks_nobody(hub, evaluated, monkeypatch
     for path in folder.iterdir():
         assert f"{path.name:<20}{path.stat().st_size:>14,} bytes" in said
     assert len(list(folder.iterdir())) == 5
-    assert said.splitlines()[-1] == "nothing was sent: hub/somebody/catcher is what would go to somebody/catcher"
+    assert said.splitlines()[-1] == "nothing was sent; somebody/catcher would get hub/somebody/catcher"
     assert not hub.asked
     assert main(["push", str(evaluated), "somebody/catcher", "--dry-run"]) == 2
     assert "hub/somebody/catcher exists already" in capsys.readouterr().err

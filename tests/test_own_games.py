@@ -167,7 +167,7 @@ def test_games_that_play_differently_later_are_found_at_the_resume():
     with opened() as envs:
         envs.reset()
         state = envs.state() | {"checksum": np.array(1)}
-        with opened() as twin, pytest.raises(CheckpointError, match="--fresh-games goes on with new games"):
+        with opened() as twin, pytest.raises(CheckpointError, match="--fresh-games continues with new games"):
             twin.restore(state)
 
 

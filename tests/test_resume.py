@@ -170,9 +170,7 @@ def test_other_settings_can_change_and_are_told(tmp_path, short):
     ]
     checkpoint = CheckpointStore(run / "checkpoints").load_newest(pytest.fail)
     elsewhere = dataclasses.replace(from_json(TrainConfig, checkpoint.state["config"]), threads=2)
-    assert allowed_changes(elsewhere, checkpoint) == [
-        "threads is 2, was 1; from here on the run is another in its rounding"
-    ]
+    assert allowed_changes(elsewhere, checkpoint) == ["threads is 2, was 1; from here on the run differs in rounding"]
     config = json.loads((run / "config.json").read_text())
     assert [config[key] for key in ("total_steps", "checkpoint_every_steps", "keep_going")] == [
         800,

@@ -216,7 +216,7 @@ def test_it_stops_once_the_mean_of_a_full_window_is_above_the_mark(tmp_path):
     assert metrics(tmp_path / "run")[-1]["step"] == result.step
     again = Watch(config)
     assert resume(tmp_path / "run", progress=again).solved
-    assert again.notes == [f"{tmp_path / 'run'} is solved, at step {result.step:,}; --stop-on none goes on"]
+    assert again.notes == [f"{tmp_path / 'run'} is solved, at step {result.step:,}; --stop-on none continues"]
     unreachable, _ = go(dataclasses.replace(config, stop_at=10.0, total_steps=800), tmp_path / "not")
     assert not unreachable.solved
 

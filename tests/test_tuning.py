@@ -313,7 +313,7 @@ def test_a_study_is_stopped_and_gone_on_with(tmp_path):
         process.send_signal(signal.SIGTERM)
         said = process.communicate()[0]
     assert process.returncode == 130, said
-    assert "go on with the same command" in said
+    assert "to continue, run the same command again" in said
     settings = dict(SHORT)
     result = pixelq.tune(
         "cleanrl-dqn", folder, 3, ["optimiser.learning-rate=1e-4..1e-2:log"], games=["catch"], settings=settings, jobs=1

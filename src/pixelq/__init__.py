@@ -72,7 +72,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is public when it is first used: `import pixelq` loads no torch."""
+    """Import public names when they are first used: `import pixelq` loads no torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'pixelq' has no attribute {name!r}")
     import importlib

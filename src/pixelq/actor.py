@@ -38,10 +38,10 @@ def epsilon_greedy(
     epsilon: float,
     greedy: Callable[[], NDArray[np.int64]],
 ) -> NDArray[np.int64]:
-    """Choose at random with probability ε, each game by itself, else greedily.
+    """Choose at random with probability ε, independently for each game; else greedily.
 
     Args:
-        generator: the source of chance; every call draws the same amount, whatever happens.
+        generator: random generator; every call draws the same number of values.
         num_games: N.
         num_actions: A.
         epsilon: probability of a random action.
@@ -62,8 +62,8 @@ class Actor:
         acting: computes values.
         num_actions: number of actions.
         fire: the action to press after a lost life, or None to press nothing.
-        generator: the source of chance of ε.
-        chosen: gives the actions that were chosen elsewhere, in place of choosing any; None: they are chosen here.
+        generator: random generator for ε.
+        chosen: returns actions that were chosen elsewhere; None: choose them here.
 
     Source: Mnih et al. 2015, Methods; FIRE after a lost life as `FireResetEnv` of OpenAI Baselines.
     """
@@ -98,9 +98,9 @@ class Actor:
 
         Args:
             obs: [N, 4, 84, 84] current observations.
-            epsilon: probability of a random action, each game by itself.
-            life_lost: [N] games that lost a life at the last step and go on.
-            remember: stores `obs` in the replay memory, if that was put off; called only by who acts on what it holds.
+            epsilon: probability of a random action, independent for each game.
+            life_lost: [N] games that lost a life at the last step and continue.
+            remember: stores `obs` in the replay buffer, if that was postponed; called if the choice needs it.
 
         Returns:
             [N] int64.
@@ -112,7 +112,7 @@ class Actor:
     def act_with_values(
         self, obs: NDArray[np.uint8], epsilon: float, life_lost: NDArray[np.bool_]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Like `act`, and tell the values that all actions have.
+        """Like `act`, but also return the values of all actions.
 
         Returns:
             [N] int64 actions and [N, A] float32 values.

@@ -1,4 +1,4 @@
-"""Agents for users: a network, the game it plays, how it was trained; and agent files."""
+"""Agents for users: a network with its game and its training; and agent files."""
 
 import json
 import math
@@ -74,11 +74,11 @@ class AgentCard:
     seed: int
     """The run's seed."""
     view: ViewConfig = field(default_factory=ViewConfig)
-    """What the network sees of the game."""
+    """The network's observations of the game."""
 
     @property
     def obs_shape(self) -> ObsShape:
-        """Shape of what the network sees."""
+        """Shape of the network's observations."""
         return self.view.obs_shape
 
     def to_json(self) -> str:
@@ -87,7 +87,7 @@ class AgentCard:
 
     @classmethod
     def from_json(cls, text: str) -> "AgentCard":
-        """Read what `to_json` wrote.
+        """Read the output of `to_json`.
 
         Raises:
             ConfigError: it is no card, or one of another format; names the entry.
@@ -121,9 +121,9 @@ class Agent:
     """A trained network with its card. It acts greedily; the caller adds exploration.
 
     Args:
-        network: as `card.network` describes it; one from an ONNX file plays, but gives no weights.
+        network: as in `card.network`; a network from an ONNX file plays, but has no weights.
         card: its game and how it was trained.
-        device: where the network lives.
+        device: the network's device.
     """
 
     def __init__(self, network: QNetwork | OnnxNetwork, card: AgentCard, device: torch.device | None = None) -> None:
@@ -150,7 +150,7 @@ class Agent:
         """The actions of highest value.
 
         Args:
-            obs: [B, planes, H, W] uint8 as `obs_shape` has it, on Atari [B, 4, 84, 84]; the newest last.
+            obs: [B, planes, H, W] uint8 as in `obs_shape`, on Atari [B, 4, 84, 84]; newest picture last.
 
         Returns:
             [B] int64, indices into `action_meanings`.
@@ -164,7 +164,7 @@ class Agent:
         """The expected return of every action.
 
         Args:
-            obs: [B, planes, H, W] uint8 as `obs_shape` has it, on Atari [B, 4, 84, 84]; the newest last.
+            obs: [B, planes, H, W] uint8 as in `obs_shape`, on Atari [B, 4, 84, 84]; newest picture last.
 
         Returns:
             [B, A] float32.
@@ -228,11 +228,11 @@ def load_agent(path: Path | str, device: str = "cpu", on_damage: Callable[[str],
 
 
 def make_agent(weights: dict[str, Tensor], card: AgentCard) -> Agent:
-    """An agent of weights at hand, on the CPU.
+    """An agent from weights in memory, on the CPU.
 
     Args:
-        weights: by name, as the card's network has them; they are the agent's from now on.
-        card: what it plays and how it was trained.
+        weights: by name, as in the card's network; the agent takes them over.
+        card: its game and its training.
 
     Raises:
         PixelqError: the weights do not fit the card's network.
@@ -264,7 +264,7 @@ def _read_newest(run: Path, on_damage: Callable[[str], None]) -> tuple[bytes, Pa
         except OSError as error:
             raise PixelqError(f"cannot read {place}: {error.strerror or error}") from error
         except CheckpointError as error:
-            if not place.exists():  # the run's writer removed it meanwhile, and has newer ones
+            if not place.exists():  # the run's writer removed it and has newer ones
                 return _read_newest(run, on_damage)
             damage = damage or str(error)
             on_damage(str(error))

@@ -11,13 +11,13 @@ __all__ = ["clipping_factors", "scale"]
 
 
 def clipping_factors(config: OptimiserConfig, norms: Tensor) -> Tensor:
-    """What gradients are multiplied by to be clipped.
+    """The factors that clip gradients.
 
-    `per_variable` scales each gradient whose Euclidean norm exceeds `clip_norm` down to it, as Keras' `clipnorm` does;
+    `per_variable` scales each gradient down to the Euclidean norm `clip_norm` if it is larger, like Keras' `clipnorm`;
     `global` scales all together so that their joint norm is at most that; `none` leaves them.
 
     Args:
-        config: which, and to what norm.
+        config: kind of clipping, and the norm.
         norms: [P] Euclidean norms of the gradients.
 
     Returns:

@@ -21,11 +21,11 @@ __all__ = [
     "to_device",
 ]
 
-_WITH_CHANCE = ("cuda", "mps")  # devices that draw by themselves
+_WITH_CHANCE = ("cuda", "mps")  # devices with their own random generators
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device that a name means.
+    """The device of a name.
 
     Args:
         name: `cpu`, `cuda`, `mps` (an Apple GPU), or `auto`: CUDA's GPU if there is one, else the CPU.
@@ -55,18 +55,18 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "mps":  # nobody has measured it
+    if device.type == "mps":  # not measured
         return False
     return bool(torch.cpu._is_amx_tile_supported())
 
 
 @contextmanager
 def tiny_as_zero() -> Iterator[None]:
-    """Let a CPU take numbers below float32's normal ones for zero, in this thread and in those that it starts.
+    """Let a CPU treat float32 denormals as zero, in this thread and in its later threads.
 
-    Running means of gradients that have become zero fade into such numbers, which take it many times as long.
+    If gradients become zero, their running means decay to denormals, which are many times slower.
     """
-    if float(np.float32(1e-40) * np.float32(1)) == 0:  # somebody else has asked for it
+    if float(np.float32(1e-40) * np.float32(1)) == 0:  # other code has requested it
         yield
         return
     torch.set_flush_denormal(True)
@@ -77,10 +77,10 @@ def tiny_as_zero() -> Iterator[None]:
 
 
 def to_device(array: NDArray[np.generic] | Tensor, device: torch.device) -> Tensor:
-    """An array of the host's on a device, same shape and type; on a CPU it shares the memory.
+    """A host array on a device, with the same shape and type; on a CPU it shares the memory.
 
-    To a GPU of CUDA's it goes by way of pinned memory, so that nothing waits for the copy; PyTorch gives that memory to
-    nobody else before the copy is done. Apple's have no such memory, so the copy is waited for.
+    A copy to a CUDA GPU uses pinned memory, so that nothing waits for it; PyTorch does not reuse that memory
+    before the copy is done. Apple GPUs have no pinned memory, so this waits for the copy.
     """
     return _within_reach(array, device).to(device, non_blocking=device.type != "mps")
 
@@ -98,9 +98,9 @@ def _within_reach(array: NDArray[np.generic] | Tensor, device: torch.device) -> 
 
 
 def generator_on(device: torch.device, generator: torch.Generator) -> torch.Generator:
-    """A source of chance on a device that goes on from one of the CPU: a new one on a GPU, else the same one.
+    """A random generator for a device, seeded from a CPU generator: a new one on a GPU, else the same one.
 
-    What a GPU draws by itself costs no copy, but depends on the device.
+    Numbers drawn on a GPU need no copy, but depend on the device.
     """
     if device.type not in _WITH_CHANCE:
         return generator
@@ -109,9 +109,9 @@ def generator_on(device: torch.device, generator: torch.Generator) -> torch.Gene
 
 
 def restore_generator_on(generator: torch.Generator, state: Tensor) -> None:
-    """Set a source of chance to a state that was saved.
+    """Set a random generator to a saved state.
 
-    The state of one on another kind of device cannot be taken over; it then becomes the seed.
+    A state from another kind of device becomes the seed.
 
     Args:
         generator: on any device.

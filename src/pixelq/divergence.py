@@ -11,7 +11,7 @@ __all__ = ["DeviceWatch", "DivergenceWatch", "HostWatch", "all_finite", "watch_o
 
 
 class DivergenceWatch(Protocol):
-    """Keeps the figures of the last two updates, up to the first update whose loss is no number."""
+    """Keeps the figures of the last two updates, up to the first update with a loss of NaN or infinity."""
 
     def expect(self, names: tuple[str, ...]) -> None:
         """Tell the names of the ranges before the first update is noted; they stay the same."""
@@ -21,24 +21,24 @@ class DivergenceWatch(Protocol):
 
         Args:
             loss: [] mean loss of the batch.
-            ranges: tensors of any shape whose least and largest entry tell, by the names that `expect` was told.
+            ranges: tensors of any shape, by the names given to `expect`; their smallest and largest entries are kept.
             norms: [P] of the gradients of all weights, before any clipping.
         """
 
     @property
     def found(self) -> bool:
-        """Whether the loss of an update was no number; waits for the device."""
+        """Whether an update's loss was NaN or infinite; waits for the device."""
 
     def describe(self) -> tuple[int, str]:
         """How many updates ago it was, 0 being the last one, and that update's figures in words."""
 
 
 class HostWatch:
-    """On a CPU: keeps the tensors themselves, and looks for figures when it is asked; they must stay as they are."""
+    """On a CPU: keeps the tensors and computes figures on request; the tensors must not change."""
 
     def __init__(self) -> None:
         self._names: tuple[str, ...] = ()
-        # the update before, and the last one: what was given, and which part of it
+        # the update before the last, and the last: the arguments, and the update's part of them
         self._kept: list[tuple[Tensor, Mapping[str, Tensor], Tensor, int]] = []
         self.found = False
         self._since = 0
@@ -115,12 +115,12 @@ class DeviceWatch:
 
     @property
     def found(self) -> bool:
-        """Whether the loss of an update was no number; waits for the device."""
+        """Whether an update's loss was NaN or infinite; waits for the device."""
         return bool(self._found)
 
     def describe(self) -> tuple[int, str]:
         """How many updates ago it was, and its figures in words."""
-        noted = min(2, int(self._noted))  # the figures do not tell: all of them may be NaN
+        noted = min(2, int(self._noted))  # not from the figures: all of them may be NaN
         return _described(int(self._since), self._rows[2 - noted :].tolist(), self._names)
 
 

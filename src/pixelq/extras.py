@@ -1,4 +1,4 @@
-"""Libraries that come with an extra of the package, each needed for one thing."""
+"""Libraries of the package's extras; each serves one feature."""
 
 import importlib.util
 

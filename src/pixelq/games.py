@@ -30,10 +30,10 @@ __all__ = [
 GameKind = Literal["atari", "test", "gymnasium", "function"]
 
 _TWO_PLAYERS = {"combat", "joust", "maze_craze", "warlords"}  # ale-py ends the process when given one alone
-TEST_GAMES = ("catch",)  # pixelq's own, seconds to learn, for trying things out
-FUNCTION = "make_env:"  # how the name of a game begins that only a Python program can make
+TEST_GAMES = ("catch",)  # pixelq's own, learned in seconds, for tests
+FUNCTION = "make_env:"  # prefix of games that only a Python program can make
 _ID = re.compile(r"([\w.-]+/)?[\w.-]+-v\d+")  # Gymnasium's
-# packages whose ids are known once they are imported: how their ids begin, what is imported, what is installed
+# packages that register ids at import: prefix of the ids, module to import, package to install
 _PACKAGES = (
     ("MiniGrid-", "minigrid", "minigrid"),
     ("BabyAI-", "minigrid", "minigrid"),
@@ -45,20 +45,20 @@ _PACKAGES = (
 
 
 class Game(NamedTuple):
-    """A game and what its id says about sticky actions."""
+    """A game, with the sticky actions that its id implies."""
 
     name: str  # ROM name, e.g. "ms_pacman"; a Gymnasium id or `module:name` as it was given
     sticky: float  # probability that the emulator repeats the last action, as the id means it
 
     @property
     def kind(self) -> GameKind:
-        """What plays it."""
+        """The library that plays it."""
         return game_kind(self.name)
 
 
 @cache
 def game_names() -> tuple[str, ...]:
-    """Every Atari ROM that ale-py brings, sorted, then pixelq's own test games; imports nothing heavy."""
+    """Every Atari ROM of ale-py, sorted, then pixelq's own test games; imports nothing heavy."""
     spec = importlib.util.find_spec("ale_py")
     if spec is None or spec.origin is None:
         raise PixelqError("ale-py is not installed: pip install ale-py")
@@ -113,7 +113,7 @@ def resolve_game(text: str) -> Game:
 
 
 def game_kind(name: str) -> GameKind:
-    """What plays a game: ale-py, pixelq itself, Gymnasium, or a function that only a Python program has.
+    """The kind of a game: ale-py's, pixelq's own, Gymnasium's, or a function in a Python program.
 
     Args:
         name: of a resolved game.
@@ -136,10 +136,10 @@ def function_game(make_env: Callable[[], Any]) -> str:
 
 
 def maker_of(name: str) -> "str | Callable[..., Any]":
-    """What makes a game of Gymnasium's: an id that it knows now, or a function.
+    """The maker of a Gymnasium game: a registered id, or a function.
 
     Args:
-        name: `Id-v0`, `module:Id-v0` or `module:function`; modules in the current folder are found, too.
+        name: `Id-v0`, `module:Id-v0` or `module:function`; modules in the current folder are also found.
 
     Raises:
         PixelqError: the module cannot be imported, or has no such function; Gymnasium knows no such id.
@@ -166,7 +166,7 @@ def _imported(module: str, name: str) -> Any:
         package = next((package for _, known, package in _PACKAGES if known == module), None)
         install = f": pip install {package}" if package else "; is it in this folder, or installed?"
         raise PixelqError(f'game "{name}": there is no module "{error.name}"{install}') from error
-    except Exception as error:  # whatever a module of somebody's does
+    except Exception as error:  # a user's module may raise anything
         raise PixelqError(f'game "{name}": {module} cannot be imported: {type(error).__name__}: {error}') from error
 
 

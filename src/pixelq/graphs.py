@@ -15,21 +15,21 @@ __all__ = ["Graph", "GraphsByShape", "own_stream"]
 
 Result = TypeVar("Result")
 
-_WARM_UP_CALLS = 3  # in which libraries set up what they set up at first use
+_WARM_UP_CALLS = 3  # in which libraries do their first-use set-up
 
 
 class Graph(Generic[Result]):
-    """A function of tensors that stay where they are: on a GPU recorded and replayed, elsewhere called every time.
+    """A function of tensors at fixed addresses: on a GPU recorded and replayed, elsewhere called every time.
 
     Every call does the work exactly once: the first ones call the function, the next records it and replays that, all
-    later ones replay. So the function must read nothing of the host's that changes, wait for nothing on the device, and
-    its result lies in the same memory every time, to be read before the next call.
+    later ones replay. So the function must read no changing host data and never wait for the device.
+    Its result is in the same memory every time; read it before the next call.
 
     Args:
         function: the work.
         device: where its tensors live.
-        generators: the device's generators that it draws from; their numbers go on from replay to replay.
-        stream: where it is recorded; None: on one of its own. A backward pass remembers the stream of its first run, so
+        generators: the device's random generators that it draws from; they continue from replay to replay.
+        stream: where it is recorded; None: its own stream. A backward pass remembers the stream of its first run, so
             functions that do the same one must share theirs.
 
     Source: "CUDA Graphs" in PyTorch's notes on CUDA semantics, whole-network capture.
@@ -94,13 +94,13 @@ def own_stream(device: torch.device) -> torch.cuda.Stream | None:
 class GraphsByShape(Generic[Result]):
     """A function of arrays: on a GPU a `Graph` for each set of shapes that it is called with, elsewhere a plain call.
 
-    Every graph has memory of its own, to which the arrays are copied first. There should be few sets of shapes.
+    Every graph has its own memory, to which the arrays are copied first. So use few sets of shapes.
 
     Args:
-        function: takes tensors on the device; what a `Graph` asks of its function holds here.
+        function: takes tensors on the device; the rules of a `Graph`'s function hold here.
         device: where the work is done.
-        generators: as a `Graph` has them.
-        record: False calls the function every time on a GPU, too.
+        generators: as in `Graph`.
+        record: False: call the function every time, on a GPU too.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Whether a network can still learn: how many of its units answer, and whether its values tell observations apart."""
+"""Whether a network can still learn: how many units are active, and whether its values distinguish observations."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -10,13 +10,13 @@ from pixelq.networks import QNetwork, hidden_activations
 __all__ = ["DORMANT", "Health", "dormant_shares", "measure_health"]
 
 DORMANT = 0.025
-"""τ of Sokar et al.: units that answer with less than this share of their layer's mean are dormant."""
-_SILENT = 0.9  # share of a layer's units that never answer
+"""τ of Sokar et al.: units with less than this share of their layer's mean activation are dormant."""
+_SILENT = 0.9  # share of a layer's units that are never active
 _CONSTANT = 0.95  # share of features that are the same for all observations
 
 
 class Health(NamedTuple):
-    """What one look at a network shows."""
+    """The result of one check of a network."""
 
     dead: Mapping[str, float]
     """By layer: the share of units that are 0 for all observations (τ = 0)."""
@@ -29,13 +29,13 @@ class Health(NamedTuple):
 
     @property
     def dead_layer(self) -> str | None:
-        """The layer whose silence keeps the network from learning; None if there is none."""
+        """The silent layer that keeps the network from learning; None if there is none."""
         worst = max(self.dead, key=lambda name: self.dead[name])
         return worst if self.dead[worst] >= _SILENT else None
 
     @property
     def is_dead(self) -> bool:
-        """Whether the network cannot tell observations apart, or a layer is silent."""
+        """Whether the network cannot distinguish observations, or a layer is silent."""
         return self.dead_layer is not None or self.constant_features >= _CONSTANT
 
     def metrics(self) -> dict[str, float]:
@@ -49,7 +49,7 @@ class Health(NamedTuple):
 
 
 def dormant_shares(activations: Tensor, *taus: float) -> tuple[float, ...]:
-    """The shares of a layer's units whose score is at most τ, for each τ.
+    """The shares of a layer's units with a score of at most τ, for each τ.
 
     A unit's score is its mean |activation| over the batch, divided by the mean of this over the layer's units. A
     convolution's unit is a filter: its activations are averaged over rows and columns too. Where the whole layer is 0
@@ -67,7 +67,7 @@ def dormant_shares(activations: Tensor, *taus: float) -> tuple[float, ...]:
 
 
 def measure_health(network: QNetwork, obs: Tensor) -> Health:
-    """Look at a network's hidden layers while it looks at observations.
+    """Check a network's hidden layers on a batch of observations.
 
     Args:
         network: in evaluation mode, computed by PyTorch's operations.

@@ -33,11 +33,11 @@ class Learner:
     weights are copied after every step. Figures stay on the device until they are fetched.
 
     Args:
-        config: the recipe, `precision` already decided.
+        config: the recipe, with `precision` resolved.
         num_actions: outputs of the network.
-        device: where everything lives.
-        generator: source of the initial weights, on the CPU so that they do not depend on the device; then of all
-            chance in the loss (sampled quantiles, the noise of noisy layers), on a GPU by way of a source of its own.
+        device: the device of all tensors.
+        generator: source of the initial weights, on the CPU so that they do not depend on the device; then of
+            random numbers in the loss (sampled quantiles, noisy layers), on a GPU through a generator of the device.
 
     An algorithm of fresh rollouts has no target network: `target` is then the online network itself.
 
@@ -68,16 +68,16 @@ class Learner:
             parameter if parameter.dtype == torch.float32 else master
             for parameter, master in zip(self.working, full, strict=True)
         ]
-        """The same in float32, which the optimiser moves."""
+        """The same in float32; the optimiser updates them."""
         self.lowered = [index for index, p in enumerate(self.working) if p.dtype != torch.float32]
         """Which of them are not their own masters."""
         self._has_target = self.algo.memory == "replay"
         self.target = copy.deepcopy(self.online).requires_grad_(False) if self._has_target else self.online
         self._buffers, self._target_buffers = _buffers(self.online), _buffers(self.target)
         self.optimiser: Optimiser = make_optimiser(config.optimiser, self.masters)
-        """Its state, and its step by PyTorch; an engine may put another one that keeps the same state in its place."""
+        """Its state, and its step by PyTorch; an engine may replace it with another one of the same state."""
         self.watch = watch_on(device)
-        """What explains an update that goes wrong."""
+        """Figures that explain a diverging update."""
         self._loss_sum = torch.zeros((), device=device)
         self._q_sum = torch.zeros((), device=device)
         self._norm_sum = torch.zeros((), device=device)
@@ -86,7 +86,7 @@ class Learner:
 
     @property
     def learning_rate(self) -> float:
-        """Step size of the updates to come."""
+        """Step size of the next updates."""
         return self.optimiser.learning_rate
 
     @learning_rate.setter
@@ -94,24 +94,24 @@ class Learner:
         self.optimiser.learning_rate = value
 
     def announce_updates(self, count: int = 1) -> None:
-        """The host's part of so many updates: count them, and put step sizes where the device finds them."""
+        """The host's part of the next updates: count them, and put step sizes where the device finds them."""
         self.optimiser.prepare(count)
         self._count += count
         self.updates += count
 
     def note(self, loss: Tensor, ranges: Mapping[str, Tensor], norms: Tensor) -> None:
-        """Take down the figures of an update; reads nothing of the host's.
+        """Record the figures of an update; reads no host data.
 
         Args:
             loss: [] mean loss of the batch.
-            ranges: tensors whose edges explain the update, by name; `Q` holds the online network's values.
+            ranges: tensors by name; their extremes explain the update. `Q` holds the online network's values.
             norms: [P] of the gradients of all weights before any clipping.
         """
         self.watch.note(loss, ranges, norms)
         self.add_to_means(loss, ranges["Q"].mean(), norms.norm())
 
     def add_to_means(self, loss: Tensor | float, q_mean: Tensor | float, gradient_norm: Tensor | float) -> None:
-        """Add to the sums that `fetch_metrics` makes means of."""
+        """Add to the sums for the means of `fetch_metrics`."""
         self._loss_sum += loss
         self._q_sum += q_mean
         self._norm_sum += gradient_norm
@@ -142,7 +142,7 @@ class Learner:
         return metrics
 
     def trouble(self) -> tuple[int, str] | None:
-        """Whether the loss, or anything that `weights` and `state` give, is no longer finite; waits for the device.
+        """Whether the loss, `weights` or `state` hold NaN or infinity; waits for the device.
 
         Returns:
             None if all is well; else how many updates ago it began, 0 being the last, and that update in words.
@@ -152,7 +152,7 @@ class Learner:
         return self.watch.describe()
 
     def weights(self) -> dict[str, Tensor]:
-        """The online network's float32 weights by name, as an agent file holds them."""
+        """The online network's float32 weights by name, as in an agent file."""
         masters = {name: master.detach() for name, master in zip(self._names, self.masters, strict=True)}
         return masters | self._buffers
 
@@ -167,7 +167,7 @@ class Learner:
         self.copy_to_target()
 
     def state(self) -> dict[str, Tensor]:
-        """All there is to save beside `weights`, as named tensors."""
+        """The state to save beside `weights`, as named tensors."""
         target = self.target.state_dict() if self._has_target else {}
         named = {f"target.{name}": tensor.detach() for name, tensor in target.items()}
         named |= {f"optimiser.{name}": tensor for name, tensor in self.optimiser.state().items()}
@@ -193,6 +193,6 @@ class Learner:
 
 
 def _buffers(network: QNetwork) -> dict[str, Tensor]:
-    """What an agent file holds beside the parameters, by name."""
+    """An agent file's tensors beside the parameters, by name."""
     parameters = dict(network.named_parameters())
     return {name: tensor for name, tensor in network.state_dict().items() if name not in parameters}

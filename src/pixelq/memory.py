@@ -1,4 +1,4 @@
-"""How much memory is free, asked before any is taken."""
+"""Checks of free memory before allocation."""
 
 import mmap
 import os
@@ -12,7 +12,7 @@ __all__ = ["available_memory", "format_bytes", "require_memory"]
 
 
 def available_memory() -> int | None:
-    """Bytes of memory that can still be taken, by machine, container and `ulimit -v`; None if unknown."""
+    """Free bytes of memory, by machine, container and `ulimit -v`; None if unknown."""
     found = []
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
@@ -31,12 +31,12 @@ def available_memory() -> int | None:
 
 
 def require_memory(needed: int, purpose: str, free: int | None = None) -> None:
-    """Refuse before allocating what is not there.
+    """Refuse a request that exceeds the free memory, before allocating.
 
     Args:
         needed: bytes.
         purpose: what for, in the error's text.
-        free: bytes that are free where it is to go; None: ask the machine.
+        free: free bytes at its destination; None: ask the machine.
 
     Raises:
         PixelqError: more than is free.

@@ -31,23 +31,23 @@ _CORRECTED_STEPS = 1e6  # steps after which 1 − β₂ᵗ is 1 to the last bit;
 class Optimiser(Protocol):
     """Turns the gradients in `.grad` into a step, in two parts.
 
-    `prepare` is the host's part: it counts, and puts what changes from step to step where the device finds it. `step`
-    is the device's: on a GPU it reads no number of the host, so that it can be recorded once and replayed.
+    `prepare` is the host's part: it counts, and puts the changing numbers where the device finds them. `step`
+    is the device's part: on a GPU it reads no host number, so that it can be recorded once and replayed.
     """
 
     learning_rate: float
-    """Of the steps to come."""
+    """Learning rate of the next steps."""
     most_at_once: int
     """Steps that can be announced in one go."""
 
     def prepare(self, count: int = 1) -> None:
-        """Announce so many steps."""
+        """Announce the next steps."""
 
     def step(self, gradients: Sequence[Tensor]) -> None:
         """Move every parameter by its gradient; the step was announced."""
 
     def state(self) -> dict[str, Tensor]:
-        """All there is to save, as named tensors."""
+        """The state to save, as named tensors."""
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
@@ -58,7 +58,7 @@ class StepSize:
 
     Args:
         value: the first one.
-        device: who reads it.
+        device: the device that reads it.
     """
 
     def __init__(self, value: float, device: torch.device) -> None:
@@ -77,7 +77,7 @@ class StepSize:
 
 
 class WeightDecay:
-    """Weights shrink before a step, whatever their gradients: θ ← (1 − lr · λ) θ, the step size lr being that step's.
+    """Weights shrink before a step, independently of gradients: θ ← (1 − lr · λ) θ, with that step's step size lr.
 
     Args:
         parameters: what to shrink.
@@ -104,9 +104,9 @@ class WeightDecay:
 
 
 class Adam:
-    """Adam, Adam as Keras has it, and rectified Adam, by PyTorch's kernels.
+    """Adam, Keras' Adam, and rectified Adam, with PyTorch's kernels.
 
-    `keras_adam` adds ε to the uncorrected √v; PyTorch adds it to the corrected one. So its kernel is told a count of
+    `keras_adam` adds ε to the uncorrected √v; PyTorch adds it to the corrected one. So its kernel gets a count of
     steps at which both corrections are 1, and they go into the step size: lr · √(1 − β₂ᵗ) / (1 − β₁ᵗ).
 
     Args:
@@ -189,7 +189,7 @@ class ElementwiseAdam:
 
     m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;  θ ← dθ − m · (a / (√v + b) + c)
 
-    What differs between the three, and from step to step, are the numbers a, b, c and d, d as `WeightDecay` has it.
+    The three, and successive steps, differ in the numbers a, b, c and d; d as in `WeightDecay`.
 
     Args:
         parameters: what to move.
@@ -225,7 +225,7 @@ class ElementwiseAdam:
         return [OptimiserStep("adam", *clipping, *BETAS, *numbers) for numbers in self.numbers]
 
     def prepare(self, count: int = 1) -> None:
-        """Announce so many steps."""
+        """Announce the next steps."""
         self.numbers = [self._numbers(self._steps + number) for number in range(1, count + 1)]
         self._steps += count
         send(torch.tensor(self.numbers), self._announced[:count])
@@ -278,7 +278,7 @@ class ElementwiseAdam:
 
 
 def _corrections(steps: int) -> tuple[float, float]:
-    """1 − β₁ᵗ and 1 − β₂ᵗ, what Adam's moments lack after so many steps."""
+    """1 − β₁ᵗ and 1 − β₂ᵗ, Adam's bias corrections after t steps."""
     beta1, beta2 = BETAS
     return 1.0 - beta1**steps, 1.0 - beta2**steps
 
@@ -326,7 +326,7 @@ class CentredRMSProp:
         return [OptimiserStep("centred_rmsprop", *clipping, decay, decay, *numbers)] * self._count
 
     def prepare(self, count: int = 1) -> None:
-        """Announce so many steps, all of one size."""
+        """Announce the next steps, all of one size."""
         self._count = count
         self._rate.set(self.learning_rate)
         self._weight_decay.prepare(self.learning_rate)

@@ -25,7 +25,7 @@ __all__ = ["DEFAULT_PRESET", "PRESETS", "Preset", "preset"]
 
 
 class Preset(NamedTuple):
-    """A recipe and where it comes from."""
+    """A recipe and its source."""
 
     summary: str
     source: str
@@ -207,7 +207,7 @@ _RECIPES = (
     ),
     (
         "dueling-dqn",
-        "double-dqn, value and advantage in layers of their own",
+        "double-dqn with separate layers for value and advantage",
         "Wang et al. 2016, «Dueling network architectures for deep reinforcement learning»",
         _DUELING_DQN,
     ),

@@ -18,7 +18,7 @@ def n_step_return(r_t: Tensor, discount_t: Tensor, v_t: Tensor, n: int) -> Tenso
     Args:
         r_t: [T, B] rewards of consecutive steps.
         discount_t: [T, B] discounts of one step each, 0 where the episode terminated.
-        v_t: [T, B] values; `v_t[t]` is that of the observation after step t.
+        v_t: [T, B] values; `v_t[t]` belongs to the observation after step t.
         n: steps to sum, at least 1.
 
     Returns:
@@ -43,14 +43,14 @@ def n_step_return(r_t: Tensor, discount_t: Tensor, v_t: Tensor, n: int) -> Tenso
 def lambda_returns(r_t: Tensor, discount_t: Tensor, v_t: Tensor, lambda_: float | Tensor) -> Tensor:
     """Mixtures of all n-step returns, `G_t = r_t + discount_t · ((1 − λ_t) · v_t + λ_t · G_{t+1})`.
 
-    After the last step stands its value, `G_T = v_{T−1}`. A discount of 0 ends a sum without a value; a λ of 0 ends
-    it with the value of the observation after that step, which is what a step that truncated its game needs.
+    After the last step the sum ends with `G_T = v_{T−1}`. A discount of 0 ends a sum without a value; a λ of 0
+    ends it with the value of the observation after that step, as a truncation needs.
 
     Args:
         r_t: [T, B] rewards of consecutive steps.
         discount_t: [T, B] discounts of one step each, 0 where the episode terminated.
-        v_t: [T, B] values; `v_t[t]` is that of the observation after step t.
-        lambda_: λ in [0, 1], one for all steps or [T, B]; 0 where the game was truncated.
+        v_t: [T, B] values; `v_t[t]` belongs to the observation after step t.
+        lambda_: λ in [0, 1], one for all steps or [T, B]; 0 at a truncation.
 
     Returns:
         [T, B] returns, without gradient.

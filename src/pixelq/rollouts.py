@@ -21,7 +21,7 @@ class Rollouts:
         rollout_steps: T.
         num_envs: games N.
         device: where batches go.
-        generator: the source of chance of the minibatches.
+        generator: random generator of the minibatches.
         obs: shape of the observations.
 
     Source: Gallici et al. 2024, "Simplifying deep temporal difference learning", Algorithm 1.
@@ -53,7 +53,7 @@ class Rollouts:
         return self._t == len(self._obs)
 
     def describe(self) -> str:
-        """What it keeps and how much memory it takes, in words."""
+        """Its contents and memory, in words."""
         steps, games = self._actions.shape
         return f"rollouts of {steps} steps of {games} games, {self._obs.nbytes / 1e6:.0f} MB"
 
@@ -67,7 +67,7 @@ class Rollouts:
         truncated: NDArray[np.bool_],
         ignored: NDArray[np.bool_],
     ) -> None:
-        """Remember a step of all games; the first after a whole rollout begins the next.
+        """Store a step of all games; the first after a whole rollout begins the next.
 
         Args:
             obs: [N, 4, 84, 84] before the step.
@@ -97,13 +97,13 @@ class Rollouts:
         return Rollout(self._obs, *(torch.from_numpy(array) for array in (*arrays, v_t)))
 
     def observations(self, count: int, generator: np.random.Generator) -> Tensor:
-        """So many observations of the newest rollout, drawn uniformly, [count, 4, 84, 84] uint8 on the device."""
+        """Observations of the newest rollout, drawn uniformly, [count, 4, 84, 84] uint8 on the device."""
         games = self._actions.shape[1]
         at = generator.integers(0, max(self._t, 1) * games, count)
         return self._obs[at // games, at % games]
 
     def minibatches(self, rollout: Rollout, returns: Tensor, count: int) -> Iterator[RolloutBatch]:
-        """One pass over a rollout in random order, in `count` parts as large as can be alike, on the device.
+        """One pass over a rollout in random order, in `count` parts of nearly equal size, on the device.
 
         Ignored steps come along with weight 0, so that all parts keep their size.
 

@@ -1,4 +1,4 @@
-"""Functions that only some systems have, each with a fallback for the others. Imports no torch."""
+"""Functions that only some operating systems have, each with a fallback for the rest. Imports no torch."""
 
 import math
 import mmap
@@ -44,7 +44,7 @@ def open_flags(*names: str) -> int:
 
 
 def read_at(descriptor: int, count: int, offset: int) -> bytes:
-    """Up to so many bytes of a file, from an offset on; Windows' road moves the place where others would read."""
+    """Up to `count` bytes of a file from an offset on; on Windows this moves the file position."""
     if sys.platform == "win32":
         os.lseek(descriptor, offset, os.SEEK_SET)
         return os.read(descriptor, count)
@@ -53,7 +53,7 @@ def read_at(descriptor: int, count: int, offset: int) -> bytes:
 
 
 def anonymous_pages(size: int) -> mmap.mmap:
-    """Memory of pages of its own, which go back to the system when it is freed."""
+    """Memory in separate pages, which return to the system when freed."""
     if sys.platform == "win32":
         return mmap.mmap(-1, size)
     else:
@@ -61,7 +61,7 @@ def anonymous_pages(size: int) -> mmap.mmap:
 
 
 def step_back(process: int) -> None:
-    """Give a process of ours the lowest priority; on Windows it keeps what it has."""
+    """Give a process of ours the lowest priority; on Windows its priority does not change."""
     if sys.platform != "win32":
         os.setpriority(os.PRIO_PROCESS, process, 19)
 
@@ -183,14 +183,14 @@ def _quotas(root: Path, own: str, *names: str) -> list[float]:
     for folder in (group, *group.parents):
         with suppress(OSError, ValueError):
             words = " ".join((root / folder / name).read_text(encoding="utf-8") for name in names).split()
-            quota, period = float(words[0]), float(words[1])  # `max`, which is no number, or -1: no limit
+            quota, period = float(words[0]), float(words[1])  # `max` or -1: no limit
             if quota > 0 and period > 0:
                 found.append(quota / period)
     return found
 
 
 def load() -> float | None:
-    """Processes that want a core, a mean over the last minute; None where the system does not tell."""
+    """Mean number of runnable processes over the last minute; None if the system does not report it."""
     if sys.platform == "win32":
         return None
     else:
@@ -207,7 +207,7 @@ def let_cpu_help_apples_gpu() -> None:
 
 
 def wait_passively() -> None:
-    """Have threads of PyTorch that wait for each other sleep soon, unless the environment says otherwise.
+    """Let waiting threads of PyTorch sleep soon, unless the environment sets another policy.
 
     To be called before torch is loaded; afterwards it changes nothing. Who spins takes the core from the thread that is
     waited for, if another process has one: two threads are then many times slower than one.

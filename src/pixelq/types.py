@@ -9,7 +9,7 @@ __all__ = ["Batch", "LossOutput", "Rollout", "RolloutBatch"]
 
 
 class Batch(NamedTuple):
-    """Transitions sampled from a replay memory, `tm1` before and `t` after the step(s)."""
+    """Transitions sampled from a replay buffer, `tm1` before and `t` after the step(s)."""
 
     obs_tm1: Tensor  # [B, 4, 84, 84] uint8
     a_tm1: Tensor  # [B] int64, the action that was executed
@@ -41,7 +41,7 @@ class RolloutBatch(NamedTuple):
 
 
 class LossOutput(NamedTuple):
-    """What an algorithm's loss gives back; the learner reduces it."""
+    """The result of an algorithm's loss; the learner reduces it."""
 
     loss: Tensor  # [B] float32, per sample, differentiable
     q_tm1: Tensor  # [B, A] float32, detached: the online network's values, for the metrics

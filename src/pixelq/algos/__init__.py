@@ -24,13 +24,13 @@ __all__ = ["ALGOS", "Algo", "algo_of"]
 
 
 class Algo(NamedTuple):
-    """What an algorithm brings; `config` below is of its own config class."""
+    """The parts of an algorithm; `config` below is an instance of its config class."""
 
     make_network: Callable[[NetworkConfig, Any, int, Generator | None, ObsShape], QNetwork]
-    """From network, config, actions, chance and the shape of observations."""
-    loss: Callable[[Any, Network, Network, Any, Generator], LossOutput]  # config, online, target, batch, chance
-    memory: Literal["replay", "rollout"] = "replay"  # what its batches come from, and so which loop it runs in
-    draws: bool = False  # whether its loss draws from the chance it is given, noise of noisy layers aside
+    """From network, config, actions, random generator and the shape of observations."""
+    loss: Callable[[Any, Network, Network, Any, Generator], LossOutput]  # config, online, target, batch, generator
+    memory: Literal["replay", "rollout"] = "replay"  # source of its batches; it decides the training loop
+    draws: bool = False  # whether its loss draws random numbers, apart from noisy layers
 
 
 def _values(

@@ -24,7 +24,7 @@ def loss(config: C51Config, online: Network, target: Network, batch: Batch, gene
     Args:
         config: double or not.
         online: the network that learns.
-        target: the network whose distribution is the target's.
+        target: the network that gives the target distribution.
         batch: transitions.
         generator: source of the noise of noisy layers.
 

@@ -30,7 +30,7 @@ def next_values(online: Network, batch: Batch, generator: torch.Generator) -> Te
     Args:
         online: the network that learns.
         batch: transitions.
-        generator: source of the noise of noisy layers; the selection has noise of its own.
+        generator: random generator for noisy layers; the selection draws its own noise.
 
     Returns:
         [B, A] float32.

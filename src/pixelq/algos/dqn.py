@@ -17,7 +17,7 @@ def loss(config: DQNConfig, online: Network, target: Network, batch: Batch, gene
     Args:
         config: double or not, the penalty, and the terminal quirk of the Keras example.
         online: the network that learns.
-        target: the network whose values are the target's.
+        target: the network that gives the target values.
         batch: transitions.
         generator: source of the noise of noisy layers.
 
@@ -35,7 +35,7 @@ def loss(config: DQNConfig, online: Network, target: Network, batch: Batch, gene
     q_tm1 = online.q_values(batch.obs_tm1)
     r_t = batch.r_t
     if config.terminal_target is not None:
-        # `updated * (1 − done) − done` in the notebook: the target itself, the last reward being dropped
+        # `updated * (1 − done) − done` in the notebook: the target itself; the last reward is dropped
         r_t = r_t.masked_fill(batch.discount_t == 0, config.terminal_target)
     if q_t_selector is None:
         error = td.q_learning(q_tm1, batch.a_tm1, r_t, batch.discount_t, q_t)

@@ -1,4 +1,4 @@
-"""Implicit quantile networks (Dabney et al. 2018b), with Munchausen targets if asked (Vieillard et al. 2020)."""
+"""Implicit quantile networks (Dabney et al. 2018b), optionally with Munchausen targets (Vieillard et al. 2020)."""
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ def loss(config: IQNConfig, online: Network, target: Network, batch: Batch, gene
     Args:
         config: how many fractions, double or not, the threshold κ, Munchausen or not.
         online: the network that learns.
-        target: the network whose quantiles are the target's.
+        target: the network that gives the target quantiles.
         batch: transitions.
         generator: source of the fractions τ and of the noise of noisy layers.
 
@@ -68,6 +68,6 @@ def loss(config: IQNConfig, online: Network, target: Network, batch: Batch, gene
 
 
 def _fractions(size: int, count: int, batch: Batch, generator: torch.Generator) -> Tensor:
-    """τ ~ U(0, 1), [B, count], drawn where the source of chance is."""
+    """τ ~ U(0, 1), [B, count], drawn on the generator's device."""
     fractions = torch.rand(size, count, generator=generator, device=generator.device)
     return fractions.to(batch.r_t.device, non_blocking=True)

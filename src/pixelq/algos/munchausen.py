@@ -19,7 +19,7 @@ def loss(
     Args:
         config: temperature, scale and clip of the log-policy, the penalty.
         online: the network that learns.
-        target: the network whose softmax is the policy.
+        target: the network that gives the softmax policy.
         batch: transitions.
         generator: source of the noise of noisy layers.
 

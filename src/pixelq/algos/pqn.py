@@ -13,14 +13,14 @@ __all__ = ["loss", "returns"]
 
 @torch.no_grad()
 def returns(config: PQNConfig, rollout: Rollout) -> torch.Tensor:
-    """What every step of a rollout is to learn: Q(λ), cut where an episode ends and bootstrapped where it is cut off.
+    """The target of every step of a rollout: Q(λ), cut where an episode ends, bootstrapped where it is truncated.
 
     Args:
         config: γ and λ.
         rollout: T steps of N games.
 
     Returns:
-        [T, N] float32; of no meaning where the action was ignored.
+        [T, N] float32; meaningless where the action was ignored.
 
     Source: Gallici et al. 2024, "Simplifying deep temporal difference learning", section 4.1; Peng & Williams 1996.
     """
@@ -38,7 +38,7 @@ def loss(
     Args:
         config: the penalty.
         online: the network that learns.
-        target: the same network; there is no other.
+        target: the same network.
         batch: steps with the returns they are to learn.
         generator: source of the noise of noisy layers.
 

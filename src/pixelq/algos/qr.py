@@ -24,7 +24,7 @@ def loss(config: QRConfig, online: Network, target: Network, batch: Batch, gener
     Args:
         config: double or not, the threshold κ.
         online: the network that learns.
-        target: the network whose quantiles are the target's.
+        target: the network that gives the target quantiles.
         batch: transitions.
         generator: source of the noise of noisy layers.
 

@@ -1,4 +1,4 @@
-"""Each measurement in a process of its own, free of other measurements' memory and threads."""
+"""Run each measurement in its own process, free of other measurements' memory and threads."""
 
 import multiprocessing
 import os
@@ -22,13 +22,13 @@ def in_own_process(what: str, work: Callable[_Args, _Result], *args: _Args.args,
     """Do work in a fresh process, on its main thread.
 
     Args:
-        what: what is measured, for the error's text.
+        what: name of the measurement, for the error's text.
         work: a function of a module.
         *args: its arguments, which are pickled.
         **kwargs: likewise.
 
     Returns:
-        What it gives, pickled too.
+        Its result, also pickled.
 
     Raises:
         PixelqError: the process was killed.
@@ -42,7 +42,7 @@ def in_own_process(what: str, work: Callable[_Args, _Result], *args: _Args.args,
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that started it has gone, killed say; else it would wait for work for ever."""
+    """End this process when its parent has ended, for example by a kill; else it would wait for work for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -54,7 +54,7 @@ def _end_with_parent() -> None:
 
 
 def peak_resident_bytes() -> int | None:
-    """The most memory that this process held at once; None on a system that does not tell.
+    """Peak memory of this process in bytes; None if the system does not report it.
 
     It is not `ru_maxrss`, which a new process inherits from the one that started it.
     """

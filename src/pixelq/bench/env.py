@@ -1,4 +1,4 @@
-"""The games by themselves: how many frames a second, in all and a core."""
+"""The games alone: frames a second, in all and for each core."""
 
 import time
 from contextlib import closing
@@ -34,7 +34,7 @@ class EnvMeasurement(NamedTuple):
 
 
 def bench_env(game: str, num_envs: int, env: EnvConfig, threads: int, seconds: float) -> EnvMeasurement:
-    """Play N games at random for a while, in a process of its own.
+    """Play N games at random for a while, in a separate process.
 
     Args:
         game: which one.

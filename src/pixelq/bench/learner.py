@@ -1,4 +1,4 @@
-"""The update by itself: how long it takes, where the time goes, and how close it comes to the machine's limit."""
+"""The update alone: how long it takes, where the time goes, and how close it comes to the machine's limit."""
 
 import itertools
 import statistics
@@ -21,28 +21,28 @@ _LEAST_ROUNDS = 5
 
 
 class LearnerMeasurement(NamedTuple):
-    """Updates of a recipe on one batch that lies on the device; times are medians."""
+    """Updates of a recipe on one batch on the device; times are medians."""
 
     preset: str
     device: str
     precision: str
     threads: int
     batch_size: int
-    updates: int  # that were timed
+    updates: int  # timed updates
     update_ms: float
-    forward_ms: float | None  # the loss: the online network, the target network and what is made of both
-    backward_ms: float | None  # None, as the other two: a kernel does both passes at once
-    optimiser_ms: float | None  # the rest of an update: clipping, the step, copies between precisions, what is noted
+    forward_ms: float | None  # online network, target network and loss
+    backward_ms: float | None  # None (forward too) if a kernel does both passes at once
+    optimiser_ms: float | None  # the rest: clipping, optimiser step, copies between precisions, logging
     flops_per_update: int
     flops_per_second: float
     flops_per_second_possible: float  # of a large matrix product on those threads; see `matmul_flops_per_second`
-    bytes_per_update: int  # weights, gradients, moments and the batch, as often as they are read or written
+    bytes_per_update: int  # reads and writes of weights, gradients, moments and the batch
     peak_resident_bytes: int | None
-    instructions: str | None  # of kernels of our own; None: the libraries' kernels
+    instructions: str | None  # of our own kernels; None: the libraries' kernels
 
 
 def bench_learner(config: TrainConfig, seconds: float) -> LearnerMeasurement:
-    """Update a recipe's network for a while, in a process of its own.
+    """Update a recipe's network for a while, in a separate process.
 
     Args:
         config: the recipe, resolved.
@@ -83,7 +83,7 @@ def _measure(config: TrainConfig, seconds: float) -> LearnerMeasurement:
 
 
 def _round(update: Update, device: torch.device) -> tuple[float, ...]:
-    """Seconds of a forward pass, of its backward pass, and of a whole update; of the last alone if they are one."""
+    """Seconds of forward pass, backward pass, and whole update; only of the last if one kernel does both passes."""
     clock = [time.perf_counter()]
 
     def lap() -> None:

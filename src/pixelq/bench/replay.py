@@ -1,4 +1,4 @@
-"""The replay memory by itself: what it takes, how quickly it fills, how quickly it gives batches."""
+"""The replay buffer alone: its size, and how fast it stores transitions and samples batches."""
 
 import gc
 import mmap
@@ -33,7 +33,7 @@ _STATM = Path("/proc/self/statm")
 
 
 class Played(NamedTuple):
-    """T steps of N games, as a replay memory wants them."""
+    """T steps of N games, in the replay buffer's format."""
 
     planes: NDArray[np.uint8]  # [T + 1, N, 84, 84], the newest of each observation
     actions: NDArray[np.int64]  # [T, N]
@@ -49,9 +49,9 @@ class Measurement(NamedTuple):
     store: str
     game: str
     transitions: int
-    resident_bytes: int  # by which the process grew
+    resident_bytes: int  # growth of the process
     bytes_per_transition: float
-    sample32_ms_median: float  # to draw 32 transitions and make the batch, in milliseconds
+    sample32_ms_median: float  # milliseconds to sample a batch of 32 transitions
     adds_per_second: float  # transitions, without their emulation
 
 
@@ -62,12 +62,12 @@ def bench_replay(
     seconds: float,
     on_skip: Callable[[str], None],
 ) -> Iterator[Measurement]:
-    """Fill a memory with a player's games and measure it, each store in a process of its own.
+    """Fill a replay buffer with a player's games and measure it, each store in its own process.
 
     At most 20,000 steps are emulated. They are appended over and over, each time as if they were other games.
 
     Args:
-        player: who plays; an agent explores with ε = 0.1.
+        player: the player; an agent explores with ε = 0.1.
         stores: which ones, not `auto`.
         transitions: capacity, filled once.
         seconds: for how long to sample.
@@ -135,7 +135,7 @@ def _measure(path: Path, game: str, store: StoreName, transitions: int, seconds:
 
 
 def _append(buffer: ReplayBuffer, played: Played, rows: int) -> None:
-    """Append so many rows, what was played over and over."""
+    """Append this many rows; repeat the played steps."""
     buffer.ring.start(played.planes[0])
     for row in range(rows):
         at = row % (len(played.actions) + 1)

@@ -20,7 +20,7 @@ def count_flops(work: Callable[[], object]) -> int:
     """Floating-point operations in `work`: multiplications and additions of its convolutions and matrix products.
 
     What is done element by element (activations, the loss, the optimiser) is left out, as usual. The work must run
-    operator by operator: inside a compiled kernel nothing can be seen.
+    operator by operator: a compiled kernel hides its operations.
     """
     with FlopCounterMode(display=False) as counter:
         work()
@@ -30,8 +30,8 @@ def count_flops(work: Callable[[], object]) -> int:
 def matmul_flops_per_second(device: torch.device, precision: str) -> float:
     """Floating-point operations a second that a large matrix product reaches on the threads that torch now has.
 
-    The quickest product of half a second counts: one that other work disturbed is no bound. Where PyTorch has no quick
-    bfloat16, it takes minutes for one in it, and float32 is what can be done.
+    The quickest product of half a second counts: a slow one means that other work disturbed it. If PyTorch lacks fast
+    bfloat16, one product would take minutes, so float32 counts.
     """
     dtype = torch.bfloat16 if precision == "bfloat16" and has_fast_bfloat16(device) else torch.float32
     size = _MATMUL_SIZE[device.type]
@@ -49,7 +49,7 @@ def matmul_flops_per_second(device: torch.device, precision: str) -> float:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done all it was told."""
+    """Wait until the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

@@ -62,13 +62,13 @@ class _Limits(NamedTuple):
 
 
 def bench_train(config: TrainConfig, seconds: float) -> TrainMeasurement:
-    """Train a recipe for a while, in a process of its own, and measure in another what bounds it.
+    """Train a recipe for a while in one process, and measure its bounds in another.
 
     It is `pixelq train` itself that runs: acting, emulation, the memory, the updates at the recipe's own ratio, target
     copies, episodes and lines of metrics, in a temporary run directory. Different are: ε has its last value from the
     start; learning begins after some hundred steps, and those, with the first 20 updates, are not timed; the memory
     holds 10,000 transitions, so that it is soon as full as it gets (a full-sized one adds to the memory taken, and
-    gives batches somewhat later: see `pixelq bench replay`). Left out are: checkpoints, but for the first, which is
+    gives batches somewhat later: see `pixelq bench replay`). It leaves out checkpoints, except the first, which is
     not timed; videos; stopping when solved; and the display.
 
     Args:
@@ -134,7 +134,7 @@ class _Stopwatch:
         self.timed: _Timed | None = None
 
     def advance(self, step: int) -> None:
-        """Start once the warm-up is over, stop once the time is."""
+        """Start after the warm-up, stop after the set time."""
         if step % self._cycle_steps or step < self._warm_up_steps or self.timed is not None:
             return
         now = time.perf_counter()
@@ -154,10 +154,10 @@ class _Stopwatch:
         """Nothing to put back."""
 
     def metrics(self, record: Mapping[str, Any]) -> None:
-        """Shown to nobody."""
+        """Show nothing."""
 
     def note(self, text: str) -> None:
-        """Told to nobody."""
+        """Print nothing."""
 
     def restoring(self, done: int, total: int) -> None:
         """Nothing is restored."""

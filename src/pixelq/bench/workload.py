@@ -36,8 +36,8 @@ class Update(NamedTuple):
 
     batch_size: int
     forward: Callable[[], Tensor] | None  # the loss alone, a scalar to go backward from; None: a kernel does both ways
-    whole: Callable[[], object]  # forward, backward and the optimiser's step, as in training
-    flops: Callable[[], int]  # counts its operations, of one that is neither recorded nor compiled
+    whole: Callable[[], object]  # forward, backward and optimiser step, as in training
+    flops: Callable[[], int]  # counts the operations of an update that is neither recorded nor compiled
     bytes: int  # see `Cost`
     instructions: str | None  # of kernels of our own
 
@@ -132,7 +132,7 @@ def _engine_and_batch(
 def _random_batch(
     shape: ObsShape, size: int, num_actions: int, device: torch.device, generator: torch.Generator
 ) -> Batch:
-    """Transitions of noise: how long an update takes does not depend on what is seen."""
+    """Transitions of noise: an update's time does not depend on the observations."""
     obs = torch.randint(0, 256, (2, size, *shape.obs), dtype=torch.uint8, generator=generator).to(device)
     actions = torch.randint(0, num_actions, (size,), generator=generator).to(device)
     rewards = torch.randint(-1, 2, (size,), generator=generator).to(device, torch.float32)
@@ -164,7 +164,7 @@ def _replay_step_cost(config: TrainConfig, num_actions: int) -> Cost:
 
 
 def _step_cost(config: TrainConfig, size: int, updates: float, passes: float, num_actions: int) -> Cost:
-    """So many updates a step, so many acting passes a step of all games, and the observation moved."""
+    """The cost of a step of all games with this many updates and acting passes."""
     engine, batch = _engine_and_batch(config, size, num_actions, torch.device("cpu"))
     learner = engine.learner
     counted, _ = _engine_and_batch(_by_operations(config), size, num_actions, torch.device("cpu"))

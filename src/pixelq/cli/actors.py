@@ -13,7 +13,7 @@ def check_actors(ray: str | None, actors: int | None) -> None:
         actors: how many, if that was given.
 
     Raises:
-        PixelqError: says what is missing.
+        PixelqError: names what is missing.
     """
     if ray is not None and actors is None:
         raise PixelqError(f"--ray {ray} needs --actors: how many processes of the cluster play")

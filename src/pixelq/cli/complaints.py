@@ -21,7 +21,7 @@ _WORDS = {int: "a whole number", float: "a number"}
 
 
 class _Option(NamedTuple):
-    name: str  # `--env.noop-max`; of a word by itself its metavar, e.g. `RUN`
+    name: str  # `--env.noop-max`; for a positional argument its metavar, e.g. `RUN`
     kind: Any  # its type, without annotations
     required: bool
     usage: str  # how it is written, e.g. `--out FILE.mp4`
@@ -61,7 +61,7 @@ def explain(kind: Any, words: Sequence[str], command: str) -> str | None:
 
 
 def _options(kind: Any, prefix: str = "") -> Iterator[_Option]:
-    """The options that a dataclass stands for, nested ones under their path; of a choice, the default's."""
+    """The options of a dataclass, nested ones under their path; for a choice, the default's."""
     default = None if isinstance(kind, type) else kind
     hints = typing.get_type_hints(kind if default is None else type(default), include_extras=True)
     for field in dataclasses.fields(kind):
@@ -99,7 +99,7 @@ def _name(word: str) -> str:
 
 
 def _of_another_algorithm(kind: Any, unknown: list[str]) -> str | None:
-    """What to say of a setting that other algorithms have, but not the one of these options; None if there is none."""
+    """The complaint about a setting that only other algorithms have; None if it is no such setting."""
     config = getattr(kind, "config", None)
     if not isinstance(config, TrainConfig):
         return None
@@ -122,7 +122,7 @@ def _near(unknown: str, names: list[str]) -> str:
 
 
 def _read(words: Sequence[str], named: dict[str, _Option], places: list[_Option]) -> tuple[str | None, set[str]]:
-    """Go through the words, every option known; returns what is wrong first, and the names that were given."""
+    """Go through the words; all options are known. Returns the first error, and the names that were given."""
     left = list(words)
     given: set[str] = set()
     while left:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-_READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}  # somebody else's run, which may only be read
+_READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}  # a read-only run of another user
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def run(words: Sequence[str]) -> int:
     with show_games(f"{player.game}, protocol {protocol.name}") as progress:
         result = evaluate(player, protocol, options.episodes, options.seed, progress=progress)
     at = f" at step {player.card.step:,}" if isinstance(player, Agent) else ""
-    with suppress(BrokenPipeError):  # a reader who has gone is no reason to lose the scores
+    with suppress(BrokenPipeError):  # keep the scores even if the output's reader has ended
         print(f"{player.game}: {options.agent}{at}, seed {options.seed}", *_lines(result), sep="\n", flush=True)
     try:
         if isinstance(player, Agent) and is_run(options.agent):

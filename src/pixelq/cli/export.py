@@ -1,4 +1,4 @@
-"""`pixelq export`: write an agent to a file of its own."""
+"""`pixelq export`: write an agent to a file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

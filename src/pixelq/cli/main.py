@@ -15,7 +15,7 @@ __all__ = ["main"]
 
 _VERBS = {
     "train": "train an agent: pixelq train [PRESET] [--game G] [--run DIR] [options]",
-    "resume": "go on with a run: pixelq resume RUN",
+    "resume": "continue a run: pixelq resume RUN",
     "sweep": "train many runs: pixelq sweep PRESET … --folder DIR [--games G …] [--seeds 1-5]",
     "tune": "search for the best settings: pixelq tune PRESET --folder DIR --trials N --search NAME=LOW..HIGH[:log]",
     "report": "tables and pictures of a folder of runs: pixelq report DIR",
@@ -32,7 +32,7 @@ _VERBS = {
     "presets": "list the recipes",
     "games": "list the games",
 }
-_TRAINING = ("train", "resume", "sweep", "tune")  # go on whatever becomes of their output
+_TRAINING = ("train", "resume", "sweep", "tune")  # continue even if their output fails
 _USAGE = "\n".join(
     [
         "pixelq: deep Q-learning from pixels",
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _complain("interrupted")
         return 130
-    except BrokenPipeError:  # the reader of a pipe, `head` say, has gone
+    except BrokenPipeError:  # a pipe's reader, for example `head`, has ended
         _let_go()
         return status
     except (OSError, MemoryError) as error:
@@ -91,14 +91,14 @@ def _of_the_machine(error: OSError | MemoryError) -> str:
 
 
 def _complain(text: str) -> None:
-    """One line on stderr, whatever the names in it hold."""
+    """Print one line on stderr, even if its names hold line breaks."""
     line = "".join(letter if letter.isprintable() else " " for letter in text)
-    with contextlib.suppress(OSError, ValueError):  # nobody listens
+    with contextlib.suppress(OSError, ValueError):  # standard error may be closed
         print(f"pixelq: {line}", file=sys.stderr)
 
 
 def _flush(words: Sequence[str]) -> None:
-    """Let all output go out here, where it can be said what goes wrong; training does without."""
+    """Flush all output here, where an error can be reported; training does not."""
     try:
         sys.stdout.flush()
     except ValueError:  # it is closed
@@ -116,9 +116,9 @@ def _let_go() -> None:
 
 
 def _have_streams() -> None:
-    """Let what is closed of standard input, output and errors lead nowhere.
+    """Replace closed standard streams by the null device.
 
-    Else the next file that is opened, of metrics say, would get its number and whatever is printed.
+    Else the next opened file, for example the metrics, would get its number and all printed text.
     """
     for number in range(3):
         try:

@@ -30,9 +30,9 @@ def parse(
     Args:
         kind: a dataclass; its fields are the options, the docstrings under them the help.
         words: what follows the verb.
-        command: how the verb is called, e.g. `pixelq eval`.
-        description: what it does, for `--help`.
-        default: where the defaults come from; None: the dataclass.
+        command: the command's name, e.g. `pixelq eval`.
+        description: its description, for `--help`.
+        default: source of the defaults; None: the dataclass.
 
     Raises:
         PixelqError: unknown, missing or ill-typed; one line.
@@ -44,7 +44,7 @@ def parse(
     if default is not None:
         read = functools.partial(read, default=default)
     with warnings.catch_warnings():
-        # a default whose algorithm is somebody's own, added to ALGO_KINDS: its fields are the options all the same
+        # a user's algorithm, added to ALGO_KINDS: its fields are options as well
         warnings.filterwarnings("ignore", ".* does not match any type in Union", UserWarning)
         options: _Options = _checked(read, kind if default is None else default, words, command)
     return options
@@ -74,5 +74,5 @@ def _unboxed(box: str) -> str:
         elif text:
             parts[-1].append(text)
     texts = [" ".join(part) for part in parts if part]
-    # the title stands first, the error second
+    # the title comes first, the error second
     return (texts[1:2] or texts[:1] or ["cannot read the options"])[0].removesuffix(".")

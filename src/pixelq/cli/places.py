@@ -10,14 +10,14 @@ __all__ = ["check_new_file", "check_new_place"]
 
 
 def check_new_place(option: str, path: Path) -> None:
-    """Refuse a path whose nearest existing parent is no folder, or is one that cannot be written.
+    """Refuse a path if its nearest existing parent is no folder or cannot be written.
 
     Args:
-        option: what gave the path, for the error's text.
-        path: what will be made, its parents too; what is there already is not looked at.
+        option: the option that gave the path, for the error's text.
+        path: the place to write, parents included; existing contents are not checked.
 
     Raises:
-        PixelqError: names the parent, or says what is wrong with the path itself.
+        PixelqError: names the parent, or the path's own error.
     """
     try:
         path.exists()  # a name that is too long is an error here
@@ -37,11 +37,11 @@ def check_new_file(option: str, path: Path, suffix: str, file: str, thing: str) 
         option: what gave the path, for the error's text.
         path: what will be made, its parents too.
         suffix: how its name must end.
-        file: what it is in the error's text, e.g. "an agent file".
-        thing: what it holds, e.g. "agent".
+        file: its kind, for the error's text, e.g. "an agent file".
+        thing: its content, for the error's text, e.g. "agent".
 
     Raises:
-        PixelqError: the name ends otherwise, the place is none, or a folder is there.
+        PixelqError: the name has another ending, the place cannot be written, or a folder is there.
     """
     if path.suffix != suffix:
         raise PixelqError(f"{option} {path}: {file}'s name must end in {suffix}")

@@ -1,4 +1,4 @@
-"""What `pixelq eval` and `pixelq record` share: who plays, under which protocol, and how it is shown."""
+"""Shared parts of `pixelq eval` and `pixelq record`: player, protocol and progress."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -25,18 +25,18 @@ _SEEDS = 2**31
 def check_play(
     agent: str, game: str | None, protocol: str | None, episodes: int, seed: int, changes: Changes = AS_NAMED
 ) -> None:
-    """Say what is wrong before torch is loaded.
+    """Check the options before torch is loaded.
 
     Args:
         agent: a run directory, a `.safetensors` file, the name of a shipped agent, or `random`.
         game: ROM name, Gymnasium id or `module:name`; None: the agent's own, Breakout for `random`.
         protocol: a protocol's name; None: the game's own.
         episodes: games to play.
-        seed: of the games and of all chance.
-        changes: conditions in the place of the protocol's own.
+        seed: of the games and of all random numbers.
+        changes: conditions that replace the protocol's.
 
     Raises:
-        PixelqError: the first that is wrong, with what would be right.
+        PixelqError: names the first error and a correct value.
     """
     changes.check()
     if protocol is not None:
@@ -60,7 +60,7 @@ def open_player(agent: str, game: str | None, device: str) -> "Player":
         device: where the network is to live.
 
     Raises:
-        PixelqError: the file, its game or the device is not what it should be.
+        PixelqError: the file, its game or the device is wrong.
     """
     from pixelq.evaluation import players
 
@@ -76,7 +76,7 @@ def open_agent(agent: str, device: str) -> "Agent":
         device: where the network is to live.
 
     Raises:
-        PixelqError: the file or the device is not what it should be.
+        PixelqError: the file or the device is wrong.
     """
     from pixelq.agent import load_agent
 
@@ -86,7 +86,7 @@ def open_agent(agent: str, device: str) -> "Agent":
 
 @contextmanager
 def _told_of_damage() -> Iterator[Callable[[str], None]]:
-    """Collects damage, and tells it on stderr once there is an agent all the same."""
+    """Collects damage reports, and prints them on stderr if an agent can be loaded nevertheless."""
     damage: list[str] = []
     yield damage.append
     for line in damage:

@@ -28,7 +28,7 @@ class _Options:
     repository: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="USER/NAME")]
     """The model on the hub. It is created if it does not exist; otherwise it gets a new revision."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Write the folder, list its files, and send nothing. Needs neither the network nor a token."""
+    """Write the folder, list its files, and send nothing. Needs no network and no token."""
     folder: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """New folder that keeps the files (default: with --dry-run hub/USER/NAME, else none)."""
     private: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -61,7 +61,7 @@ def run(words: Sequence[str]) -> int:
         for name, path in files.items():
             print(f"{name:<20}{path.stat().st_size:>14,} bytes")
         if options.dry_run:
-            print(f"nothing was sent: {place} is what would go to {repository}")
+            print(f"nothing was sent; {repository} would get {place}")
             return 0
         page = push_files(repository, files, options.message or step, private=options.private)
     print(f"{page}: hf:{repository}")
@@ -70,7 +70,7 @@ def run(words: Sequence[str]) -> int:
 
 @contextmanager
 def _kept(folder: Path | None) -> Iterator[Path]:
-    """The folder to write; one that nobody asked for is removed."""
+    """The folder to write; a temporary one is removed at the end."""
     if folder is not None:
         yield folder
         return
@@ -79,7 +79,7 @@ def _kept(folder: Path | None) -> Iterator[Path]:
 
 
 def _write(name: str, place: Path, repository: str) -> tuple[dict[str, Path], str]:
-    """The files by their names on the hub, and a line that says what they are."""
+    """The files by their names on the hub, and a line that describes them."""
     from pixelq.interop.model_card import evaluations_of, write_agent_folder
 
     agent = open_agent(name, "cpu")

@@ -1,4 +1,4 @@
-"""`pixelq resume`: go on with a run."""
+"""`pixelq resume`: continue a run."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -36,10 +36,10 @@ class _Options:
     """New length of the run (default: as before)."""
     checkpoint_every_steps: int | None = None
     """New number of steps between checkpoints (default: as before)."""
-    stop_on: StopOn | Literal["as-before"] = "as-before"  # tyro would take None, too, which looks like none
-    """New running mean that ends the run as solved. A solved run goes on with `none`."""
+    stop_on: StopOn | Literal["as-before"] = "as-before"  # tyro would also take None, which looks like `none`
+    """New running mean that ends the run as solved. `none` continues a solved run."""
     stop_at: float | None = None
-    """New value that the running mean must exceed. A solved run goes on with a higher one."""
+    """New value that the running mean must exceed. A higher value continues a solved run."""
     keep_going: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """From now on, train on when the disk is full, and try again at the next checkpoint."""
     ray: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT|auto|local")] = None
@@ -82,7 +82,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def _check(run: RunDir, options: _Options) -> None:
-    """Say what is wrong with the run's settings, or with the new ones, before torch is loaded."""
+    """Check the run's settings and the new ones before torch is loaded."""
     try:
         config: TrainConfig = from_json(TrainConfig, run.read_json("config.json"))
         validate(config)

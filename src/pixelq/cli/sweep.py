@@ -23,7 +23,7 @@ class _Options:
     presets: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")]
     """Recipes, or one file .toml with presets, games, seeds and a table [set]."""
     folder: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """Folder of the runs. The same command in the same folder goes on with the runs that are left."""
+    """Folder of the runs. The same command in the same folder continues with the remaining runs."""
     games: Annotated[tuple[str, ...], tyro.conf.arg(metavar="G")] = ()
     """Games (default: each preset's own)."""
     seeds: Annotated[str | None, tyro.conf.arg(metavar="1-5|1,3,7")] = None
@@ -63,7 +63,7 @@ def run(words: Sequence[str]) -> int:
     result = sweep(plan, options.folder, jobs=options.jobs, ray=options.ray)
     print(f"{len(result.finished)} of {len(runs)} runs finished in {result.folder}", file=Output(), flush=True)
     if result.interrupted and len(result.finished) < len(runs):
-        print("go on with the same command", file=Output(), flush=True)
+        print("to continue, run the same command again", file=Output(), flush=True)
         return 130
     return 1 if result.failed else 0
 

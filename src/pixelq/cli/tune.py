@@ -23,7 +23,7 @@ class _Options:
     preset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")]
     """The recipe."""
     folder: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """Folder of the study and its runs. The same command in the same folder goes on."""
+    """Folder of the study and its runs. The same command in the same folder continues."""
     trials: Annotated[int, tyro.conf.arg(metavar="N")]
     """Trials of the study, earlier ones included."""
     search: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=LOW..HIGH[:log]")] = ()
@@ -36,7 +36,7 @@ class _Options:
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=V")] = ()
     """A setting that is the same in all trials, e.g. total-steps=200000. May be given several times."""
     pruner: Literal["median", "halving", "none"] = "median"
-    """Trials that end early: below the others' median at the same step, or the worse half at each stage."""
+    """Which trials end early: those below the others' median at the same step, or the worse half at each stage."""
     jobs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Runs at once (default: as many as cores and memory allow)."""
     ray: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT|auto|local")] = None
@@ -77,7 +77,7 @@ def run(words: Sequence[str]) -> int:
         shown = ", ".join(f"{name} {share:.0%}" for name, share in result.importances.items())
         lines.append(f"importance: {shown}")
     if result.interrupted:
-        lines.append("go on with the same command")
+        lines.append("to continue, run the same command again")
     if result.command is not None:
         lines += ["the best:", result.command]
     print("\n".join(lines), file=Output(), flush=True)

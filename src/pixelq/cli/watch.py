@@ -53,7 +53,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def _newest(agent: str, player: "Player") -> Callable[[], "Player"]:
-    """What gives the agent to watch: of a run directory, the newest there is."""
+    """A function that returns the agent to watch: for a run directory, its newest one."""
     from pixelq.agent import Agent
     from pixelq.viewer.newest import NewestAgent
 

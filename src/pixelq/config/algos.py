@@ -134,7 +134,7 @@ class PQNConfig:
 
 AlgoConfig = DQNConfig | MunchausenConfig | C51Config | QRConfig | IQNConfig | PQNConfig
 
-# how a run's config.json and an agent's card name the class; an algorithm of one's own is added here by its own module
+# names of the classes in config.json and agent cards; a user's own algorithm adds itself here
 ALGO_KINDS: dict[str, type] = {
     "dqn": DQNConfig,
     "munchausen": MunchausenConfig,

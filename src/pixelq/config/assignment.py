@@ -12,7 +12,7 @@ __all__ = ["assign", "read_value", "value_of"]
 
 
 def read_value(text: str) -> Any:
-    """The value that a word on a command line stands for: a number, true or false, None, several, or the word itself.
+    """The value of a word on a command line: a number, true or false, None, several values, or the word itself.
 
     Args:
         text: e.g. `3`, `1e-4`, `true`, `None`, `huber` or `32 64 64`.
@@ -35,8 +35,8 @@ def assign(config: TrainConfig, name: str, value: Any) -> TrainConfig:
     """A config with one setting changed.
 
     Args:
-        config: the others.
-        name: its option without the dashes before it, e.g. `total-steps` or `algo.n-step`.
+        config: the other settings.
+        name: its option without leading dashes, e.g. `total-steps` or `algo.n-step`.
         value: as in `config.json`; 1e6 does for a whole number.
 
     Raises:

@@ -25,8 +25,8 @@ def from_json(kind: type, values: dict[str, Any], path: str = "") -> Any:
 
     Args:
         kind: the dataclass to build.
-        values: what `to_json` gave; a field that is missing takes its default.
-        path: where `values` stands, for the error's text.
+        values: output of `to_json`; a missing field takes its default.
+        path: the place of `values` in the file, for the error's text.
 
     Raises:
         ConfigError: a name that `kind` does not have or a value of another type.
@@ -53,7 +53,7 @@ def _renamed(kind: type, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _algo_from_json(values: Any, where: str) -> Any:
-    """An algorithm's settings; their class is named beside them."""
+    """An algorithm's settings; the name of their class stands beside them."""
     if not isinstance(values, dict):
         raise ConfigError(f'"{where}" must be an object')
     kind = values.get("kind")
@@ -86,7 +86,7 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
 
 
 def _in_words(hint: Any) -> str:
-    """What a JSON value of a type is."""
+    """The description of a type's JSON value."""
     args = typing.get_args(hint)
     if typing.get_origin(hint) is Literal:
         return " or ".join(map(repr, args))

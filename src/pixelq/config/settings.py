@@ -25,7 +25,7 @@ StopOn = Literal["none", "return_per_life", "return_per_game"]
 
 
 class ObsShape(NamedTuple):
-    """What a network sees: the newest pictures of a game, one plane each if grey, three if in colour."""
+    """The shape of observations: the newest pictures of a game, one plane each if grey, three if in colour."""
 
     stack: int = 4
     """Pictures in an observation."""
@@ -46,7 +46,7 @@ class ObsShape(NamedTuple):
 
     @property
     def picture(self) -> tuple[int, ...]:
-        """Shape of one picture as replay memories hold it: [H, W] in grey, [3, H, W] in colour."""
+        """Shape of one picture in the replay buffer: [H, W] in grey, [3, H, W] in colour."""
         return (self.height, self.width) if self.channels == 1 else (self.channels, self.height, self.width)
 
     @property
@@ -65,7 +65,7 @@ ATARI_SHAPE = ObsShape()
 
 @dataclass(frozen=True)
 class ViewConfig:
-    """What the network sees of a game: an agent plays with the view that it learned with."""
+    """The observations of a game. An agent plays with the settings that it learned with."""
 
     frame_skip: int = 0
     """Frames an action lasts. The picture is the brighter of the last two. 0: 4 on Atari, 1 elsewhere."""
@@ -85,7 +85,7 @@ class ViewConfig:
 
     @property
     def obs_shape(self) -> ObsShape:
-        """Shape of what the network sees."""
+        """Shape of the network's observations."""
         return ObsShape(self.stack, 3 if self.colour else 1, self.height, self.width)
 
     @property
@@ -99,7 +99,7 @@ class EnvConfig(ViewConfig):
     """How the games are played and what learning sees of them."""
 
     sticky: float | None = None
-    """Probability that the emulator repeats the last action; None: what the game's id says (ROM names: 0)."""
+    """Probability that the emulator repeats the last action; None: as the game's id says (ROM names: 0)."""
     noop_max: int = 30
     """At most this many no-op frames at a game's start, drawn at random."""
     max_frames_per_game: int = 108_000
@@ -111,9 +111,9 @@ class EnvConfig(ViewConfig):
     fire_after_life_loss: bool = False
     """Press FIRE after each lost life, if the game has it. The replay buffer stores the executed action."""
     life_loss_terminal: bool = False
-    """A lost life ends the episode for learning. The game goes on."""
+    """A lost life ends the episode for learning. The game continues."""
     max_steps_per_life: int = 0
-    """Close the return per life after this many steps; the game goes on. 0: no cap."""
+    """Close the return per life after this many steps; the game continues. 0: no cap."""
     rewards: Literal["sign", "scaled", "raw"] = "sign"
     """What learning sees: the reward's sign, the reward times `reward_scale`, or the reward. Scores stay raw."""
     reward_scale: float = 0.01
@@ -141,7 +141,7 @@ class NetworkConfig:
     hidden: int = 512
     """Units of each dense layer."""
     dueling: bool = False
-    """Value and advantage in dense layers of their own (Wang et al. 2016)."""
+    """Separate dense layers for value and advantage (Wang et al. 2016)."""
     noisy: bool = False
     """Factorised noise on the weights of the dense layers (Fortunato et al. 2018)."""
     noisy_sigma: float = 0.5
@@ -195,7 +195,7 @@ class ReplayConfig:
     learn_start: int = 50_000
     """Transitions in the replay buffer before the first update."""
     store: StoreName = "auto"
-    """Where frames lie: LZ4 blocks in host memory, raw in host memory (ram), or raw on the device. auto: on a GPU the
+    """Storage of frames: LZ4 blocks in host memory, raw in host memory (ram), or raw on the device. auto: on a GPU the
     device, if they take less than half of its free memory; else LZ4."""
     sampling: Literal["uniform", "prioritised"] = "uniform"
     """Draw transitions uniformly, or more often the larger their error was."""
@@ -247,9 +247,9 @@ class TrainConfig:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where the network lives."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Torso and dense layers in bfloat16 with float32 masters, or all in float32. auto: bfloat16 where it is faster."""
+    """Torso and dense layers in bfloat16 with float32 masters, or all in float32. auto: bfloat16 if it is faster."""
     cuda_graphs: bool = True
-    """On a GPU: replay updates and acting as CUDA graphs, and sample on the GPU if the frames lie there. False: run
+    """On a GPU: replay updates and acting as CUDA graphs, and sample on the GPU if the frames are there. False: run
     operation by operation, and sample on the CPU."""
     compile: bool = True
     """On a GPU: fuse the update with torch.compile, if Triton and a C compiler are there; it takes some ten seconds at
@@ -275,7 +275,7 @@ class TrainConfig:
     window_episodes: int = 100
     """Lives or games in each running mean. A run counts as solved only when this many have finished."""
     video_every_episodes: int = 100
-    """Record a game every so many episodes: lives if `stop_on` counts lives, else games. 0: no videos."""
+    """Number of episodes between recorded games: lives if `stop_on` counts lives, else games. 0: no videos."""
     video_min_seconds: float = 60.0
     """Least time between two videos."""
     keep_videos: int = 20

@@ -1,4 +1,4 @@
-"""Checks of a whole config: each setting by itself, and against the others."""
+"""Checks of a whole config: each setting alone, and against the others."""
 
 import dataclasses
 import math
@@ -27,9 +27,9 @@ class _Bound(typing.NamedTuple):
     wanted: str
 
 
-SMALLEST_SIDE = 36  # of a picture: what the three convolutions of 2015 leave one pixel of
+SMALLEST_SIDE = 36  # of a picture: the three Nature convolutions reduce it to one pixel
 _MOST_GAMES = 4096
-_MOST = 10**15  # of anything: beyond it libraries' integers overflow
+_MOST = 10**15  # largest of any count: libraries' integers overflow beyond it
 
 
 def _at_least(path: str, low: float) -> _Bound:
@@ -135,10 +135,10 @@ def option(path: str) -> str:
 
 
 def validate(config: TrainConfig) -> None:
-    """Check every setting by itself and against the others.
+    """Check every setting alone and against the others.
 
     Raises:
-        ConfigError: the first that is wrong, with what would be right.
+        ConfigError: names the first wrong setting and a correct value.
     """
     _check_bounds(config)
     if config.exploration.end > config.exploration.start:
@@ -160,10 +160,10 @@ def validate(config: TrainConfig) -> None:
 
 
 def validate_agent(network: NetworkConfig, algo: AlgoConfig, view: ViewConfig | None = None) -> None:
-    """Check what an agent's network is made from.
+    """Check the settings that build an agent's network.
 
     Raises:
-        ConfigError: the first setting that is wrong, with what would be right.
+        ConfigError: names the first wrong setting and a correct value.
     """
     env = EnvConfig(**vars(view)) if view is not None else EnvConfig()
     config = TrainConfig(network=network, algo=algo, env=env)
@@ -173,11 +173,11 @@ def validate_agent(network: NetworkConfig, algo: AlgoConfig, view: ViewConfig | 
 
 
 def validate_view(env: EnvConfig, kind: str) -> None:
-    """Check that a game can be seen as it is asked for.
+    """Check that a game supports the settings of its observations.
 
     Args:
         env: how it is played.
-        kind: what plays it, as `pixelq.games.GameKind`.
+        kind: the kind of game, a `pixelq.games.GameKind`.
 
     Raises:
         ConfigError: the first setting that it does not have.
@@ -202,7 +202,7 @@ def with_actors(config: TrainConfig, actors: int, make_env: bool = False) -> Tra
         make_env: whether its game comes from a function of this process.
 
     Raises:
-        ConfigError: this run cannot be played so.
+        ConfigError: actors cannot play this run.
     """
     _check_actors(config, actors, make_env)
     games = config.envs * actors
@@ -238,7 +238,7 @@ def _check_actors(config: TrainConfig, actors: int, make_env: bool) -> None:
         raise ConfigError(f"--actors is {actors}: must be at least 1")
     if isinstance(config.algo, PQNConfig):
         raise ConfigError(
-            "--actors does not go with pqn, which learns from fresh rollouts: it needs an algorithm with replay memory"
+            "--actors does not go with pqn, which learns from fresh rollouts: use an algorithm with a replay buffer"
         )
     if make_env:
         raise ConfigError("actors cannot have make_env, a function of this process: name the game as module:function")
@@ -284,7 +284,7 @@ def _check_algo(config: TrainConfig) -> None:
 
 
 def _check_class(algo: object) -> None:
-    """A class of somebody's own must have a name in files, and what the replay memory asks of it."""
+    """A user's own class must have a name in files, and the fields that the replay buffer needs."""
     name = type(algo).__name__
     if type(algo) not in ALGO_KINDS.values():
         raise ConfigError(f"{name} is not in pixelq.config.ALGO_KINDS: add it there under a name")
@@ -294,10 +294,10 @@ def _check_class(algo: object) -> None:
 
 
 def _check_rollouts(config: TrainConfig, algo: PQNConfig) -> None:
-    """A rollout must give every update something; and what needs a replay memory or a target is not there."""
+    """A rollout must give every update a minibatch; settings of a replay buffer or a target network are refused."""
     steps = algo.rollout_steps * config.envs
     if algo.minibatches > steps:
-        raise ConfigError(f"--algo.minibatches is {algo.minibatches}: a rollout has {steps} steps, at most so many")
+        raise ConfigError(f"--algo.minibatches is {algo.minibatches}: a rollout has {steps} steps, at most that many")
     missing, default = "which learns from fresh rollouts: leave it out", TrainConfig()
     for name, value in vars(config.replay).items():
         if value != getattr(default.replay, name):

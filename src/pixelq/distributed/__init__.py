@@ -1,1 +1,1 @@
-"""A run in a process of its own: on this machine, or on a Ray cluster."""
+"""A run in its own process: on this machine, or on a Ray cluster."""

@@ -1,9 +1,9 @@
-"""What an actor sends: some steps of its games in a few bytes. Imports neither Ray nor torch.
+"""The batches that actors send: steps of their games in a few bytes. Imports neither Ray nor torch.
 
     header | LZ4 of (actions, flags, lives, rewards, sizes of the blocks) | the pictures' blocks
 
-Pictures are LZ4 blocks, each with the game's picture before as its dictionary: most of a picture stays as it is from
-step to step. The first of a batch has no other batch's as its dictionary, so every batch can be read by itself.
+A picture is an LZ4 block with the game's previous picture as its dictionary: most of a picture does not change from
+step to step. A batch's first picture uses no other batch, so every batch can be read alone.
 """
 
 import struct
@@ -20,18 +20,18 @@ from pixelq.config import ObsShape
 __all__ = ["BatchError", "Row", "RowReader", "pack"]
 
 _MARK = b"pxq1"
-_HEADER = struct.Struct("<4sIHHII")  # mark, checksum, rows, games, bytes of the numbers: all, compressed
+_HEADER = struct.Struct("<4sIHHII")  # mark, checksum, rows, games, bytes of the numbers, compressed bytes
 _CHECKED = 8  # the checksum is over all bytes from here on
 _MOST_ROWS = 2**16 - 1
 _TERMINATED, _TRUNCATED, _RESET = 1, 2, 4
 
 
 class BatchError(ValueError):
-    """Bytes that are no batch of these games."""
+    """These bytes are no batch of these games."""
 
 
 class Row(NamedTuple):
-    """One step of E games of an actor: what was done, and what followed."""
+    """One step of an actor's E games: the actions and their results."""
 
     actions: NDArray[np.uint8]  # [E] executed
     reward: NDArray[np.float32]  # [E] raw
@@ -78,9 +78,9 @@ class RowReader:
     """Reads the rows of a batch one after the other; pictures are decompressed when their row is read.
 
     Args:
-        data: what `pack` made.
+        data: output of `pack`.
         games: E, games of the actor.
-        num_actions: actions that there are.
+        num_actions: number of actions.
         shape: of the observations.
 
     Raises:

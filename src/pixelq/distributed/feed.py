@@ -1,8 +1,8 @@
 """Games that actors in other processes play, as the training loop sees games. Imports no Ray.
 
-The loop asks for actions first: it is given those of the next row, which have been executed elsewhere. A row has a
-place for every actor's games. An actor that is lost, or not there yet, leaves its place empty: nothing is learned from
-that and it counts for no step. All others are waited for, so that each has its share.
+The loop first asks for actions. It gets the actions of the next row, which the actors have executed. A row has a
+place for every actor's games. If an actor is lost or not there yet, its place is empty: nothing is learned from
+it and it counts for no step. The loop waits for all others, so that each has its share.
 """
 
 import dataclasses
@@ -24,14 +24,14 @@ from pixelq.learner import Learner
 
 __all__ = ["Arrived", "Event", "Feed", "Lost", "Transport"]
 
-BATCHES_AHEAD = 3  # an actor plays, at most; then it waits for the learner
+BATCHES_AHEAD = 3  # most batches that an actor plays ahead; then it waits for the learner
 _PUBLISH_ROWS = 32  # between two sets of weights, at least
 _PUBLISH_SECONDS = 0.5
-_LOOK_ROWS = 8  # between two looks at what has come, at most
-_WAIT_SECONDS = 0.1  # for what comes, before a look at whether the run is to stop
-_GATHER_SECONDS = 20.0  # the first actor waits for the others, at the start
-_SILENCE_SECONDS = 60.0  # after which an actor is taken for lost
-_FRUITLESS = 5  # lives of an actor that end without a batch, one after the other, before the run gives up
+_LOOK_ROWS = 8  # at most, between two checks for new batches
+_WAIT_SECONDS = 0.1  # for a batch, before a check whether the run must stop
+_GATHER_SECONDS = 20.0  # at the start, the first actor waits so long for the others
+_SILENCE_SECONDS = 60.0  # after that an actor counts as lost
+_FRUITLESS = 5  # an actor's lives in a row without a batch, before the run gives up
 
 
 class Arrived(NamedTuple):
@@ -44,7 +44,7 @@ class Arrived(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """An actor's process has ended, and whatever it was asked for will not come."""
+    """An actor's process has ended; its requested batches will not come."""
 
     actor: int
     life: int
@@ -55,19 +55,19 @@ Event = Arrived | Lost
 
 
 class Transport(Protocol):
-    """How actors are reached. It may lose, double and reorder what they send."""
+    """The connection to actors. It may lose, double and reorder their batches."""
 
     def begin(self, actor: int, life: int) -> None:
-        """Start an actor, in place of its process of an earlier life, if there is one."""
+        """Start an actor; end its process of an earlier life, if there is one."""
 
     def ask(self, actor: int, life: int, number: int) -> None:
-        """Let an actor play one more batch, after those that it was asked for before."""
+        """Let an actor play one more batch, after its earlier requests."""
 
     def publish(self, weights: bytes) -> None:
-        """Actors act by these weights, in batches that they are asked for from now on."""
+        """Actors use these weights in all batches requested from now on."""
 
     def poll(self, seconds: float) -> Sequence[Event]:
-        """What has come; waits so long at most if nothing has.
+        """The new arrivals; waits at most `seconds` if there are none.
 
         Raises:
             PixelqError: an actor cannot play at all.
@@ -78,10 +78,10 @@ class Transport(Protocol):
 
 
 class Feed:
-    """The games of N actors; it fits wherever `VectorEnvs` do that nobody plays by hand.
+    """The games of N actors, in place of `VectorEnvs`; a person cannot play them.
 
     Args:
-        config: the run's, resolved; its games are those of all actors together.
+        config: the run's, resolved; its games are all actors' games together.
         actors: N.
         spec: of the games.
         transport: to the actors.
@@ -109,7 +109,7 @@ class Feed:
         self.greediest = np.repeat(np.array(epsilons) == min(epsilons), self._each)
         """[N · E] games of the actor that explores least."""
         self.absent = config.envs
-        """Games that nobody plays at the moment: in the newest step they did nothing, and start there."""
+        """Number of games without an actor: the newest step has no data for them, and they start there."""
         self._transport, self._clock = transport, clock
         self._learner: Learner | None = None
         self._asked: Callable[[], bool] = lambda: False
@@ -117,7 +117,7 @@ class Feed:
         self._rows: list[Row | None] = []
         self._given = self._published = self._steps = 0
         self._published_at = self._gathering_since = -np.inf
-        self._began: list[float | None] = [None] * actors  # lives that have not sent a batch yet, until that is told
+        self._began: list[float | None] = [None] * actors  # start of lives without a first batch
         self._heard = [-np.inf] * actors
 
     @property
@@ -131,31 +131,31 @@ class Feed:
         return sum((lane.accounts for lane in self.lanes), Accounts())
 
     def follow(self, learner: Learner, asked: Callable[[], bool], say: Callable[[str], None]) -> None:
-        """Who learns, before games are started.
+        """Connect the learner, before games start.
 
         Args:
             learner: gives the weights.
-            asked: whether the run is to stop, so that nobody is waited for any more.
-            say: tells a person one line.
+            asked: returns whether the run must stop, which ends all waiting.
+            say: shows the user one line.
         """
         self._learner, self._asked, self._say = learner, asked, say
 
     def reset(self) -> StepResult:
-        """Start all actors; waits for none, so that all places are empty yet."""
+        """Start all actors; waits for none, so that all places are still empty."""
         self._publish()
         for lane in self.lanes:
             self._begin(lane)
         return self._result([None] * len(self.lanes))
 
     def restart(self, state: Mapping[str, NDArray[np.generic]]) -> StepResult:
-        """The same: whatever was played before, actors play other games."""
+        """The same: actors always play new games."""
         del state
         return self.reset()
 
     def restore(
         self, state: Mapping[str, NDArray[np.generic]], progress: Callable[[int, int], None] | None = None
     ) -> StepResult:
-        """What actors play is not played again."""
+        """Does nothing: games of actors are not replayed."""
         raise NotImplementedError
 
     def chosen(self) -> NDArray[np.int64]:
@@ -165,17 +165,17 @@ class Feed:
         return np.concatenate([no if row is None else row.actions.astype(np.int64) for row in self._rows])
 
     def send(self, actions: NDArray[np.int64]) -> None:
-        """Nothing: these actions were executed."""
+        """Does nothing: these actions were executed."""
 
     def recv(self) -> StepResult:
-        """What followed them."""
+        """The results of these actions."""
         self._publish()
         result = self._result(self._rows)
         self._steps += self.num_envs - self.absent
         return result
 
     def state(self) -> dict[str, NDArray[np.generic]]:
-        """How many actors there are: of what they play nothing can be restored."""
+        """The number of actors; their games cannot be restored."""
         return {ACTORS: np.array(len(self.lanes), np.int64)}
 
     def close(self) -> None:
@@ -183,7 +183,7 @@ class Feed:
         self._transport.close()
 
     def describe(self) -> str:
-        """Who plays, in words."""
+        """The players, in words."""
         first, last = (actor_epsilon(actor, len(self.lanes)) for actor in (0, len(self.lanes) - 1))
         spread = f"ε {first:.2g}" if len(self.lanes) == 1 else f"ε from {first:.2g} to {last:.2g}"
         return (
@@ -192,7 +192,7 @@ class Feed:
         )
 
     def summary(self) -> str:
-        """What has come since the start and what is lost, in words."""
+        """The batches received and lost since the start, in words."""
         all_ = self.accounts
         open_ones = all_.asked - all_.received - all_.lost
         unused = sum(lane.batches for lane in self.lanes)
@@ -225,7 +225,7 @@ class Feed:
         return rows
 
     def _ready(self) -> bool:
-        """Whether there is a row of every actor that is there, and of one at least."""
+        """Whether every running actor has a row, and at least one actor runs."""
         if not any(lane.has_row for lane in self.lanes):
             return False
         if self._given == 0 and not all(lane.has_row for lane in self.lanes):
@@ -236,7 +236,7 @@ class Feed:
         return all(lane.has_row or not lane.present for lane in self.lanes)
 
     def _take(self, seconds: float) -> None:
-        """Take in what has come, or comes within so many seconds."""
+        """Take in the batches that have arrived, or arrive within this many seconds."""
         for event in self._transport.poll(seconds):
             lane = self.lanes[event.actor]
             if isinstance(event, Lost):
@@ -251,7 +251,7 @@ class Feed:
                 self._replace(lane, str(error))
 
     def _look_for_silence(self, since: float) -> None:
-        """Replace actors that are waited for in vain; say which have not begun."""
+        """Replace actors that have been silent for too long; say which have not begun."""
         now = self._clock()
         for lane in self.lanes:
             began = self._began[lane.actor]
@@ -287,7 +287,7 @@ class Feed:
             self._transport.ask(lane.actor, lane.life, number)
 
     def _publish(self) -> None:
-        """Give actors the weights of now, unless they had some a moment ago."""
+        """Send actors the present weights, unless they got some a moment ago."""
         assert self._learner is not None
         now, since = self._clock(), self._given - self._published
         if self._published_at >= 0 and (since < _PUBLISH_ROWS or now - self._published_at < _PUBLISH_SECONDS):
@@ -299,7 +299,7 @@ class Feed:
         """The rows side by side; empty places are all zeros, and start games."""
         held = [self._empty if row is None else row for row in rows]
         together = Row(*(np.concatenate(parts) for parts in zip(*held, strict=True)))
-        obs = np.zeros((self.num_envs, *self.spec.obs.obs), np.uint8)  # older pictures: the replay memory has them
+        obs = np.zeros((self.num_envs, *self.spec.obs.obs), np.uint8)  # the replay buffer has the older pictures
         self.spec.obs.newest(obs)[:] = together.pictures
         self.absent = self._each * sum(row is None for row in rows)
         return StepResult(

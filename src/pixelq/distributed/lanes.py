@@ -1,8 +1,8 @@
-"""What the learner knows of one actor: which batches it asked for, which came, which are lost. Imports no Ray.
+"""The learner's record of one actor: batches requested, received and lost. Imports no Ray.
 
-An actor has lives: whenever something of it is lost, its life ends and it begins anew, with other games. Within a life
-batches have running numbers from 0, and rows are taken in their order without a gap. So games never continue across
-what was lost.
+An actor has lives: after any loss its life ends and it begins anew, with new games. Within a life
+batches are numbered from 0, and rows are taken in order without a gap. So games never continue across
+a lost batch.
 """
 
 from collections import deque
@@ -21,13 +21,13 @@ class Accounts:
 
     asked: int = 0
     received: int = 0
-    """In order and whole: their rows are learned from."""
+    """In order and whole: the learner uses their rows."""
     lost: int = 0
-    """Asked for in a life that ended before they came in order."""
+    """Requested in a life that ended before they came in order."""
     twice: int = 0
-    """Dropped: there already, or never asked for."""
+    """Dropped: duplicates, or never requested."""
     late: int = 0
-    """Dropped: of a life that had ended, told as lost before."""
+    """Dropped: from a life that had ended; already reported as lost."""
     lives: int = 0
     """How often an actor began."""
 
@@ -43,7 +43,7 @@ class LostBatches(NamedTuple):
     first: int
     """Number of the first lost batch."""
     batches: int
-    """How many from there on were asked for."""
+    """Number of requested batches from there on."""
 
 
 class Lane:
@@ -54,7 +54,7 @@ class Lane:
         games: E, games of the actor.
         num_actions: actions that there are.
         shape: of the observations.
-        most: batches asked for and not used up, at most: the actor waits when they are there.
+        most: most batches requested and not yet used: the actor then waits.
     """
 
     def __init__(self, actor: int, games: int, num_actions: int, shape: ObsShape, most: int) -> None:
@@ -66,7 +66,7 @@ class Lane:
         self._read = (games, num_actions, shape)
         self._most = most
         self._asked = self._expected = 0  # next numbers, in this life
-        self._early: dict[int, bytes] = {}  # came before one that is asked for
+        self._early: dict[int, bytes] = {}  # arrived before an earlier batch
         self._readers: deque[RowReader] = deque()
 
     @property
@@ -92,7 +92,7 @@ class Lane:
         return self.life
 
     def wanted(self) -> range:
-        """Numbers of batches to ask for now; they count as asked for."""
+        """Numbers of batches to request now; they count as requested."""
         first = self._asked
         self._asked = max(first, self._expected + self._most - len(self._readers))
         self.accounts.asked += self._asked - first
@@ -107,7 +107,7 @@ class Lane:
             data: its bytes.
 
         Raises:
-            BatchError: it is damaged; this life cannot go on.
+            BatchError: it is damaged; this life cannot continue.
         """
         if life != self.life:
             self.accounts.late += 1
@@ -126,7 +126,7 @@ class Lane:
             self.fruitless = 0
 
     def end(self) -> LostBatches:
-        """End this life: what it was asked for and has not come in order is lost."""
+        """End this life: batches that were due and have not arrived in order are lost."""
         lost = LostBatches(self.actor, self._expected, self._asked - self._expected)
         self.accounts.lost += lost.batches
         self.fruitless += self._expected == 0

@@ -1,4 +1,4 @@
-"""An actor's games and its network: it plays some steps when asked to, and gives them in bytes. Imports no Ray."""
+"""An actor's games and its network: on request it plays some steps and returns them in bytes. Imports no Ray."""
 
 import dataclasses
 import time
@@ -58,13 +58,13 @@ class Playing(Protocol):
 
 
 class Player:
-    """Plays E games on and on, some steps at a time.
+    """Plays E games without end, some steps at a time.
 
     Args:
         envs: the games, not started yet.
         playing: chooses the actions.
         most_rows: steps of a batch, at most.
-        most_seconds: that a batch takes, about: with slow games it has fewer steps.
+        most_seconds: about the longest time of a batch: with slow games it has fewer steps.
         clock: seconds.
     """
 
@@ -86,7 +86,7 @@ class Player:
         """Play a batch. The first begins with a row that starts all games.
 
         Args:
-            weights: to act by from now on; None: those it has.
+            weights: to use from now on; None: the present ones.
         """
         if weights is not None:
             self._playing.load(weights)
@@ -122,7 +122,7 @@ class Player:
 
 
 class _NetworkPlaying:
-    """By a network of its own on this processor, ε-greedily."""
+    """With its own network on this processor, ε-greedily."""
 
     def __init__(self, learner: Learner, actor: Actor, epsilon: float) -> None:
         self._learner, self._actor, self._epsilon = learner, actor, epsilon
@@ -139,10 +139,10 @@ def make_player(config: TrainConfig, number: int, actors: int, stream_name: str)
     """An actor of a run.
 
     Args:
-        config: the run's, resolved; `envs` are those of this actor alone.
+        config: the run's, resolved; `envs` counts this actor's games only.
         number: the actor's, from 0.
         actors: how many the run has.
-        stream_name: of its random streams; another one each time it begins, so that no games are played twice.
+        stream_name: of its random streams; a new name for each life, so that no games are played twice.
 
     Raises:
         PixelqError: this machine does not have the game.

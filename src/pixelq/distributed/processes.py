@@ -1,4 +1,4 @@
-"""A run's process: what a sweep asks of it, and the way on this machine."""
+"""A run's process: its interface for sweeps, and its form on this machine."""
 
 import contextlib
 import os
@@ -17,12 +17,12 @@ _SAVE_SECONDS = 60.0
 
 
 class Job(NamedTuple):
-    """A run that is to be started, or to go on."""
+    """A run to start or to continue."""
 
     config: TrainConfig
     settings: Path  # the config in a file
     run: Path  # its directory
-    log: Path  # what it prints is added here
+    log: Path  # its output is appended here
     memory: int  # bytes it may take, roughly and from above
 
 

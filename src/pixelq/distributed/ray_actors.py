@@ -1,4 +1,4 @@
-"""Actors of one run on a Ray cluster: `RayActors` is what a user gives to `train` or `resume`."""
+"""Actors of one run on a Ray cluster: a user gives `RayActors` to `train` or `resume`."""
 
 import contextlib
 import dataclasses
@@ -19,7 +19,7 @@ __all__ = ["RayActors", "RayPlayer", "RayTransport"]
 
 @dataclass(frozen=True)
 class RayActors:
-    """Actors on a Ray cluster, which play a run's games; replay memory and learner stay in this process.
+    """Actors on a Ray cluster that play a run's games; replay buffer and learner stay in this process.
 
     Args:
         address: HOST:PORT of the cluster, `auto` for the one that this machine is part of, `local` for one of this
@@ -37,7 +37,7 @@ class RayActors:
 
         Args:
             config: the run's, resolved; its games are shared out evenly.
-            step: where the run begins or goes on.
+            step: the step where the run begins or continues.
 
         Raises:
             PixelqError: Ray is missing, there is no cluster, or it has too few processors.
@@ -57,7 +57,7 @@ class RayPlayer:
     """The process of an actor, as Ray runs it.
 
     Args:
-        config: the run's; `envs` are those of this actor alone.
+        config: the run's; `envs` counts this actor's games only.
         number: the actor's.
         actors: how many there are.
         stream_name: of its random streams.
@@ -72,10 +72,10 @@ class RayPlayer:
             self._trouble = error
 
     def play(self, weights: Sequence[Any]) -> bytes | str:
-        """A batch; or, in words, why this actor cannot play.
+        """A batch; or a text that says why this actor cannot play.
 
         Args:
-            weights: where the weights to act by are, as the only item: so that Ray fetches them only when asked to.
+            weights: a list with one reference to the weights, so that Ray fetches them only on request.
         """
         if self._trouble is not None:
             return str(self._trouble)
@@ -94,9 +94,9 @@ class RayTransport:
 
     Args:
         ray: the library, connected.
-        config: the run's; `envs` are those of each actor.
+        config: the run's; `envs` counts one actor's games.
         actors: how many.
-        step: where the run begins or goes on.
+        step: the step where the run begins or continues.
         connection: closed at the end.
     """
 
@@ -109,7 +109,7 @@ class RayTransport:
         self._class = ray.remote(RayPlayer)
 
     def begin(self, actor: int, life: int) -> None:
-        """Start an actor, in place of its process of an earlier life, if there is one."""
+        """Start an actor; end its process of an earlier life, if there is one."""
         self._end(actor)
         handle = self._class.options(
             num_cpus=1, num_gpus=0, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
@@ -117,15 +117,15 @@ class RayTransport:
         self._handles[actor] = (life, handle)
 
     def ask(self, actor: int, life: int, number: int) -> None:
-        """Let an actor play one more batch, after those that it was asked for before."""
+        """Let an actor play one more batch, after its earlier requests."""
         self._calls[self._handles[actor][1].play.remote([self._weights])] = (actor, life, number)
 
     def publish(self, weights: bytes) -> None:
-        """Actors act by these weights, in batches that they are asked for from now on."""
+        """Actors use these weights in all batches requested from now on."""
         self._weights = self._ray.put(weights)
 
     def poll(self, seconds: float) -> Sequence[Event]:
-        """What has come; waits so long at most if nothing has.
+        """The new arrivals; waits at most `seconds` if there are none.
 
         Raises:
             PixelqError: an actor cannot play at all.
@@ -134,7 +134,7 @@ class RayTransport:
         if not calls:
             return []
         done, _ = self._ray.wait(calls, num_returns=1, timeout=seconds)
-        if done:  # and whatever else is there
+        if done:  # and all others that are ready
             done, _ = self._ray.wait(calls, num_returns=len(calls), timeout=0)
         return [self._event(call) for call in done]
 

@@ -19,8 +19,8 @@ from pixelq.system import cores
 
 __all__ = ["RayCluster", "connected"]
 
-_OBJECT_STORE = 80 * 2**20  # bytes, near the least that Ray takes: nothing but words goes through it
-_LOST_NODES = 10  # that a run outlives, each time from its last checkpoint
+_OBJECT_STORE = 80 * 2**20  # bytes, near Ray's minimum: only short texts go through it
+_LOST_NODES = 10  # node losses that a run survives, each time from its last checkpoint
 _CONNECT_SECONDS = 10.0
 _SAVE_SECONDS = 90.0
 _RAY_SETS = ("OMP_NUM_THREADS",)  # for its workers: runs count their own threads
@@ -39,11 +39,11 @@ def connected(address: str, processors: int = 0) -> Iterator["RayCluster"]:
         PixelqError: Ray is missing, or there is no cluster.
     """
     need("ray", "ray")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray would tell its makers
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray would report its use to its makers
     if address == "local":
-        os.environ.setdefault("RAY_worker_niceness", "0")  # else 15: runs would starve beside any other program
+        os.environ.setdefault("RAY_worker_niceness", "0")  # default 15: runs would starve beside other programs
     if address == "local" or _is_loopback(address):
-        # else Ray takes this machine's address in the network for the loopback's
+        # else Ray uses this machine's network address instead of the loopback
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     elif address != "auto":
         _check_reachable(address)
@@ -88,7 +88,7 @@ def _check_reachable(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
     except OSError as error:
-        raise PixelqError(f"--ray {address}: nobody answers there: {error.strerror or error}") from error
+        raise PixelqError(f"--ray {address}: no cluster answers there: {error.strerror or error}") from error
 
 
 class RayCluster:
@@ -120,10 +120,10 @@ class RayCluster:
         """Send a run to the cluster; it begins as soon as a node has room.
 
         Args:
-            job: the run; its files lie where all nodes see them.
+            job: the run; all nodes must see its files.
 
         Raises:
-            PixelqError: no node has what the run needs.
+            PixelqError: no node has the resources that the run needs.
         """
         gpus, need = self._gpus_of(job.config), max(1, job.config.threads)
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]

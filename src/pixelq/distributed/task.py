@@ -1,6 +1,6 @@
-"""What a node of a cluster does for a run: it trains in a process of its own and ends with the task. Imports no Ray.
+"""A run on a cluster's node: it trains in its own process and ends with the task. Imports no Ray.
 
-Nodes and the one who asks share the run's files, nothing else: to stop a run, a file appears beside its log.
+Nodes and the caller share only the run's files: to stop a run, the caller writes a file beside its log.
 """
 
 import os
@@ -13,21 +13,21 @@ from pixelq.system import kill_group, try_lock
 
 __all__ = ["AT_ONCE", "STOPPED", "run_task"]
 
-STOPPED = 130  # exit status of a run that was asked to stop
-AT_ONCE = "at once"  # what the stop file then says
+STOPPED = 130  # exit status of a run that had to stop
+AT_ONCE = "at once"  # content of the stop file then
 _LOOK_SECONDS = 0.25
 _LOCK_SECONDS = 300.0  # a node that was lost may take that long to notice
 
 
 def run_task(settings: str, run: str, log: str, stop: str, environment: dict[str, str | None]) -> int:
-    """Train a run, or go on with it, and return its exit status.
+    """Train or continue a run, and return its exit status.
 
     Args:
         settings: the config in a file.
         run: its directory.
-        log: what it prints is added here.
+        log: its output is appended here.
         stop: the file that asks it to stop, when it appears.
-        environment: variables of whoever asks, which Ray would set otherwise; None: not set.
+        environment: the caller's variables, which Ray would change; None: not set.
     """
     if not _free(Path(run), Path(stop)):
         return STOPPED
@@ -69,7 +69,7 @@ def _follow(process: subprocess.Popen[bytes], stop: Path) -> int:
 
 
 def _free(run: Path, stop: Path) -> bool:
-    """Wait until nobody writes the run; on a node that was lost its process may live a little longer."""
+    """Wait until no process writes the run; on a lost node the old one may live a little longer."""
     deadline = time.monotonic() + _LOCK_SECONDS
     while time.monotonic() < deadline:
         if stop.exists():

@@ -1,8 +1,8 @@
-"""The process of one run of a sweep: it trains, or goes on, and ends with the process that started it.
+"""The process of one run of a sweep: it trains or continues, and ends with the process that started it.
 
     python -m pixelq.distributed.worker CONFIG.json RUN
 
-Standard input is a pipe that nobody writes to: it ends when the sweep does, however that ended.
+Standard input is a pipe without data: it closes when the sweep ends, for any reason.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def _end_with_parent() -> None:
-    """Be killed, with all that this process starts, when the pipe ends; on Linux by the kernel, too."""
+    """End this process and its children when the pipe ends; on Linux the kernel also does so."""
     threading.Thread(target=_wait_for_end, args=(os.dup(0),), daemon=True).start()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     if sys.platform == "linux":

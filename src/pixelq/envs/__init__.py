@@ -29,10 +29,10 @@ def make_envs(
         game: ROM name, Gymnasium id, `module:name`, or `catch`.
         num_envs: games played at once, N.
         seed: every game's own seed is derived from it.
-        env: how the games are played; `sticky` None means what the game's id says. `catch` heeds none of it, and
-            of what is for Atari no other game does.
-        threads: threads of the emulator; 0: one a core, at most N.
-        make_env: makes one environment of a game whose name does not say how.
+        env: how the games are played; `sticky` None means: as the game's id says. `catch` ignores it;
+            other games ignore the Atari settings.
+        threads: threads of the emulator; 0: one for each core, at most N.
+        make_env: makes one environment, if the game's name does not say how.
 
     Raises:
         PixelqError: unknown game, or one that does not fit.

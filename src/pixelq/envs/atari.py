@@ -18,7 +18,7 @@ __all__ = ["AtariEnvs"]
 class AtariEnvs:
     """N games of one ROM. A game is its seed and the actions since, so those two are its state.
 
-    A log would grow for ever, so a game whose log is longer than `reseed_steps` is seeded anew, and its log
+    So that logs do not grow without end, a game with a log longer than `reseed_steps` gets a new seed, and its log
     starts again, right after the step that began its next game. Nothing else ever seeds.
     """
 
@@ -46,7 +46,7 @@ class AtariEnvs:
                 img_width=env.width,
                 stack_num=env.stack,
                 grayscale=not env.colour,
-                reward_clipping=False,  # the score is lost otherwise
+                reward_clipping=False,  # keep the score
             )
         self.num_envs = num_envs
         meanings = tuple(action.name for action in self._vector.ale.get_action_set())
@@ -171,7 +171,7 @@ class AtariEnvs:
         return self._reset_to_seeds(mask)
 
     def _reset_to_seeds(self, mask: NDArray[np.bool_]) -> StepResult:
-        """Start the games in `mask` from their seeds and leave the others as they are."""
+        """Start the games in `mask` from their seeds and leave the others unchanged."""
         pictures, info = self._vector.reset(seed=self._seeds[mask], options={"reset_mask": mask})
         obs = self._planes(pictures)
         if self._last is None or mask.all():

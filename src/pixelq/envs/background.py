@@ -18,12 +18,12 @@ _SET_ATTRIBUTES = {"x86_64": 314, "aarch64": 274}  # numbers of the system call 
 
 @contextlib.contextmanager
 def threads_that_wait() -> Iterator[None]:
-    """Threads started inside take nobody's processor when they are woken, on Linux, and are easily pushed aside.
+    """On Linux, threads started inside do not preempt other threads when they wake, and are easily preempted.
 
-    Otherwise a game's thread, woken by the thread that goes on to learn, takes its place at once and for as long as the
-    step lasts, while the processors beside it have nothing to do yet; and a thread that is to help with learning waits
-    for a game's to end its slice. Their share of the processors stays the same. So they are of the class for batches,
-    and, from Linux 6.12 on, have long slices, which those of threads with shorter ones may interrupt.
+    Without this, a game's thread that the learning thread wakes would take its processor at once and for the whole
+    step, while other processors are still idle; and a thread that should help with learning would wait
+    for a game's thread to end its slice. The threads' share of the processors stays the same. They use the batch class,
+    and, from Linux 6.12 on, long slices, which threads with shorter slices may interrupt.
 
     Source: sched(7), "SCHED_BATCH: Scheduling batch processes"; sched_setattr(2); "EEVDF Scheduler" in the kernel's
     documentation.
@@ -49,7 +49,7 @@ def _push_nobody(thread: int) -> None:
 
 
 def _threads() -> set[int]:
-    """Numbers of this process's threads; none where the system does not tell."""
+    """Ids of this process's threads; none if the system does not list them."""
     if not _THREADS.exists() or not hasattr(os, "SCHED_BATCH"):
         return set()
     return {int(path.name) for path in _THREADS.iterdir()}

@@ -1,4 +1,4 @@
-"""Returns per game and per life, from what the games' steps give."""
+"""Returns per game and per life, from the results of steps."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ class EpisodeTracker:
     Args:
         num_envs: N games at once.
         window: finished games, and finished lives, in each running mean.
-        max_steps_per_life: close a life's return after so many steps, while the life goes on; 0: never.
+        max_steps_per_life: close a life's return after this many steps, while the life continues; 0: never.
         clip: a life sums the sign of the rewards instead of the rewards.
         scored: [N] games that the running means are of; None: all.
     """
@@ -57,7 +57,7 @@ class EpisodeTracker:
         self._last_lives: deque[float] = deque(maxlen=window)
 
     def reset(self, result: StepResult) -> None:
-        """Forget unfinished games: all start anew with `result`; what is finished stays."""
+        """Forget unfinished games: all start anew with `result`. Finished games stay."""
         for sums in (self._game_return, self._life_return, self._game_steps, self._life_steps):
             sums[:] = 0
         self._lives_left = result.lives.copy()
@@ -73,7 +73,7 @@ class EpisodeTracker:
         """
         counts = ~result.reset
         for sums in (self._game_return, self._life_return, self._game_steps, self._life_steps):
-            sums[result.reset] = 0  # as they are, unless a game was given up without an end
+            sums[result.reset] = 0  # zero already, unless a game was cut off without an end
         self._game_return += result.reward * counts
         self._life_return += (np.sign(result.reward) if self._clip else result.reward) * counts
         self._game_steps += counts

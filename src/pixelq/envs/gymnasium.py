@@ -124,7 +124,7 @@ class GymnasiumEnvs:
     def restore(
         self, state: Mapping[str, NDArray[np.generic]], progress: Callable[[int, int], None] | None = None
     ) -> StepResult:
-        """Play the logs again, all games at once if they have processes of their own."""
+        """Play the logs again, all games at once if they have their own processes."""
         self._counts = self._checked(state)["counts"].astype(np.int64)
         lengths = state["lengths"].astype(np.int64)
         logs = np.split(state["actions"].astype(np.uint8), np.cumsum(lengths)[:-1])
@@ -150,16 +150,16 @@ class GymnasiumEnvs:
         if _checksum(self._last) != int(state["checksum"]):
             raise CheckpointError(
                 f"{self._game} plays differently now than when the checkpoint was written: "
-                "pixelq resume --fresh-games goes on with new games"
+                "pixelq resume --fresh-games continues with new games"
             )
         return self._last
 
     def restart(self, state: Mapping[str, NDArray[np.generic]]) -> StepResult:
-        """Start the game after the one at hand, in every seat."""
+        """Start the next game in every seat."""
         return self._begin(self._checked(state)["counts"].astype(np.int64) + 1)
 
     def show(self) -> NDArray[np.uint8]:
-        """What a person sees of the first game now, [H, W, 3] uint8 RGB."""
+        """The first game's present picture for people, [H, W, 3] uint8 RGB."""
         picture: NDArray[np.uint8] = self._heard(self._vector.call, "show")[0]
         return picture
 
@@ -221,7 +221,7 @@ class GymnasiumEnvs:
         """Ask the games for something, and say which process has ended if one has."""
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what a worker says is in the error
+                warnings.simplefilter("ignore")  # the error holds the worker's message
                 return ask(*arguments, **settings)
         except GameError:
             self._last = None
@@ -237,7 +237,7 @@ class GymnasiumEnvs:
             if code is not None:
                 how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
                 raise GameError(
-                    f"the process of game {index} of {self._game} {how}; nothing saved is lost: pixelq resume goes on"
+                    f"the process of game {index} of {self._game} {how}; nothing saved is lost: pixelq resume continues"
                 ) from error
         raise GameError(f"a process of {self._game} does not answer: {error}") from error
 
@@ -254,7 +254,7 @@ def _wants_processes(env: EnvConfig, num_envs: int, seconds_a_step: float) -> bo
 
 
 def _examine(game: str, make: Callable[[int], Seat], env: EnvConfig) -> _Examined:
-    """Find out what a game is like, how long a step takes, and whether it plays the same again."""
+    """Find out a game's spec, the time of a step, and whether it plays the same again."""
     with contextlib.closing(make(0)) as seat:
         _trace(seat, 1)
         started = time.perf_counter()
@@ -279,7 +279,7 @@ def _examine(game: str, make: Callable[[int], Seat], env: EnvConfig) -> _Examine
 
 
 def _trace(seat: Seat, count: int) -> list[object]:
-    """What some random actions give, from the start of a game."""
+    """The results of some random actions from a game's start."""
     chance = np.random.default_rng(count)
     seen: list[object] = [zlib.crc32(np.ascontiguousarray(seat.reset(seed=count)[0]).data)]
     for action in chance.integers(0, len(seat.action_meanings), _EXAMINED_STEPS):

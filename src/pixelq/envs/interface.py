@@ -12,7 +12,7 @@ from pixelq.config import ATARI_SHAPE, ObsShape
 __all__ = ["ACTORS", "RESEED_STEPS", "EnvSpec", "StepResult", "VectorEnvs", "check_actions", "game_seed"]
 
 # after how many steps a game is seeded anew, by the device that learns: a seeded reset takes 0.1 to 0.2 s, in which no
-# game goes on; 64 games at 10,000 steps a second would have two of them every second after 5,000
+# game continues; 64 games at 10,000 steps a second would have two of them every second after 5,000
 RESEED_STEPS = {"cpu": 5_000, "cuda": 20_000, "mps": 5_000}
 
 ACTORS = "actors"  # in the state of games that actors in other processes play, and only there
@@ -38,7 +38,7 @@ class EnvSpec:
     deterministic: bool = True
     """Whether a game is its seed and the actions since, so that it can be played again."""
     view: str = ""
-    """What the network sees, in words; empty on Atari, where it is what everybody's does."""
+    """The network's observations, in words; empty on Atari, where they are the usual ones."""
     screen: tuple[int, int] = (0, 0)
     """Rows and columns of the picture that a person sees; 0, 0: see `pixelq.evaluation.screens`."""
     steps_per_second: float = 15.0
@@ -46,11 +46,11 @@ class EnvSpec:
 
 
 class StepResult(NamedTuple):
-    """What one step of N games gives; the arrays are fresh, so they may be kept, but not written to."""
+    """The result of one step of N games. The arrays are fresh: keep them, but do not write to them."""
 
     obs: NDArray[np.uint8]  # [N, 4, 84, 84] or [N, planes, H, W], newest last, zeros before a game's first
     reward: NDArray[np.float32]  # [N], raw score
-    terminated: NDArray[np.bool_]  # [N], the game is over; the next step starts a new one
+    terminated: NDArray[np.bool_]  # [N], the game has ended; the next step starts a new one
     truncated: NDArray[np.bool_]  # [N], the frame cap cut the game; the next step starts a new one
     lives: NDArray[np.int32]  # [N], after the step; 0 throughout in games without lives
     reset: NDArray[np.bool_]  # [N], the action was ignored and obs starts a new game (reward 0)
@@ -105,7 +105,7 @@ class VectorEnvs(Protocol):
         ...
 
     def restart(self, state: Mapping[str, NDArray[np.generic]]) -> StepResult:
-        """Give up the games of `state`, on a new instance made with the same arguments, and start others.
+        """Drop the games of `state` and start others, on a new instance made with the same arguments.
 
         Args:
             state: what `state` gave.
@@ -124,7 +124,7 @@ class VectorEnvs(Protocol):
 
 
 def check_actions(actions: NDArray[np.int64], num_envs: int, num_actions: int) -> None:
-    """Refuse what is not one action for each game.
+    """Refuse anything but one action for each game.
 
     Raises:
         ValueError: `actions` is not [num_envs], or one is not from 0 to num_actions - 1.

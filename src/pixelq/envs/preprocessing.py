@@ -18,7 +18,7 @@ class Preprocessing:
     """The brighter of the last pictures, cut, resized by area, grey unless in colour.
 
     Args:
-        view: what the network is to see.
+        view: settings of the network's observations.
         shown: shape of the game's pictures, [H, W] or [H, W, 1 or 3].
 
     Raises:
@@ -49,7 +49,7 @@ class Preprocessing:
             cv2.setNumThreads(0)  # pictures are small, and its threads would not survive a fork
 
     def __call__(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """One picture as the network sees it.
+        """One picture in the network's format.
 
         Args:
             pictures: the last one or two that the game has shown.

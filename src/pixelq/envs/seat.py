@@ -1,4 +1,4 @@
-"""One game of Gymnasium's as pixelq plays it: seeded game by game, with the pictures that a network sees."""
+"""One Gymnasium game for pixelq: seeded game by game, with pictures in the network's format."""
 
 import enum
 import os
@@ -76,7 +76,7 @@ def _registered(name: str) -> gymnasium.Env[Any, Any]:
 
 @contextmanager
 def _said_in_a_line(game: str, what: str, kind: type[PixelqError] = PixelqError) -> Iterator[None]:
-    """Whatever an environment raises, as one line with the place where it was raised."""
+    """Turn any error of an environment into one line that names its place."""
     try:
         yield
     except PixelqError:
@@ -89,22 +89,22 @@ def _said_in_a_line(game: str, what: str, kind: type[PixelqError] = PixelqError)
 
 
 class Seat(gymnasium.Env[NDArray[np.uint8], np.int64]):
-    """A game as Gymnasium's vector environments hold it, which starts the next one by itself.
+    """One game for Gymnasium's vector environments; it starts the next game itself.
 
-    The step after a game's end ignores its action and starts another. Every game has a seed of its own, from the run's
-    seed, the seat and the number of the game, so a game is these and its actions. Ends are told in `info`, so that a
+    The step after a game's end ignores its action and starts another. Every game has its own seed, from the run's
+    seed, the seat and the game's number; with its actions they determine the game. `info` reports ends, so that a
     vector environment leaves them to the seat.
 
     Args:
-        game: what is played.
+        game: the game's name.
         make_env: makes the environment; None: the game's name says how.
-        view: what the network sees.
-        max_steps: truncates a game after so many steps; 0: never.
-        seed: the run's, of games.
+        view: settings of the network's observations.
+        max_steps: truncates a game after this many steps; 0: never.
+        seed: the run's seed of games.
         index: which seat.
 
     Raises:
-        PixelqError: the environment does not fit; one line that says what would.
+        PixelqError: the environment does not fit; the line says what would.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 Gymnasium's own form
@@ -119,12 +119,12 @@ class Seat(gymnasium.Env[NDArray[np.uint8], np.int64]):
         self._first_action, self.action_meanings = _actions(game, self._env)
         self.count, self.steps = 0, 0
         self.source = _source(game, self._env, view.observation)
-        """Where its pictures come from: an entry's name, `observation` or `render()`."""
+        """The source of its pictures: an entry's name, `observation` or `render()`."""
         with _said_in_a_line(game, "cannot be started"):
             obs, info = self._env.reset(seed=game_seed(seed, index, 0))
             picture = self._picture(obs)
         self.has_lives = "lives" in info
-        """Whether `info` tells of lives."""
+        """Whether `info` has `lives`."""
         self.shown = picture.shape
         """Shape of the pictures that it shows."""
         self._see = Preprocessing(view, self.shown)
@@ -146,7 +146,7 @@ class Seat(gymnasium.Env[NDArray[np.uint8], np.int64]):
         return self._begin()
 
     def step(self, action: np.int64) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
-        """Play a step, or start the next game; terminated and truncated are told in `info`."""
+        """Play a step, or start the next game; terminated and truncated are reported in `info`."""
         if self._over:
             self.count += 1
             obs, info = self._begin()
@@ -183,7 +183,7 @@ class Seat(gymnasium.Env[NDArray[np.uint8], np.int64]):
         return Replayed(np.stack([*zeros, *pictures]), reward, *flags, info["lives"])
 
     def show(self) -> NDArray[np.uint8]:
-        """What a person sees now, [H, W, 3] uint8 RGB."""
+        """The present picture for people, [H, W, 3] uint8 RGB."""
         rendered = self._env.render_mode == "rgb_array"
         picture = np.asarray(self._env.render()) if rendered else self._last
         if picture.ndim == 2:
@@ -220,7 +220,7 @@ class Seat(gymnasium.Env[NDArray[np.uint8], np.int64]):
 
 
 def ignore_interrupts(owner: int) -> None:
-    """In a process of its own a game leaves Ctrl-C to the run, which saves first.
+    """A game in its own process leaves Ctrl-C to the run, which saves first.
 
     Args:
         owner: the run's process.
@@ -257,7 +257,7 @@ def _actions(game: str, env: gymnasium.Env[Any, Any]) -> tuple[int, tuple[str, .
 
 
 def _source(game: str, env: gymnasium.Env[Any, Any], wanted: str) -> str:
-    """Where the pictures come from."""
+    """The source of the pictures."""
     space = env.observation_space
     entries = dict(space.spaces) if isinstance(space, spaces.Dict) else {"observation": space}
     if wanted not in ("auto", "render"):

@@ -1,4 +1,4 @@
-"""Two small sets of games for trying things out: one with pixels to decode, one learned in a minute."""
+"""Two small games for tests: one has pixels to decode, one is learned in a minute."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ def _copied(state: Mapping[str, NDArray[np.generic]], num_envs: int) -> dict[str
 
 
 def decode(planes: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """What the planes of a `CounterEnv` say.
+    """The contents of a `CounterEnv`'s planes.
 
     Args:
         planes: [..., 84, 84] uint8.
@@ -63,7 +63,7 @@ def _draw(says: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 
 class _Counts(NamedTuple):
-    """Where the games of a `CounterEnv` stand, each [N]."""
+    """The state of a `CounterEnv`'s games, each [N]."""
 
     episode: NDArray[np.int64]
     t: NDArray[np.int64]  # steps since the game's start
@@ -75,7 +75,7 @@ class _Counts(NamedTuple):
 
 
 class CounterEnv:
-    """N endless sequences of games whose planes say which game, episode and step they show; see `decode`.
+    """N endless sequences of games. Their planes encode game, episode and step; see `decode`.
 
     Actions change nothing. What happens is drawn at random from the seed, or scripted.
 
@@ -151,7 +151,7 @@ class CounterEnv:
         return self.recv()
 
     def restart(self, state: Mapping[str, NDArray[np.generic]]) -> StepResult:
-        """Start the episode after the one at hand, in every game."""
+        """Start the next episode in every game."""
         now = _Counts(**_copied(state, self.num_envs))
         self._now = self._start()._replace(episode=now.episode + 1, played=now.played)
         return self.recv()
@@ -178,7 +178,7 @@ _MOVES = np.array([0, 1, -1])  # the paddle's, by action
 
 
 class _Board(NamedTuple):
-    """Where the games of a `Catch` stand."""
+    """The state of a `Catch`'s games."""
 
     obs: NDArray[np.uint8]  # [N, 4, 84, 84]
     paddle: NDArray[np.int64]  # [N], its column in the bottom row
@@ -272,7 +272,7 @@ class Catch:
         """Nothing to stop."""
 
     def _start(self, dropped: NDArray[np.int64] | None = None) -> _Board:
-        """A game's first board, after so many balls."""
+        """First boards of new games, after this many balls."""
         zeros, yes = np.zeros(self.num_envs, np.int64), np.ones(self.num_envs, np.bool_)
         dropped = zeros if dropped is None else dropped
         paddle = zeros + _LAST // 2

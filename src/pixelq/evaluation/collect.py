@@ -1,4 +1,4 @@
-"""Offline datasets: whole games of an agent, each of which can be played again from its seed and actions."""
+"""Offline datasets: whole games of an agent; seed and actions replay each game."""
 
 import dataclasses
 import importlib.metadata
@@ -75,15 +75,15 @@ def collect(
 ) -> Collection:
     """Play whole games and write them as an offline dataset, which Minari reads.
 
-    Each step has the newest picture alone; `docs/tools.md` says how to read stacks. No game begins once those that have
+    Each step has only the newest picture; `docs/tools.md` says how to read stacks. No game begins after those that have
     begun have enough steps, and every one that has begun is played to its end: short games are not preferred.
 
     Args:
-        agent: who plays, as in `evaluate`.
+        agent: the player, as in `evaluate`.
         out: the dataset's folder, which must be new or empty and have a name as Minari's, e.g. `breakout-v0`; it
             appears when all is written.
-        steps: at least so many.
-        seed: of the games and of all chance, at least 0.
+        steps: least number of steps.
+        seed: of the games and of all random numbers, at least 0.
         protocol: the conditions, as in `evaluate`.
         epsilon: as in `evaluate`, like the next three.
         sticky: the same.
@@ -92,7 +92,7 @@ def collect(
         game: what `random` plays, Breakout if None; an agent plays its own.
         device: where the network of an agent lives that is not loaded yet.
         progress: called with the steps done and the steps to do.
-        make_env: makes one environment of a game whose name does not say how.
+        make_env: makes one environment, if the game's name does not say how.
 
     Returns:
         What was written.
@@ -148,7 +148,7 @@ class _Game:
         self.games.send(np.array([action], np.int64))
 
     def recv(self) -> bool:
-        """Take in what `send` came to; returns whether the game is over."""
+        """Take in the result of `send`; returns whether the game has ended."""
         self.result = self.games.recv()
         self.life_lost, _ = self._tracker.update(self.result)
         self._rewards.append(self.result.reward[0])
@@ -168,7 +168,7 @@ class _Game:
 
 
 class _Seats:
-    """The games that are being played, and how each next one begins: from a seed of its own."""
+    """The games in play; each new game begins from its own seed."""
 
     def __init__(self, player: Player, rules: Protocol, seed: int, make_env: MakeEnv | None) -> None:
         self.player, self.rules, self.seed = player, rules, seed
@@ -182,7 +182,7 @@ class _Seats:
         seed = stream_seed(self.seed, f"collected game {self._begun}")
         self._begun += 1
         games = make_games(self.player, self.rules, 1, seed, 1, self._make_env)
-        # what the emulator, or the environment, is reset with
+        # the seed for the reset of emulator or environment
         self.playing.append(_Game(games, seed if game_kind(self.player.game) == "test" else game_seed(seed, 0, 0)))
         return self.playing[-1]
 

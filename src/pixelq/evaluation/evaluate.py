@@ -30,7 +30,7 @@ from pixelq.run.seeding import stream, stream_seed
 __all__ = ["EvalResult", "PlayedGame", "evaluate", "play_quotas", "quotas"]
 
 _MOST_AT_ONCE = 16
-_INPUT_ENDS_FRAMES = {"breakout": 65_535}  # the ROM counts frames in 16 bits and then heeds no more input
+_INPUT_ENDS_FRAMES = {"breakout": 65_535}  # the ROM counts frames in 16 bits; after that it ignores input
 
 
 class PlayedGame(NamedTuple):
@@ -64,7 +64,7 @@ class EvalResult:
     cut: int
     """Games that the frame cap cut."""
     past_input: int
-    """Games that went on after the ROM had stopped to heed input (Breakout: after 65,535 frames)."""
+    """Games that continued after the ROM had stopped reading input (Breakout: after 65,535 frames)."""
 
     @property
     def episodes(self) -> int:
@@ -190,9 +190,9 @@ def play_quotas(
     shares: Sequence[int],
     progress: Callable[[int, int], None] | None = None,
 ) -> list[list[PlayedGame]]:
-    """Let each environment play its share and ignore what it plays beyond.
+    """Let each environment play its share of games; ignore further games.
 
-    The first games to finish of all would be the short ones, which are the bad ones; so who plays how many is
+    The first games to finish would be the short, bad ones; so each environment's number of games is
     settled before the first step.
 
     Args:

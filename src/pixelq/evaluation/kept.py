@@ -28,7 +28,7 @@ def is_run(agent: Player | Path | str) -> bool:
 
 
 def check_keeping(agent: Player | Path | str) -> Path:
-    """Refuse, before games are played, what can keep no result.
+    """Refuse, before games are played, a path that can keep no result.
 
     Args:
         agent: as in `evaluate`.
@@ -55,7 +55,7 @@ def keep_result(run: Path, agent: Agent, result: "EvalResult", seed: int) -> Pat
 
     Args:
         run: the run directory.
-        agent: whose games they were.
+        agent: the agent that played.
         result: their scores.
         seed: of the games.
 

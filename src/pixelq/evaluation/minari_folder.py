@@ -25,7 +25,7 @@ _NAME = re.compile(r"[-_a-zA-Z0-9]+-v[0-9]+")
 
 
 class Pictures:
-    """Pictures of one shape, each compressed by itself, for as long as a game is played.
+    """Pictures of one shape, each compressed alone, while a game is played.
 
     Args:
         shape: of a picture, uint8.
@@ -120,7 +120,7 @@ def dataset_folder(
 ) -> Iterator[DatasetWriter]:
     """Write a dataset of Minari; it takes its name when the block has ended well.
 
-    Pictures are kept bit for bit, in Parquet: JPEG, Minari's default, changes what an agent does.
+    Pictures are kept bit for bit, in Parquet: JPEG, Minari's default, changes an agent's actions.
 
     Args:
         path: the folder, as `check_collection` wants it.

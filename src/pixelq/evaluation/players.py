@@ -1,4 +1,4 @@
-"""Who plays, a trained agent or chance alone, and the games that a protocol gives them."""
+"""The players (a trained agent or random play), and their games under a protocol."""
 
 import dataclasses
 import functools
@@ -46,12 +46,12 @@ MakeEnv = Callable[[], "gymnasium.Env[Any, Any]"]
 
 @dataclass(frozen=True)
 class RandomAgent:
-    """Plays a game uniformly at random, whatever ε says."""
+    """Plays a game uniformly at random; ignores ε."""
 
     game: str
     """A resolved game's name."""
     view: ViewConfig = field(default_factory=ViewConfig)
-    """What it would see: how many frames an action lasts counts."""
+    """Settings of observations; only the frames of an action matter."""
 
 
 Player = Agent | RandomAgent
@@ -72,10 +72,10 @@ def open_player(
         game: what `random` plays, Breakout if None; an agent plays its own.
         device: where the network is to live.
         on_damage: called with one line for each newer checkpoint of the run that is damaged.
-        make_env: makes the game that `random` plays, in the place of `game`.
+        make_env: makes the game for `random`, instead of `game`.
 
     Raises:
-        PixelqError: the file, its game or the device is not what it should be.
+        PixelqError: the file, its game or the device is wrong.
     """
     name = None if game is None else resolve_game(game).name
     if agent == RANDOM:
@@ -86,13 +86,13 @@ def open_player(
     if name not in (None, player.game):
         raise PixelqError(f"--game is {game}: this agent plays {player.game}; leave --game out")
     if name is None and ":" in player.game and game_kind(player.game) == "gymnasium" and elsewhere:
-        # what a file from elsewhere names is not run unasked
+        # code that a foreign file names runs only on request
         raise PixelqError(f"{agent} plays {player.game}, which runs that module's code: say --game {player.game}")
     return player
 
 
 def fire_assist(player: Player) -> bool:
-    """Whether FIRE is pressed after a lost life: an agent plays as it was trained, chance gets no help."""
+    """Whether FIRE is pressed after a lost life: an agent plays as it was trained, random play gets no help."""
     return isinstance(player, Agent) and player.card.fire_after_life_loss
 
 
@@ -109,12 +109,12 @@ def conditions(player: Player, protocol: Protocol | str | None, changes: Changes
     """What a player's games are played under.
 
     Args:
-        player: who plays.
+        player: the player.
         protocol: as in `choose_protocol`.
-        changes: conditions in the place of the protocol's own.
+        changes: conditions that replace the protocol's.
 
     Raises:
-        PixelqError: as in `choose_protocol`, or an ε for who plays at random.
+        PixelqError: as in `choose_protocol`, or an ε for random play.
     """
     if changes.epsilon is not None and isinstance(player, RandomAgent):
         raise PixelqError("--epsilon means nothing to random, which plays every action at random: leave it out")
@@ -128,7 +128,7 @@ class Policy:
         player: who plays.
         action_meanings: the games' actions.
         epsilon: probability of a random action at each step; `RandomAgent` needs none.
-        generator: the source of all chance; every step draws the same amount, whatever happens.
+        generator: random generator; every step draws the same number of values.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class Policy:
 
         Args:
             obs: [N, 4, 84, 84] current observations.
-            life_lost: [N] games that lost a life at the last step and go on.
+            life_lost: [N] games that lost a life at the last step and continue.
 
         Returns:
             [N] int64.
@@ -177,8 +177,8 @@ def make_games(
         protocol: the conditions.
         num_envs: games at once.
         seed: of the games.
-        threads: of the emulator; 0: one a core.
-        make_env: makes one environment of a game whose name does not say how.
+        threads: of the emulator; 0: one for each core.
+        make_env: makes one environment, if the game's name does not say how.
 
     Raises:
         PixelqError: unknown game, or the player's actions are not those that the protocol asks for.

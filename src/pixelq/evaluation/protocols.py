@@ -1,4 +1,4 @@
-"""How an agent is evaluated, by name: what a score means depends on it. Imports no torch."""
+"""Named evaluation protocols: a score's meaning depends on its protocol. Imports no torch."""
 
 import dataclasses
 import re
@@ -20,18 +20,18 @@ _MOST_NOOPS, _MOST_FRAMES = 10_000, 10**9
 
 
 class Changes(NamedTuple):
-    """Conditions that take the place of a protocol's own; None: as the protocol has it."""
+    """Conditions that replace a protocol's; None: as in the protocol."""
 
     epsilon: float | None = None  # probability of a random action at each step
     sticky: float | None = None  # probability that the emulator repeats the last action, at each frame
-    noops: int | None = None  # at most so many no-op frames at a game's start
-    max_frames: int | None = None  # a game is cut after so many emulator frames, four a step on others' games
+    noops: int | None = None  # most no-op frames at a game's start
+    max_frames: int | None = None  # longest game in emulator frames; other games than Atari count four a step
 
     def check(self) -> None:
-        """Refuse numbers that no game can have.
+        """Refuse values that no game supports.
 
         Raises:
-            PixelqError: the first that is out of range.
+            PixelqError: names the first value out of range.
         """
         for option, share in (("--epsilon", self.epsilon), ("--sticky", self.sticky)):
             if share is not None and not 0 <= share <= 1:
@@ -42,13 +42,13 @@ class Changes(NamedTuple):
             raise PixelqError(f"--max-frames is {self.max_frames}: must be between {FRAME_SKIP} and {_MOST_FRAMES:,}")
 
     def check_game(self, game: str) -> None:
-        """Refuse what a game does not have.
+        """Refuse conditions that a game does not have.
 
         Args:
             game: a resolved game's name.
 
         Raises:
-            PixelqError: the first that means nothing to it.
+            PixelqError: names the first condition that it does not have.
         """
         absent = {"atari": (), "test": ("sticky", "noops", "max_frames")}.get(game_kind(game), ("sticky", "noops"))
         for name in absent:
@@ -60,13 +60,13 @@ AS_NAMED = Changes()
 
 
 class _Condition(NamedTuple):
-    """One of the conditions that may take the place of a protocol's own."""
+    """One of the conditions that may replace a protocol's."""
 
     field: str  # of `Protocol`
     word: str  # in a changed protocol's name
 
 
-_CONDITIONS = {  # by their names in `Changes`, in the order in which they are told
+_CONDITIONS = {  # by their names in `Changes`, in the order of the protocol's text
     "epsilon": _Condition("epsilon", "ε"),
     "sticky": _Condition("sticky", "sticky"),
     "noops": _Condition("noop_max", "no-ops"),
@@ -89,13 +89,13 @@ class Protocol:
     sticky: float
     """Probability that the emulator repeats the last action, at each frame."""
     actions: Literal["trained", "minimal", "full"]
-    """The actions there are: those the agent was trained with, the game's minimal set, or all 18."""
+    """The set of actions: the agent's own, the game's minimal set, or all 18."""
 
     def changed(self, changes: Changes) -> "Protocol":
-        """A protocol of other conditions, which its name tells: «nature, ε 0.001».
+        """A protocol with changed conditions and a name that lists them: «nature, ε 0.001».
 
         Args:
-            changes: the conditions; those that are the protocol's own already change nothing.
+            changes: the conditions; those that equal the protocol's change nothing.
         """
         given = {field: getattr(changes, option) for option, (field, _) in _CONDITIONS.items()}
         new = dataclasses.replace(self, **{field: value for field, value in given.items() if value is not None})
@@ -104,13 +104,13 @@ class Protocol:
 
     @property
     def options(self) -> str:
-        """What asks `pixelq eval` for it, e.g. `--protocol nature --epsilon 0.001`."""
+        """The options of `pixelq eval` for it, e.g. `--protocol nature --epsilon 0.001`."""
         name = self.name.split(",")[0]
         words = [f"--{option.replace('_', '-')} {value}" for option, value in self._differs(PROTOCOLS.get(name, self))]
         return " ".join([f"--protocol {name}", *words])
 
     def _differs(self, other: "Protocol") -> list[tuple[str, str]]:
-        """Conditions that are not another's, as one would type them, by the names of `Changes`."""
+        """Conditions that differ from another protocol's, as typed options, by the names of `Changes`."""
         own = {option: getattr(self, field) for option, (field, _) in _CONDITIONS.items()}
         return [
             (option, f"{value:g}" if isinstance(value, float) else str(value))
@@ -125,7 +125,7 @@ class Protocol:
 
     @property
     def max_steps(self) -> int:
-        """A game that is not Atari's is cut after this many steps."""
+        """Other games than Atari's are cut after this many steps."""
         return self.max_frames // FRAME_SKIP
 
     def env_config(self, full_action_space: bool, view: ViewConfig | None = None) -> EnvConfig:
@@ -133,7 +133,7 @@ class Protocol:
 
         Args:
             full_action_space: the agent was trained with all 18; counts only if `actions` is "trained".
-            view: what the player sees; None: Atari's.
+            view: the player's observations; None: Atari's.
         """
         return EnvConfig(
             **vars(view or ViewConfig()),
@@ -148,9 +148,9 @@ class Protocol:
         """One line that names every condition, to be printed with every score.
 
         Args:
-            game: ROM name, or `catch`, which heeds only ε.
+            game: ROM name, or `catch`, which uses only ε.
             fire_assist: FIRE is pressed after a lost life.
-            random: the player acts at random, whatever ε says.
+            random: the player acts at random and ignores ε.
         """
         epsilon = "all actions random" if random else f"ε {self.epsilon:g}"
         noops = f"up to {self.noop_max} no-ops" if self.noop_max else "no no-ops"
@@ -190,7 +190,7 @@ def find_protocol(name: str) -> Protocol:
     """The protocol of a name.
 
     Raises:
-        PixelqError: unknown; the line lists those there are.
+        PixelqError: unknown; the line lists the known ones.
     """
     if name not in PROTOCOLS:
         hint = did_you_mean(name, tuple(PROTOCOLS))
@@ -202,12 +202,12 @@ def choose_protocol(protocol: Protocol | str | None, game: str, changes: Changes
     """The protocol for a game.
 
     Args:
-        protocol: the one that was asked for, or its name; None: `nature`, or `plain` where the game is not Atari's.
+        protocol: the protocol or its name; None: `nature`, or `plain` for other games than Atari's.
         game: a resolved game's name.
-        changes: conditions in the place of the protocol's own.
+        changes: conditions that replace the protocol's.
 
     Raises:
-        PixelqError: unknown, or it says what that game does not have.
+        PixelqError: the name is unknown, or the game does not have one of the conditions.
     """
     own = game_kind(game) in ("gymnasium", "function")
     changes.check()

@@ -31,7 +31,7 @@ __all__ = ["Recording", "record"]
 
 
 class Recording(NamedTuple):
-    """What was written."""
+    """The written video."""
 
     path: Path
     scores: tuple[float, ...]  # raw score of each game
@@ -61,7 +61,7 @@ def record(
     Every emulator frame is a picture at 60 a second, enlarged to twice its size. The no-op start is not shown.
 
     Args:
-        agent: who plays, as in `evaluate`.
+        agent: the player, as in `evaluate`.
         out: file name, ending in `.mp4`. Its folder is created; an existing file is replaced as a whole.
         episodes: number of games.
         seed: of the games and of all random choices, at least 0.
@@ -76,7 +76,7 @@ def record(
         make_env: makes one environment, if the game's name does not say how.
 
     Returns:
-        What was written.
+        The written video.
 
     Raises:
         PixelqError: a number is out of range, the suffix is another, or the agent cannot be used with the protocol.
@@ -101,7 +101,7 @@ def record(
 
 
 def _spec(agent: Player, protocol: Protocol, make_env: MakeEnv | None) -> EnvSpec | None:
-    """What a game of Gymnasium's is like; None of others, for which nothing is made."""
+    """The spec of a Gymnasium game; None for other games, which need no environment."""
     if game_kind(agent.game) in ("atari", "test"):
         return None
     games = make_games(agent, protocol, 1, 0, 1, make_env)

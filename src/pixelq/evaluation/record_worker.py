@@ -1,4 +1,4 @@
-"""A process that records one game of one agent file in the background: it gives way to everything else.
+"""A process that records one game of one agent file in the background, with the lowest priority.
 
     python -m pixelq.evaluation.record_worker AGENT.safetensors OUT.mp4 SEED [MAX_FRAMES]
 
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.set_num_threads(1)
         max_frames = int(words[3]) if len(words) == 4 else _MAX_FRAMES
         agent = load_agent(words[0])
-        cap = None if agent.game in TEST_GAMES else max_frames  # theirs end by themselves
+        cap = None if agent.game in TEST_GAMES else max_frames  # those games end on their own
         made = record(agent, words[1], 1, int(words[2]), max_frames=cap)
     except PixelqError as error:
         print(f"pixelq: {error}", file=sys.stderr)

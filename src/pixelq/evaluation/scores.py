@@ -1,4 +1,4 @@
-"""What scores mean: the published random and human ones, and summaries with their uncertainty."""
+"""Reference scores (random and human), and summaries of scores with their uncertainty."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""The picture that a person sees: the true colours of an Atari game, the plane of a test game."""
+"""The picture for people: the true colours of an Atari game, the plane of a test game."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
@@ -30,7 +30,7 @@ def picture_form(game: str, spec: EnvSpec | None = None) -> PictureForm:
 
     Args:
         game: a resolved game's name.
-        spec: what the game is like; needed for Gymnasium's games.
+        spec: the game's spec; needed for Gymnasium's games.
     """
     if game in TEST_GAMES:
         return PictureForm(84, 84, scale=4, rate=60 // FRAME_SKIP)
@@ -57,7 +57,7 @@ class Screen(Protocol):
     """Follows one game that is played elsewhere and shows it."""
 
     def reseed(self, seed: int) -> None:
-        """Follow another game from its next start on, whose emulator has this seed."""
+        """Follow another game from its next start on; its emulator has this seed."""
         ...
 
     def start(self, result: StepResult) -> NDArray[np.uint8]:
@@ -68,8 +68,8 @@ class Screen(Protocol):
         """The pictures of one agent step, [H, W, 3] uint8 RGB each.
 
         Args:
-            action: what was played.
-            result: what the game gave for it, [1, ...] each.
+            action: the action of the step.
+            result: the game's result, [1, ...] each.
         """
         ...
 
@@ -182,13 +182,13 @@ class PlaneScreen:
 
 
 def make_screen(game: str, env: EnvConfig, seed: int, games: VectorEnvs) -> Screen:
-    """What shows a game.
+    """The screen of a game.
 
     Args:
         game: a resolved game's name.
         env: the settings of the game that is followed.
         seed: its emulator's seed.
-        games: what is followed.
+        games: the games to follow.
     """
     if game_kind(game) not in ("atari", "test"):
         return GameScreen(games)

@@ -43,7 +43,7 @@ class VideoWriter:
         self.frames += 1
 
     def finish(self) -> None:
-        """Encode what is still held back."""
+        """Encode the frames that the encoder still holds."""
         self._container.mux(self._stream.encode())
 
 
@@ -58,7 +58,7 @@ def video_file(path: Path, size: tuple[int, int], scale: int, rate: int) -> Iter
         rate: pictures a second.
 
     Raises:
-        PixelqError: the name ends otherwise or is a folder's.
+        PixelqError: the name has another ending or is a folder.
         StorageError: it cannot be written.
     """
     if path.suffix != ".mp4":

@@ -1,4 +1,4 @@
-"""How an agent on the hub is written: `hf:USER/NAME`, or `hf:USER/NAME@REVISION`."""
+"""Addresses of agents on the hub: `hf:USER/NAME`, or `hf:USER/NAME@REVISION`."""
 
 import re
 from pathlib import Path
@@ -16,13 +16,13 @@ _REVISION = re.compile(r"[\w.][\w./-]*", re.ASCII)
 
 
 class HubAddress(NamedTuple):
-    """Where an agent is on the hub."""
+    """The address of an agent on the hub."""
 
     repository: str  # `USER/NAME`
     revision: str | None  # a branch, a tag or a commit; None: the newest
 
     def __str__(self) -> str:
-        """As it is written on a command line."""
+        """The address as on a command line."""
         return f"{_START}{self.repository}" + (f"@{self.revision}" if self.revision else "")
 
 
@@ -42,7 +42,7 @@ def parse_address(text: Path | str) -> HubAddress:
         text: what the user gave.
 
     Raises:
-        PixelqError: it is written otherwise.
+        PixelqError: it has another form.
     """
     name, at, revision = str(text).removeprefix(_START).partition("@")
     if not is_hub_address(text) or not _is_repository(name) or (at and not _is_revision(revision)):
@@ -57,7 +57,7 @@ def parse_repository(text: str) -> str:
         text: what the user gave.
 
     Raises:
-        PixelqError: it is written otherwise.
+        PixelqError: it has another form.
     """
     name = text.removeprefix(_START)
     if not _is_repository(name):

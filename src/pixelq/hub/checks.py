@@ -1,4 +1,4 @@
-"""What a downloaded file must be before anything reads it as an agent."""
+"""Checks of a downloaded file before it is read as an agent."""
 
 import json
 import math
@@ -17,11 +17,11 @@ _BYTES = {"F32": 4, "F16": 2, "BF16": 2}  # of a weight
 def check_agent_file(path: Path, name: str) -> None:
     """Make sure that a file is safetensors of plain weights; reads its header and nothing else.
 
-    The agent card and the shapes that it asks for are checked by who loads the agent.
+    The loader of the agent checks the agent card and its shapes.
 
     Args:
         path: the file.
-        name: what it is called in an error.
+        name: its name in an error.
 
     Raises:
         PixelqError: it is another kind of file, or not whole.

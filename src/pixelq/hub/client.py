@@ -1,4 +1,4 @@
-"""What is asked of the hub, by its own library: one file down, a few files up."""
+"""Requests to the hub through its own library: download one file, upload a few."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ from pixelq.hub.checks import LARGEST, check_agent_file
 
 __all__ = ["AGENT_FILE", "fetch_agent", "push_files", "sign_in"]
 
-AGENT_FILE = "agent.safetensors"  # what a repository of an agent holds
+AGENT_FILE = "agent.safetensors"  # in an agent's repository
 _SECONDS = 15.0  # the longest wait for the first answer
 _LOGIN = "log in by `hf auth login`, or set HF_TOKEN"
 
@@ -25,17 +25,17 @@ _LOGIN = "log in by `hf auth login`, or set HF_TOKEN"
 def fetch_agent(text: Path | str) -> Path:
     """The file of an agent on the hub, from pixelq's cache if it is there already.
 
-    A process asks once for each address, so that all it does is done with one revision. Without a network, what the
-    cache has of the address is used.
+    A process asks once for each address, so that it uses one revision only. Without a network it uses
+    the cache.
 
     Args:
         text: `hf:USER/NAME[@REVISION]`.
 
     Returns:
-        A `.safetensors` file whose header was checked.
+        A `.safetensors` file with a checked header.
 
     Raises:
-        PixelqError: there is no such agent, the hub cannot be reached, or the file is not what it should be.
+        PixelqError: there is no such agent, the hub cannot be reached, or the file is wrong.
     """
     return _fetch(parse_address(text), str(cache_folder() / "hub"))
 
@@ -66,7 +66,7 @@ def _fetch(address: HubAddress, folder: str) -> Path:
 
 
 def sign_in() -> None:
-    """Make sure that the hub knows who asks.
+    """Make sure that the user is logged in to the hub.
 
     Raises:
         PixelqError: there is no token, the hub does not take it, or it cannot be reached.
@@ -81,13 +81,13 @@ def sign_in() -> None:
 
 
 def push_files(repository: str, files: Mapping[str, Path], message: str, *, private: bool = False) -> str:
-    """Send files to a model on the hub, all in one revision; the model is made if it is not there.
+    """Send files to a model on the hub, all in one revision; create the model if needed.
 
     Args:
         repository: `USER/NAME`.
-        files: what goes, by the names they get there.
+        files: the files, by their names on the hub.
         message: of the revision.
-        private: only its owner sees a model that is made; one that is there stays as it is.
+        private: only the owner sees a new model; an existing model does not change.
 
     Returns:
         The address of its page.
@@ -107,19 +107,19 @@ def push_files(repository: str, files: Mapping[str, Path], message: str, *, priv
 
 
 def _endpoint() -> str | None:
-    """Which hub is asked; None: the library's own default."""
+    """The hub's URL; None: the library's own default."""
     return (os.environ.get("HF_ENDPOINT") or "").rstrip("/") or None
 
 
 def _unreachable() -> tuple[type[BaseException], ...]:
-    """What the library raises where there is no network."""
+    """The library's errors without a network."""
     from huggingface_hub import errors
 
     return (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, _transport_error(), ConnectionError)
 
 
 def _transport_error() -> Any:
-    """The error of whichever HTTP library the hub's own one uses, for connections that fail."""
+    """The connection error of the HTTP library that the hub's library uses."""
     from huggingface_hub.errors import HfHubHTTPError
 
     http = sys.modules[HfHubHTTPError.__bases__[0].__module__.split(".")[0]]
@@ -128,7 +128,7 @@ def _transport_error() -> Any:
 
 @contextmanager
 def _errors_told(name: str, what: str) -> Iterator[None]:
-    """One line for whatever the hub or the network says."""
+    """One line for any error of the hub or the network."""
     from huggingface_hub import errors
 
     try:
@@ -166,7 +166,7 @@ def _line(error: object) -> str:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep to itself what the library says; its bars are shown on a terminal alone."""
+    """Silence the library's messages; show its bars only on a terminal."""
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     logger = logging.getLogger("huggingface_hub")

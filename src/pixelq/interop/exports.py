@@ -46,7 +46,7 @@ def export(
         agent: a run directory (its newest good checkpoint), a `.safetensors` file, the name of an agent that comes with
             pixelq, or an agent that is loaded already; its noise is off.
         path: where to; a file of that name is replaced.
-        format: of the file; None: as its name's suffix says, `.safetensors`, `.onnx` or `.pt2`.
+        format: of the file; None: from the name's suffix, `.safetensors`, `.onnx` or `.pt2`.
         weights: how a safetensors file stores them; the others are float32.
 
     Returns:
@@ -111,7 +111,7 @@ def _program(agent: Agent) -> bytes:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep to itself what exporters say of their own code."""
+    """Silence the exporters' messages about their own code."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -36,7 +36,7 @@ _MODULES = {
 
 
 class _Found(NamedTuple):
-    """What a file holds of use."""
+    """The useful contents of a file."""
 
     tensors: dict[str, Tensor]
     step: int
@@ -52,23 +52,23 @@ def import_agent(
     fire_after_life_loss: bool = True,
     step: int | None = None,
 ) -> Agent:
-    """Read what another library trained with DQN on the Nature network; nothing is unpickled but tensors.
+    """Read another library's DQN agent with the Nature network; only tensors are unpickled.
 
     The observations must be pixelq's: four grey pictures of 84×84, the newest last, as the Atari wrappers of both
     libraries make them.
 
     Args:
         path: the zip of `DQN.save`, or CleanRL's `.cleanrl_model`, a state dict.
-        library: which of the two.
+        library: `sb3` or `cleanrl`.
         game: its game, a ROM name or Gymnasium id; the id says whether actions were sticky in training.
         fire_after_life_loss: FIRE was pressed after every lost life, as both libraries' wrappers do.
-        step: agent steps of training; None: what the file says, 0 if it says nothing.
+        step: agent steps of training; None: the file's value, or 0.
 
     Returns:
         The agent; its values equal the original's.
 
     Raises:
-        PixelqError: the file is none of that library, or its network or game is not one that pixelq has.
+        PixelqError: the file is not from that library, or pixelq lacks its network or game.
     """
     path = Path(path)
     played = resolve_game(game)
@@ -119,7 +119,7 @@ def _network_config(weights: list[Tensor], path: Path) -> NetworkConfig:
 
 
 def _actions(game: str, count: int, path: Path) -> tuple[tuple[str, ...], bool]:
-    """Meanings of so many actions of a game, and whether they are all 18."""
+    """Meanings of a game's actions, given their number, and whether they are all 18."""
     counts: list[str] = []
     for full in (False, True):
         envs = make_envs(game, 1, 0, EnvConfig(full_action_space=full), 1)
@@ -171,7 +171,7 @@ def _read_cleanrl(path: Path) -> _Found:
 
 
 def _tensors(data: bytes, path: Path) -> dict[str, Tensor]:
-    """The tensors of a state dict; anything else in it is refused before it is made."""
+    """The tensors of a state dict; anything else in it is refused before it is built."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old files

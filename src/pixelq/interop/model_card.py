@@ -19,7 +19,7 @@ from pixelq.run.storage import storage_errors
 
 __all__ = ["CARD", "CURVE", "PAGE", "VIDEO", "evaluations_of", "write_agent_folder"]
 
-CARD, CURVE, PAGE, VIDEO = "card.json", "curve.png", "README.md", "replay.mp4"  # the hub plays `replay.mp4` by itself
+CARD, CURVE, PAGE, VIDEO = "card.json", "curve.png", "README.md", "replay.mp4"  # the hub plays `replay.mp4` on its own
 _WHAT = {
     AGENT_FILE: "the weights, and the agent card in its metadata",
     CARD: "the agent card: game, actions, network, view, training",
@@ -29,7 +29,7 @@ _WHAT = {
 
 
 def evaluations_of(run: Path, agent: Agent) -> list[Evaluation]:
-    """What `pixelq eval` kept of an agent in its run's directory; scores of other steps are not its own.
+    """The scores that `pixelq eval` kept for an agent in its run's directory; scores of other steps are ignored.
 
     Args:
         run: the run's directory.
@@ -45,10 +45,10 @@ def evaluations_of(run: Path, agent: Agent) -> list[Evaluation]:
 def write_agent_folder(
     agent: Agent, folder: Path, repository: str, scores: Sequence[Evaluation], video: Path | None, curve: Path | None
 ) -> dict[str, Path]:
-    """Write everything that the hub shows of an agent.
+    """Write all files of an agent's page on the hub.
 
     Args:
-        agent: who; one with weights.
+        agent: an agent with weights.
         folder: where to, a new or empty folder.
         repository: `USER/NAME`, named in the page.
         scores: results for the page, each under its protocol.
@@ -101,7 +101,7 @@ def _page(agent: Agent, repository: str, scores: Sequence[Evaluation], files: Se
 
 
 def _metadata(agent: Agent, name: str, scores: Sequence[Evaluation]) -> str:
-    """What the hub reads, as YAML; each value as JSON, which YAML includes."""
+    """The page's metadata for the hub, as YAML; each value as JSON, which YAML includes."""
     kind = kind_of(agent.card.algo)
     game = f"ALE/{agent.game}" if game_kind(agent.game) == "atari" else agent.game
     words = ["reinforcement-learning", "deep-reinforcement-learning", "pixelq", kind, agent.game]

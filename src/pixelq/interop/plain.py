@@ -13,7 +13,7 @@ __all__ = ["PlainValues", "plain_values"]
 
 
 class PlainValues(nn.Module):
-    """Action values of bytes, the scaling inside, noise off.
+    """Action values from bytes, with the scaling inside and noise off.
 
     Args:
         network: in evaluation mode.
@@ -29,7 +29,7 @@ class PlainValues(nn.Module):
 
 
 class _FixedMaxPool(nn.Module):
-    """What `nn.AdaptiveMaxPool2d` does, as maxima of slices: ONNX has no operator of that name.
+    """`nn.AdaptiveMaxPool2d` as maxima of slices: ONNX has no operator of that name.
 
     Args:
         size: rows and columns of the result.
@@ -52,7 +52,7 @@ def plain_values(agent: Agent) -> tuple[PlainValues, Tensor]:
     """A copy of an agent's network for an exporter.
 
     Args:
-        agent: whose network has weights at hand.
+        agent: with a network that has weights.
 
     Returns:
         The module, on the CPU and in evaluation mode; and observations [2, planes, H, W] to trace it with.

@@ -1,4 +1,4 @@
 """Kernels in C: for sampling, and on most x86 processors for updates.
 
-Everything works without it; nothing depends on it but speed, and the precision that is chosen for the sake of speed.
+Everything works without kernels. They change only the speed, and the precision that `auto` chooses for speed.
 """

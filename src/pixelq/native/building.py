@@ -1,6 +1,6 @@
-"""What the libraries of kernels are made of, and how a C compiler makes them.
+"""The kernels' libraries: sources, flags, compilation.
 
-Imports nothing of pixelq's and no torch, since `setup.py` runs it to put libraries into a wheel.
+Imports neither pixelq nor torch, since `setup.py` runs it to put libraries into a wheel.
 """
 
 import hashlib
@@ -57,9 +57,9 @@ class Library(NamedTuple):
     name: str
     sources: tuple[str, ...]
     needed: frozenset[str]
-    """What a processor must have, by Linux's names."""
+    """Required instructions of the processor, by Linux's names."""
     flags: tuple[str, ...]
-    """What the compiler is told."""
+    """The compiler's flags."""
 
 
 def _library(name: str, sources: tuple[str, ...], needed: tuple[str, ...] = (), *macros: str) -> Library:
@@ -75,24 +75,24 @@ UPDATES: dict[str, Library] = {
 }
 """Kernels for updates by the instructions of their products of tiles, the quickest first."""
 REPLAY: tuple[Library, ...] = (_library("replay-avx2", _REPLAY_SOURCES, _AVX2), _library("replay", _REPLAY_SOURCES))
-"""Kernels for the replay memory, the quickest first; the last is for every processor."""
+"""Kernels for the replay buffer, the quickest first; the last works on every processor."""
 
 
 def find_compiler() -> str | None:
-    """The C compiler: what CC names, or one by its usual name; None: there is none."""
+    """The C compiler: from CC, or by a usual name; None: there is none."""
     names = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
     return next((name for name in names if shutil.which(name)), None)
 
 
 def sources_digest(library: Library) -> str:
-    """What tells a library's sources and flags from any others."""
+    """A digest of a library's sources and flags."""
     texts = [(_FOLDER / name).read_bytes() for name in library.sources]
     texts += [path.read_bytes() for path in sorted(_FOLDER.glob("*.h"))]
     return hashlib.sha256(repr((library.sources, library.flags, texts)).encode()).hexdigest()
 
 
 def file_digest(path: Path) -> str:
-    """What tells a file's content from any other."""
+    """A digest of a file's content."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -117,13 +117,13 @@ def build(library: Library, path: Path) -> None:
 
 
 def prebuild(folder: Path) -> dict[str, str]:
-    """Compile all libraries that are for machines of this kind, as a wheel has them.
+    """Compile all libraries for machines of this kind, for a wheel.
 
     Args:
         folder: where to; made if it is not there.
 
     Returns:
-        Why not, by the name of each library that could not be made.
+        The reasons, by the names of libraries that could not be made.
     """
     x86 = sys.platform == "linux" and platform.machine() == "x86_64"
     folder.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ def prebuild(folder: Path) -> dict[str, str]:
 
 
 def prebuilt(library: Library, folder: Path = PREBUILT) -> Path | None:
-    """A library that came in a wheel; None: there is none, or it is damaged, or of other sources than lie here."""
+    """A library from a wheel; None: there is none, or it is damaged, or made from other sources."""
     path = folder / f"{library.name}.so"
     try:
         digests = json.loads((folder / _CONTENTS).read_text(encoding="utf-8"))[path.name]
@@ -164,6 +164,6 @@ def _run(command: Sequence[str]) -> None:
 
 
 def _why(said: str, status: int) -> str:
-    """The line of a compiler's complaint that says most."""
+    """The most useful line of a compiler's errors."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     return next((line for line in lines if "error" in line), lines[-1] if lines else f"exit status {status}")

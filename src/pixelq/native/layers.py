@@ -15,20 +15,20 @@ _DEPTH = 32  # bfloat16 numbers that a product of tiles sums over
 
 
 def takes_torso(filters: tuple[int, int, int], obs: tuple[int, int, int] = _OBS) -> bool:
-    """Whether `torso` can have so many filters in its three convolutions, and planes of that number and size."""
+    """Whether `torso` supports these numbers of filters in its three convolutions, and these planes."""
     first, second, third = filters
     return obs == _OBS and first % 16 == 0 and second % _DEPTH == 0 and third % _DEPTH == 0
 
 
 def takes_dense(inputs: int, units: int) -> bool:
-    """Whether `dense_relu` can have such a layer."""
+    """Whether `dense_relu` supports such a layer."""
     return inputs % _DEPTH == 0 and units % _DEPTH == 0
 
 
 def torso(obs: Tensor, *layers: tuple[Tensor, Tensor]) -> Tensor:
     """Three convolutions, 8×8 by 4, 4×4 by 2, 3×3 by 1, a ReLU after each, of pixels divided by 255.
 
-    Sums are float32; what goes from one convolution to the next is rounded to bfloat16.
+    Sums are float32; planes between convolutions are rounded to bfloat16.
 
     Args:
         obs: [B, 4, 84, 84] uint8.

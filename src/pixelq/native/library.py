@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 _TYPES: dict[str, Any] = {"i": ctypes.c_int, "l": ctypes.c_long, "d": ctypes.c_double, "p": ctypes.c_void_p}
-# Intel's AVX512-BF16 takes twice as long as AVX512 does for as many products in float32
+# Intel's AVX512-BF16 takes twice as long as AVX512 in float32
 _INTELS_ORDER = ("AMX", "AVX512", "AVX512-BF16", "AVX2")
 _WANTED = "PIXELQ_INSTRUCTIONS"
 # the kernels' arguments: integers, numbers, pointers
@@ -69,11 +69,11 @@ _REPLAY_FORMS = _TEAM_FORMS | {
     "pixelq_tree_find": "piipp",
 }
 _CPU_INFO = Path("/proc/cpuinfo")
-_missing: dict[str, str] = {}  # why, by the names of libraries that are not there
+_missing: dict[str, str] = {}  # reasons, by the names of missing libraries
 
 
 def usable_instructions() -> list[str]:
-    """Those that this processor has and kernels for updates can use, the quickest first.
+    """The instructions of this processor that kernels for updates can use, the quickest first.
 
     The environment's PIXELQ_INSTRUCTIONS allows only some: `AMX`, `AVX512-BF16`, `AVX512`, `AVX2`, or `none`.
 
@@ -93,7 +93,7 @@ def usable_instructions() -> list[str]:
 
 
 def kernels() -> ctypes.CDLL | None:
-    """The library for updates; None where the processor has no such instructions or there is no C compiler."""
+    """The library for updates; None if the processor lacks the instructions or there is no C compiler."""
     return _tile_kernels()[1]
 
 
@@ -114,7 +114,7 @@ def _tile_kernels() -> tuple[str | None, ctypes.CDLL | None]:
 
 @functools.cache
 def replay_kernels() -> ctypes.CDLL | None:
-    """The library for the replay memory; None where none came with pixelq and there is no C compiler."""
+    """The library for the replay buffer; None if pixelq came without one and there is no C compiler."""
     usable = [library for library in REPLAY if library.needed <= _cpu_flags()]
     return next(filter(None, (_loaded(library, _REPLAY_FORMS) for library in usable)), None)
 
@@ -125,15 +125,15 @@ def why_missing() -> str | None:
 
 
 def has_compiler() -> bool:
-    """Whether there is a C compiler to look at; it may still fail."""
+    """Whether a C compiler is installed; it may still fail."""
     return find_compiler() is not None
 
 
 def call(name: str, *arguments: Any) -> None:
-    """Call a kernel with tensors (by address), numbers, and whatever ctypes takes.
+    """Call a kernel with tensors (by address), numbers, and ctypes values.
 
     Raises:
-        RuntimeError: it could not do it: there is not enough memory for its scratch, or what it was given is damaged.
+        RuntimeError: it failed: there is too little memory for its scratch, or its data is damaged.
     """
     if ask(name, *arguments):
         raise RuntimeError(f"{name} failed: not enough memory, or damaged data")
@@ -149,7 +149,7 @@ def ask(name: str, *arguments: Any) -> int:
 
 
 def address_of(name: str) -> int:
-    """Where a kernel for the replay memory lies, for kernels that call it."""
+    """The address of a kernel for the replay buffer, for kernels that call it."""
     library = replay_kernels()
     assert library is not None
     address = ctypes.cast(getattr(library, name), ctypes.c_void_p).value

@@ -68,7 +68,7 @@ class OptimiserKernel:
         first: the gradients' running means, of the masters' shapes.
         second: running means of their squares.
 
-    All of them must stay where they are, and have no holes; a weight, its moments and its gradients lie in memory in
+    All of them must keep their addresses, and be contiguous; a weight, its moments and its gradients are in memory in
     the same order.
     """
 
@@ -86,7 +86,7 @@ class OptimiserKernel:
             entry.working = None if weight is master else weight.data_ptr()
 
     def take(self, gradients: Sequence[Tensor]) -> None:
-        """The gradients of the steps to come, of the working weights' types; they are read when a step is made."""
+        """The gradients of the next steps, in the working weights' types; each step reads them."""
         self._gradients = []
         for entry, gradient, weight in zip(self._parameters, gradients, self._kept[1], strict=True):
             assert gradient.dtype == weight.dtype

@@ -1,4 +1,4 @@
-"""A network as two kernels: forward to its outputs, and back from the gradient at them, whatever the loss is."""
+"""A network as two kernels: forward to its outputs, and back from their gradient, for any loss."""
 
 import ctypes
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ class Stream(NamedTuple):
     """All streams have one, or none."""
 
     def places(self) -> list[tuple[str, Tensor]]:
-        """Its weights, and what the kernels call them."""
+        """Its weights, with the kernels' names."""
         layers = (("", self.hidden), ("out_", self.output))
         dense = [(name + field, tensor) for name, layer in layers for field, tensor in zip(_FIELDS, layer, strict=True)]
         norm = [] if self.norm is None else [("gain", self.norm.gain), ("shift", self.norm.shift)]
@@ -109,7 +109,7 @@ class NetworkKernel:
     torso to the next is rounded to bfloat16. Results do not depend on the number of threads. For one thread at a time.
 
     Args:
-        layers: weights, bfloat16 but for the output layers' float32. They must stay where they are.
+        layers: weights in bfloat16, output layers in float32. They must keep their addresses.
 
     Source: Mnih et al. 2015, Methods, Model architecture; Wang et al. 2016, "Dueling network architectures", eq. 9.
     """

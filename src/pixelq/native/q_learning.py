@@ -71,7 +71,7 @@ def _place(field: Tensor | UnreadPlanes) -> Any:
 
 
 class Learned(NamedTuple):
-    """The losses of U batches of B transitions, what they are made of, and what came of them."""
+    """The losses of U batches of B transitions, with inputs and results."""
 
     loss: Tensor  # [U] means of the penalties by their weights
     q_mean: Tensor  # [U] means of the online network's values
@@ -87,10 +87,10 @@ class QLearningKernel:
 
     Args:
         online: weights and biases of the five layers, [F₁, 4, 8, 8], [F₁], [F₂, F₁, 4, 4], [F₂], [F₃, F₂, 3, 3], [F₃],
-            [H, F₃ · 49], [H], [A, H], [A], the last two float32, the others bfloat16, convolutions channels last.
-        target: the same of the target network.
+            [H, F₃ · 49], [H], [A, H], [A], the last two float32, the rest bfloat16, convolutions channels last.
+        target: the same for the target network.
         double: the online network chooses the next action.
-        penalty: what becomes of an error: Huber's penalty with threshold 1, the square, or half of it.
+        penalty: penalty on an error: Huber with threshold 1, the square, or half the square.
         terminal_target: the target where the discount is 0; None: the reward.
 
     The weights must stay where they are.

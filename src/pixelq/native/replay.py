@@ -42,7 +42,7 @@ def can_decompress() -> bool:
 
 
 def address(data: bytes | bytearray | mmap.mmap) -> int:
-    """Where bytes lie in memory; the caller must keep them alive and of the same size."""
+    """The address of bytes; the caller must keep them alive and of the same size."""
     return int(np.frombuffer(data, np.uint8).ctypes.data)
 
 
@@ -57,12 +57,12 @@ class _Blocks(ctypes.Structure):
 
 
 class UnreadPlanes:
-    """Planes that kernels read when they want them; as long as it is there, nothing can be added to the store.
+    """Planes that kernels read on demand; while it exists, nothing can be added to the store.
 
     Args:
-        slots: [..., 4] of planes; one below 0 stands for a plane of zeros.
-        blocks: where they are.
-        kept: what must not move meanwhile.
+        slots: [..., 4] of planes; a slot below 0 means a plane of zeros.
+        blocks: their storage.
+        kept: objects that must stay alive meanwhile.
     """
 
     def __init__(self, slots: NDArray[np.int64], blocks: _Blocks, kept: object) -> None:
@@ -82,7 +82,7 @@ class UnreadPlanes:
 
     @property
     def where(self) -> tuple[int, int, int]:
-        """Addresses of the function that reads a plane, of what it reads from, and of the slots."""
+        """Addresses of the function that reads a plane, of its storage, and of the slots."""
         return address_of("pixelq_read_plane"), ctypes.addressof(self._blocks), self.slots.ctypes.data
 
     def read(self, planes: NDArray[np.uint8]) -> None:
@@ -109,7 +109,7 @@ def images_of(obs: Tensor | UnreadPlanes) -> Images:
 
 
 class UnreadBatch(NamedTuple):
-    """A `Batch` the planes of whose observations are not read yet."""
+    """A `Batch` with the planes of its observations not read yet."""
 
     obs_tm1: UnreadPlanes
     a_tm1: Tensor
@@ -208,7 +208,7 @@ class TransitionsKernel:
     def __call__(
         self, rows: NDArray[np.int64], envs: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-        """What `Transitions` holds, of those that begin in the given rows and games [B]."""
+        """The fields of `Transitions` for the given rows and games [B]."""
         count = len(rows)
         given = np.ascontiguousarray(rows, np.int64), np.ascontiguousarray(envs, np.int64)
         actions, slots = np.empty(count, np.int64), np.empty((2 * count, 4), np.int64)
@@ -241,7 +241,7 @@ def tree_find(nodes: NDArray[np.float64], levels: int, targets: NDArray[np.float
 
 @functools.cache
 def _decompressor() -> int | None:
-    """Address of liblz4's function, which comes with the package lz4; None if it keeps it to itself."""
+    """Address of liblz4's function, from the package lz4; None if the package does not export it."""
     try:
         function = ctypes.CDLL(lz4_block.__file__).LZ4_decompress_safe_usingDict
     except (AttributeError, OSError):

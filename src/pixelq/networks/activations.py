@@ -16,7 +16,7 @@ __all__ = ["hidden_activations"]
 
 @torch.no_grad()
 def hidden_activations(network: QNetwork, obs: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Run the network once and keep what its hidden layers give, after their ReLU.
+    """Run the network once and keep its hidden layers' outputs, after their ReLU.
 
     Args:
         network: computed by PyTorch's operations, in evaluation mode.

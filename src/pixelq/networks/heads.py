@@ -49,7 +49,7 @@ class LinearHead(nn.Module):
 
     @property
     def body(self) -> "LinearHead":
-        """What gives the numbers of a head: here all of it."""
+        """The module that computes the head's numbers: here the whole head."""
         return self
 
     def forward(self, features: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class LinearHead(nn.Module):
     def outputs(self, hidden: Tensor) -> Tensor:
         """The last layer, [..., hidden] to [..., A · units] float32."""
         hidden = hidden.to(self.output.weight.dtype)
-        if self._spread:  # one pass, to be fused with what is around it
+        if self._spread:  # one pass, which torch.compile fuses with its neighbours
             return (hidden.unsqueeze(-2) * self.output.weight).sum(-1) + self.output.bias
         values: Tensor = self.output(hidden)
         return values
@@ -90,10 +90,10 @@ class LinearHead(nn.Module):
 
 
 class DuelingHead(nn.Module):
-    """Value plus advantages minus their mean over the actions, each with a dense layer of its own.
+    """Value plus advantages minus their mean over the actions; each stream has its own dense layer.
 
-    With several units an action this is done for each unit by itself. The gradient into the features, where those of
-    both streams meet, is multiplied by 1/√2.
+    With several units an action this is done for each unit separately. The gradient into the features, the sum of
+    both streams' gradients, is multiplied by 1/√2.
 
     Args:
         features: width of the input.
@@ -123,7 +123,7 @@ class DuelingHead(nn.Module):
 
     @property
     def body(self) -> "DuelingHead":
-        """What gives the numbers of a head: here all of it."""
+        """The module that computes the head's numbers: here the whole head."""
         return self
 
     def forward(self, features: Tensor) -> Tensor:
@@ -266,7 +266,7 @@ class ImplicitHead(nn.Module):
     def forward(self, features: Tensor, tau: Tensor) -> Tensor:
         """Features [B, features] and fractions tau [B, N] float32 (or [1, N] for all alike) to [B, N, A] float32."""
         multiples = torch.arange(self.embedding.in_features, device=tau.device) * math.pi
-        cosines = (tau.unsqueeze(-1) * multiples).cos()  # [B, N, n]: bfloat16 could not tell such angles apart
+        cosines = (tau.unsqueeze(-1) * multiples).cos()  # [B, N, n]: bfloat16 is too coarse for these angles
         embedded: Tensor = self.embedding(cosines.to(self.embedding.weight.dtype)).relu()  # [B, N, features]
         quantiles: Tensor = self.body(features.unsqueeze(-2) * embedded)
         return quantiles
@@ -294,9 +294,9 @@ def _by_action(numbers: Tensor, num_actions: int) -> Tensor:
 
 
 def _with_scaled_gradient(features: Tensor, scale: float) -> Tensor:
-    """The same numbers; the gradient that comes back through them is multiplied by `scale`."""
+    """The same numbers; the backward pass multiplies their gradient by `scale`."""
     if not features.requires_grad:
         return features
-    view = features.view_as(features)  # a hook on `features` itself would stay there for others
+    view = features.view_as(features)  # a hook on `features` would also act on its other uses
     view.register_hook(lambda gradient: gradient * scale)  # type: ignore[no-untyped-call]
     return view

@@ -20,7 +20,7 @@ def initialise(network: nn.Module, init: str, generator: torch.Generator | None)
         generator: source of the weights; None: torch's global one.
 
     Source: Glorot & Bengio 2010, eq. 16; He et al. 2015, eq. 10; Saxe et al. 2014. The last layer has gain 1, the
-    others √2 for their ReLU: purejaxql's PQN has that too, its last layer being Flax' default, variance 1 / inputs.
+    others √2 for their ReLU. So has purejaxql's PQN; its last layer is Flax' default, variance 1 / inputs.
     """
     for name, layer in network.named_modules():
         if isinstance(layer, NoisyLinear):
@@ -35,9 +35,9 @@ def initialise(network: nn.Module, init: str, generator: torch.Generator | None)
 
 @torch.no_grad()
 def _centre(layer: nn.Conv2d | SpectralConv2d) -> None:
-    """Take its mean from each filter, so that an even part of the picture, dark or bright, gives no answer.
+    """Subtract each filter's mean, so that an even part of the picture, dark or bright, gives no response.
 
-    Otherwise half of the filters answer nothing to a dark background, whatever small thing moves there.
+    Without this, half of the filters are silent on a dark background, even if a small object moves there.
     """
     layer.weight -= layer.weight.mean(dim=(1, 2, 3), keepdim=True)
 

@@ -38,7 +38,7 @@ class Network(Protocol):
         """What its numbers mean."""
 
     def __call__(self, obs: Tensor, *arguments: Tensor) -> Tensor:
-        """What the head gives: values, logits or quantiles of all actions."""
+        """The head's outputs: values, logits or quantiles of all actions."""
 
     def features(self, obs: Tensor) -> Tensor:
         """The torso's features of observations, [B, 4, 84, 84] uint8 to [B, F], for losses that call the head twice."""
@@ -55,7 +55,7 @@ class QNetwork(nn.Module):
 
     Args:
         torso: [B, 4, 84, 84] in 0…1 to [B, F].
-        head: [B, F] to what the algorithm learns, and to action values [B, A].
+        head: [B, F] to the algorithm's outputs, and to action values [B, A].
     """
 
     def __init__(self, torso: NatureTorso | ImpalaTorso, head: Head) -> None:
@@ -75,11 +75,11 @@ class QNetwork(nn.Module):
         return self.torso.compute_dtype
 
     def forward(self, obs: Tensor, *arguments: Tensor) -> Tensor:
-        """What the head gives: values, logits or quantiles of all actions.
+        """The head's outputs: values, logits or quantiles of all actions.
 
         Args:
             obs: [B, 4, 84, 84] uint8.
-            arguments: what the head takes beside features: fractions [B, N] for an implicit one.
+            arguments: the head's further inputs: fractions [B, N] for an implicit one.
 
         Returns:
             float32, of the head's shape.
@@ -218,8 +218,8 @@ def make_implicit_network(
         config: its sizes and its initial weights.
         num_actions: A.
         cosines: size of the embedding of a fraction.
-        policy_quantiles: K, evenly spaced fractions whose mean is an action's value.
-        generator: source of the weights; None: torch's global one.
+        policy_quantiles: K, evenly spaced fractions; the mean of their quantiles is an action's value.
+        generator: random generator for the weights; None: torch's global one.
         shape: of the observations.
 
     Returns:
@@ -238,7 +238,7 @@ def _torso(config: NetworkConfig, shape: ObsShape) -> NatureTorso | ImpalaTorso:
 
 
 def _body(config: NetworkConfig, features: int, num_actions: int, units: int) -> LinearHead | DuelingHead:
-    """Dense layers and outputs, so many units an action."""
+    """Dense layers and outputs, with this many units for each action."""
     dense: DenseLayer = functools.partial(NoisyLinear, sigma0=config.noisy_sigma) if config.noisy else nn.Linear
     kind = DuelingHead if config.dueling else LinearHead
     return kind(features, config.hidden, num_actions, units, dense, config.norm)

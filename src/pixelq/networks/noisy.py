@@ -1,4 +1,4 @@
-"""Dense layers with noise on their weights, which explore by themselves."""
+"""Dense layers with noise on their weights, for exploration."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ __all__ = ["NoisyLinear"]
 
 
 class NoisyLinear(nn.Module):
-    """A dense layer whose weights are μ + σ ⊙ ε with factorised noise ε; in evaluation they are μ alone.
+    """A dense layer with weights μ + σ ⊙ ε, with factorised noise ε; in evaluation mode they are μ alone.
 
     The noise is the one that was last drawn, the same for a whole batch. It is no part of the state dict, so it must
     be drawn anew after loading. In training mode a layer without noise raises, since a layer that is silent where it
@@ -43,7 +43,7 @@ class NoisyLinear(nn.Module):
             nn.init.constant_(sigma, self.sigma0 * bound)
 
     def redraw_noise(self, generator: torch.Generator) -> None:
-        """Draw new noise; what a graph of earlier forwards has kept stays as it was."""
+        """Draw new noise; tensors kept by earlier forward passes do not change."""
         normal = torch.randn(self.in_features + self.out_features, generator=generator, device=generator.device)
         noise = (normal.sign() * normal.abs().sqrt()).to(self.weight.device)
         self._noise = noise[: self.in_features], noise[self.in_features :]

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 __all__ = ["NormKind", "PlaneNorm", "dense_norm", "plane_norm"]
 
 NormKind = Literal["none", "layer", "layer_per_pixel", "dense"]
-# `layer` is PyTorch's nn.LayerNorm by default, as CleanRL's pqn_atari_envpool.py has it; `layer_per_pixel` is Flax'
-# nn.LayerNorm by default, as purejaxql's pqn_atari.py has it, over the last axis of [B, H, W, C]; `dense` leaves the
+# `layer` is PyTorch's default nn.LayerNorm, as in CleanRL's pqn_atari_envpool.py; `layer_per_pixel` is Flax'
+# default nn.LayerNorm, as in purejaxql's pqn_atari.py, over the last axis of [B, H, W, C]; `dense` leaves the
 # convolutions as they are
 _EPSILON: dict[NormKind, float] = {"layer": 1e-5, "layer_per_pixel": 1e-6, "dense": 1e-5}
 
@@ -37,7 +37,7 @@ class PlaneNorm(nn.Module):
 
 
 def plane_norm(kind: NormKind, channels: int, size: tuple[int, int]) -> list[PlaneNorm]:
-    """What stands between a convolution of so many rows and columns and its ReLU: one norm, or none."""
+    """The norm between a convolution with this many rows and columns and its ReLU, if any."""
     if kind in ("none", "dense"):
         return []
     shape = (*size, channels) if kind == "layer" else (channels,)
@@ -45,7 +45,7 @@ def plane_norm(kind: NormKind, channels: int, size: tuple[int, int]) -> list[Pla
 
 
 def dense_norm(kind: NormKind, units: int) -> nn.Module:
-    """What stands between a dense layer and its ReLU: a norm over its units, or nothing.
+    """The norm over a dense layer's units before its ReLU, if any.
 
     The gains of `dense` begin at 1/√units, so that the units together have length 1 at first. With gains of 1 they have
     length √units, and one step of Adam moves the values that many times as far.

@@ -15,7 +15,7 @@ CARD_METADATA = "pixelq"  # the key of the card in the metadata of a safetensors
 
 
 class OnnxNetwork(nn.Module):
-    """Action values by onnxruntime, on the CPU; there are no weights at hand, so it can only play.
+    """Action values from onnxruntime, on the CPU. It has no weights, so it can only play.
 
     Args:
         data: an ONNX file that pixelq wrote: `obs` [B, …] uint8 to `q` [B, A] float32.
@@ -35,14 +35,14 @@ class OnnxNetwork(nn.Module):
         options.use_deterministic_compute = True
         try:
             self._session: Any = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its errors have no class of their own in common
+        except Exception as error:  # its errors have no common class
             raise PixelqError("it is no ONNX file, or one that onnxruntime cannot run") from error
         ports = [(port.name, port.type, len(port.shape)) for port in self._ports()]
         if ports != [("obs", "tensor(uint8)", 4), ("q", "tensor(float)", 2)]:
             raise PixelqError("it does not take obs [B, C, H, W] uint8 and give q [B, A] float32")
         obs, values = (port.shape for port in self._ports())
         if not all(isinstance(size, int) for size in (*obs[1:], values[1])):
-            raise PixelqError("its sizes are not fixed but for the batch's")
+            raise PixelqError("all its sizes but the batch size must be fixed")
         self.obs_shape: tuple[int, ...] = tuple(obs[1:])
         self.num_actions: int = values[1]
 

@@ -1,4 +1,4 @@
-"""Convolutions whose largest singular value is one."""
+"""Convolutions with a largest singular value of one."""
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +10,10 @@ _SETTLING = 15  # power iterations on fresh weights
 
 
 class SpectralConv2d(nn.Module):
-    """A convolution whose weights, as a matrix [outputs, inputs · rows · columns], are divided by their spectral norm.
+    """A convolution; its weights, as a matrix [outputs, inputs · rows · columns], are divided by their spectral norm.
 
     The norm is estimated by power iteration from `u`, the left singular vector, which is kept in the state dict: one
-    iteration each forward in training mode with gradients enabled, none otherwise. Weights, `u` and the division
+    iteration each forward in training mode with gradients enabled, else none. Weights, `u` and the division
     stay float32; the quotient is cast to the type of the planes.
 
     Args:

@@ -14,7 +14,7 @@ __all__ = ["ImpalaTorso", "NatureTorso", "ResidualBlock"]
 
 
 def _nature_sizes(shape: ObsShape) -> Iterator[tuple[int, int]]:
-    """Rows and columns of what each of the three convolutions of 2015 gives."""
+    """Rows and columns of the three Nature convolutions' outputs."""
     rows, columns = shape.height, shape.width
     for size, stride in ((8, 4), (4, 2), (3, 1)):
         rows, columns = (rows - size) // stride + 1, (columns - size) // stride + 1
@@ -73,7 +73,7 @@ class NatureTorso(nn.Module):
 
 
 class _FoldingConv2d(nn.Conv2d):
-    """A convolution whose filters are twice as wide as its stride: 8×8 by 4 over pixels, 4×4 by 2 over 20×20 planes.
+    """A convolution with filters twice as wide as its stride: 8×8 by 4 over pixels, 4×4 by 2 over 20×20 planes.
 
     Folded it is one of 2×2 by 1 over planes that are as many times smaller as the stride says, each block of pixels
     side by side as channels: the same products, summed in another order. A GPU's matrix units take channels by 8 or
@@ -116,7 +116,7 @@ class ImpalaTorso(nn.Module):
     Args:
         channels: filters of the three stages.
         spectral_norm: divide the weights of the residual convolutions, and only these, by their spectral norm.
-        max_pool: max-pool the last planes to so many rows and columns; 0: leave them 11×11.
+        max_pool: rows and columns after max-pooling the last planes; 0: leave them 11×11.
         shape: of the observations.
 
     Source: Espeholt et al. 2018, "IMPALA", Figure 3 (right); spectral norm and max-pool as Clark et al. 2024, "Beyond

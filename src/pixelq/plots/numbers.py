@@ -114,10 +114,10 @@ def plotted(
     """Work out the numbers of a picture.
 
     Args:
-        runs: run directories; those that differ in their seed only become one curve.
+        runs: run directories; runs that differ only in their seed become one curve.
         metric: a key of `metrics.jsonl`.
-        axis: what the curves are drawn over.
-        each: a curve for every run, all the same.
+        axis: the horizontal axis.
+        each: draw every run's curve.
 
     Raises:
         PixelqError: one is no run, is damaged or has no such metric, or two are the same run or the same seed.

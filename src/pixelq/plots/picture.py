@@ -32,7 +32,7 @@ def draw(numbers: Plotted, out: Path) -> None:
     """Draw a picture: a row for each game, its curves and, if there are any, its scores.
 
     Args:
-        numbers: what is drawn.
+        numbers: the data to draw.
         out: a name that ends in one of `FORMATS`; its folder is made, a file of that name is replaced.
 
     Raises:

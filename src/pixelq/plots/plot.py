@@ -21,12 +21,12 @@ def plot(
     """Draw learning curves, mean and band over seeds, beside the scores that evaluations left in the runs.
 
     Args:
-        runs: one run directory or several; those that differ in nothing but their seed become one curve with a band.
+        runs: one run directory or several; runs that differ only in their seed become one curve with a band.
         out: the picture, a name that ends in `.png` or `.svg`; its folder is made, a file of that name is replaced.
             None: the curves are printed.
-        metric: what the curves show, a key of `metrics.jsonl`.
-        axis: what they are drawn over: `steps`, `frames` or `minutes`.
-        each: a curve for every run, even if runs differ in nothing but their seed.
+        metric: the metric to draw, a key of `metrics.jsonl`.
+        axis: the horizontal axis: `steps`, `frames` or `minutes`.
+        each: a curve for every run, even if runs differ only in their seed.
 
     Returns:
         The numbers that are drawn.

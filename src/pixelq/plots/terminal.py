@@ -20,8 +20,8 @@ def chart_lines(numbers: Plotted, game: str, width: int) -> list[list[tuple[str,
     """The curves of a game, each in its colour; a letter at its end says which it is.
 
     Args:
-        numbers: what is drawn.
-        game: whose curves.
+        numbers: the data to draw.
+        game: the curves' game.
         width: letters in a line.
 
     Returns:
@@ -59,7 +59,7 @@ def chart_lines(numbers: Plotted, game: str, width: int) -> list[list[tuple[str,
 
 
 def legend_lines(numbers: Plotted, game: str) -> list[list[tuple[str, str]]]:
-    """What each letter stands for, and where its curve ends."""
+    """The meaning of each letter, and the end of its curve."""
     return [
         [(f"{_letter(index)} {curve.label}", _colour(index)), (_end(curve, numbers), "")]
         for index, curve in enumerate(numbers.curves)
@@ -83,7 +83,7 @@ def show(numbers: Plotted) -> None:
     """Print a picture on standard output, as wide as the terminal.
 
     Args:
-        numbers: what is drawn.
+        numbers: the data to draw.
     """
     console = Console(highlight=False, soft_wrap=True)
     for game in dict.fromkeys(curve.game for curve in numbers.curves):

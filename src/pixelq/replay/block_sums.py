@@ -40,7 +40,7 @@ class BlockSums:
         Args:
             indices: those that occur twice, without one of them being kept, must have the same value.
             values: the new ones.
-            keep: [K] bool, the places whose value is to stay as it is; None: none.
+            keep: [K] bool, places that keep their value; None: none.
         """
         if keep is not None:
             # these write 0 to the value that is 0 anyway
@@ -57,7 +57,7 @@ class BlockSums:
     def find(self, shares: Tensor) -> Tensor:
         """The indices [K] at which running sums pass shares [K] float64 of the total, each in [0, 1).
 
-        Never one whose value is 0, unless all are.
+        Never one with value 0, unless all are 0.
         """
         tops = self._sums.cumsum(0)
         targets = _below(shares * tops[-1], tops[-1])

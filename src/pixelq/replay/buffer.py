@@ -1,4 +1,4 @@
-"""The replay memory: planes in, batches out."""
+"""The replay buffer: planes in, batches out."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -32,10 +32,10 @@ class ReplayBuffer:
         gamma: discount a step.
         n_step: rewards summed before bootstrapping.
         device: where batches go.
-        generator: the source of chance of all sampling; of a sampler on the device, of its seed.
-        sample_on_device: let a `DeviceSampler` do all sampling, if the planes lie on the device; `draw`, `batch` and
+        generator: random generator of all sampling; for a sampler on the device, of its seed.
+        sample_on_device: let a `DeviceSampler` do all sampling, if the planes are on the device; `draw`, `batch` and
             `learned` are then its own.
-        kernels: let kernels sample on the host where there are any; what is drawn does not depend on it.
+        kernels: let kernels sample on the host if there are any; the samples do not depend on it.
         shape: of the observations.
 
     Raises:
@@ -74,11 +74,11 @@ class ReplayBuffer:
         self.generator = generator
 
     def __len__(self) -> int:
-        """Rows whose n steps are known times games: the transitions, the ignored steps counted in."""
+        """Rows with n known steps, times games: the transitions, ignored steps included."""
         return max(0, self.ring.head - self._n_step + 1 - self.ring.oldest) * self.ring.num_envs
 
     def describe(self) -> str:
-        """What it keeps where and how much memory it takes, in words."""
+        """Its storage and memory, in words."""
         beside = SCALAR_BYTES + (PRIORITY_BYTES if self._priorities is not None else 0)
         return describe_store(self._store, self.ring.rows * self.ring.num_envs, beside, self.ring.shape)
 
@@ -99,7 +99,7 @@ class ReplayBuffer:
             self._priorities.appended()
 
     def restart(self, planes: NDArray[np.uint8]) -> None:
-        """Give up the games that are played, as if they were truncated, and begin others.
+        """Drop the present games, as if they were truncated, and begin others.
 
         Args:
             planes: [N, 84, 84] the first of the new games.
@@ -113,18 +113,18 @@ class ReplayBuffer:
         Args:
             batch_size: B.
             importance_exponent: β, for the weights of prioritised sampling; uniform ones are all 1.
-            batches: how many, one after the other: to put them together in one go is quicker. Each is drawn as if by
-                itself, but from priorities as they are now.
+            batches: number of batches, one after the other; assembling them together is faster. Each is drawn as if
+                alone, but from the present priorities.
 
         Raises:
-            ValueError: the memory holds no transition.
+            ValueError: the buffer holds no transition.
         """
         if self._priorities is not None:
             return self._priorities.draw(batch_size, importance_exponent, self.generator, batches)
         return draw_uniform(self.ring, batches * batch_size, self._n_step, self.generator)
 
     def batch(self, draw: Draw) -> Batch:
-        """What was drawn, on the device; shapes are in `pixelq.types.Batch`."""
+        """The drawn transitions, on the device; shapes are in `pixelq.types.Batch`."""
         actions, returns, discounts, slots = self._read(draw.rows, draw.envs)
         obs_tm1, obs_t = to_device(self.ring.stacks(slots), self._device).chunk(2)
         return Batch(
@@ -137,12 +137,12 @@ class ReplayBuffer:
         )
 
     def observations(self, draw: Draw) -> Tensor:
-        """What the games showed before the transitions that were drawn, [B, 4, 84, 84] uint8 on the device."""
+        """The observations before the drawn transitions, [B, 4, 84, 84] uint8 on the device."""
         slots = self._read(draw.rows, draw.envs)[3]
         return to_device(self.ring.stacks(slots[: len(slots) // 2]), self._device)
 
     def unread_batch(self, draw: Draw) -> Batch | UnreadBatch:
-        """As `batch`, for kernels that read planes by themselves; they must be done before the next `append`."""
+        """Like `batch`, for kernels that read planes themselves; they must finish before the next `append`."""
         actions, returns, discounts, slots = self._read(draw.rows, draw.envs)
         planes = self.ring.unread_stacks(slots)
         if planes is None:
@@ -152,7 +152,7 @@ class ReplayBuffer:
         return UnreadBatch(obs_tm1, a_tm1, r_t, discount_t, obs_t, weight)
 
     def learned(self, draw: Draw, errors: Tensor) -> None:
-        """Tell the memory how wrong the network was about a batch; waits for nothing on the device.
+        """Give the buffer the errors of a batch; waits for nothing on the device.
 
         Args:
             draw: the batch.
@@ -162,7 +162,7 @@ class ReplayBuffer:
             self._priorities.learned(draw, errors)
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """What there is to save beside the ring and the generator: nothing, if the host samples uniformly."""
+        """The state to save beside the ring and the generator: none, if the host samples uniformly."""
         if self.sampler is not None:
             return self.sampler.state()
         return {} if self._priorities is None else self._priorities.state()
@@ -171,8 +171,8 @@ class ReplayBuffer:
         """The inverse of `state`, after the ring is restored.
 
         Raises:
-            KeyError: of a memory that was sampled otherwise.
-            ValueError: of a memory of another size.
+            KeyError: the state is of another kind of sampling.
+            ValueError: the state is of a buffer of another size.
         """
         if self.sampler is not None:
             self.sampler.restore(state)

@@ -19,23 +19,23 @@ from pixelq.types import Batch
 __all__ = ["DeviceDraw", "DeviceSampler"]
 
 _ROW_FIELDS = 8  # slots, action, reward, terminated, truncated, ignored; slots and ages of the new head
-_CHANGED_FIELDS = 3  # slots whose priority changes, which of them are new, which are transitions
+_CHANGED_FIELDS = 3  # slots with a changed priority, which of them are new, which are transitions
 _LEAST_PRIORITY = 1e-300
 
 
 class DeviceDraw(NamedTuple):
-    """Where the transitions of a batch begin, and how much each counts."""
+    """The starts of a batch's transitions, with their weights."""
 
     slots: Tensor  # [B] int64, position in the ring times N plus game
     weight: Tensor  # [B] float32, importance weights, the largest 1
 
 
 class DeviceSampler:
-    """Draws, stacks, returns and priorities as tensor operations, for a ring whose planes lie on the device.
+    """Draws, stacks, returns and priorities as tensor operations, for a ring with its planes on the device.
 
-    It draws as `Priorities` does, one transition from each of B equal shares of the priorities' sum; where sampling is
-    uniform, all priorities are 1 for good. `draw`, `batch` and `learned` read nothing of the host's, so that they can
-    be recorded as a graph together with the update between them. Rows come from the host in one copy each.
+    It draws like `Priorities`, one transition from each of B equal shares of the priorities' sum. For uniform sampling
+    all priorities stay 1. `draw`, `batch` and `learned` read no host data, so that a graph can record them together
+    with the update between them. Rows come from the host in one copy each.
 
     Args:
         ring: rows; stays the one that checkpoints are made of.
@@ -43,8 +43,8 @@ class DeviceSampler:
         config: how to sample.
         gamma: discount a step.
         n_step: rewards summed before bootstrapping.
-        device: where all of it lives.
-        seed: of the device's own source of chance.
+        device: the device of all tensors.
+        seed: of the device's random generator.
 
     Source: as `Priorities` and `TransitionReader`.
     """
@@ -76,11 +76,11 @@ class DeviceSampler:
         self._envs = np.arange(ring.num_envs)
         self._head = torch.arange(ring.num_envs, device=device)  # slots of the head row
         numbers = (_ROW_FIELDS + _CHANGED_FIELDS * (ring.shape.stack + 1)) * ring.num_envs
-        self._row = torch.zeros(numbers, dtype=torch.float64, device=device)  # what the host tells of a new row
+        self._row = torch.zeros(numbers, dtype=torch.float64, device=device)  # the host's data of a new row
         self._take = Graph(self._take_row, device)
 
     def appended(self) -> None:
-        """The ring has opened a new row: take over what is known of it and of those whose stacks are cut now."""
+        """The ring has opened a new row: copy its data, and the rows with stacks that it cuts."""
         ring, n_envs = self._ring, self._ring.num_envs
         done, head = (ring.head - 1) % ring.rows, ring.head % ring.rows
         fresh = ring.head - self._n_step
@@ -116,7 +116,7 @@ class DeviceSampler:
         self._priorities.set(at, values * transition)
 
     def newest(self) -> Tensor:
-        """What the games show now, [N, 4, 84, 84] uint8, from planes that are here already."""
+        """The games' present observations, [N, 4, 84, 84] uint8, from planes on the device."""
         return self._observations(self._head)
 
     def draw(self, batch_size: int, importance_exponent: Tensor) -> DeviceDraw:
@@ -129,7 +129,7 @@ class DeviceSampler:
         return self.draw_at(self.shares(batch_size), importance_exponent)
 
     def shares(self, batch_size: int) -> Tensor:
-        """Where `draw` looks: [B] float64 shares of the priorities' sum, one from each of B equal parts, by chance."""
+        """Random targets for `draw`: [B] float64 shares of the priorities' sum, one from each of B equal parts."""
         offsets = torch.rand(batch_size, dtype=torch.float64, device=self._device, generator=self.generator)
         return (torch.arange(batch_size, device=self._device) + offsets) / batch_size
 
@@ -142,7 +142,7 @@ class DeviceSampler:
         return DeviceDraw(slots, weight.float())
 
     def batch(self, draw: DeviceDraw) -> Batch:
-        """What was drawn; shapes are in `pixelq.types.Batch`."""
+        """The drawn transitions; shapes are in `pixelq.types.Batch`."""
         returns, discounts, ends = self._n_step_returns(draw.slots)
         stacks = self._observations(torch.cat([draw.slots, ends]))
         obs_tm1, obs_t = stacks.chunk(2)
@@ -197,18 +197,18 @@ class DeviceSampler:
         self._priorities.set(draw.slots, values, keep=beaten | ~good)
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """All priorities [slots] and the highest there ever was [], if sampling goes by them; the source of chance."""
+        """All priorities [slots] and the highest one so far [], if prioritised; the generator's state."""
         saved: dict[str, NDArray[Any]] = {"chance": self.generator.get_state().numpy()}
         if self._prioritised:
             saved |= {"leaves": self._priorities.values.cpu().numpy(), "highest": self._highest[0].cpu().numpy()}
         return saved
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """The inverse of `state`, after the ring's rows are back; one from a CPU has no source of chance.
+        """The inverse of `state`, after the ring's rows are back; a state from a CPU has no random generator.
 
         Raises:
-            KeyError: of a memory that was sampled otherwise.
-            ValueError: of a memory of another size.
+            KeyError: the state is of another kind of sampling.
+            ValueError: the state is of a buffer of another size.
         """
         ring = self._ring
         theirs = (ring.actions, ring.rewards, ring.terminated, ring.truncated, ring.ignored, ring.ages)

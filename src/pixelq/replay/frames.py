@@ -1,4 +1,4 @@
-"""Frame stores: where the planes of a replay memory live. One slot holds a picture: 1 plane or 3."""
+"""Frame stores: storage of a replay buffer's planes. One slot holds a picture: 1 plane or 3."""
 
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from pixelq.native.replay import UnreadPlanes
 
 __all__ = ["NO_PLANE", "DeviceFrames", "FrameStore", "RamFrames"]
 
-NO_PLANE = -1  # the slot number that stands for a plane of zeros
+NO_PLANE = -1  # the slot number of a plane of zeros
 
 
 class FrameStore(Protocol):
@@ -30,7 +30,7 @@ class FrameStore(Protocol):
         """The planes of slots [...], each written before or `NO_PLANE`, as a new tensor [..., 84, 84] uint8."""
 
     def unread(self, slots: NDArray[np.int64]) -> UnreadPlanes | None:
-        """The same planes for kernels that read them by themselves; None if it has nothing for them."""
+        """The same planes for kernels that read them themselves; None if there are none."""
 
 
 class RamFrames:
@@ -80,7 +80,7 @@ class DeviceFrames:
         self._planes = torch.empty((slots + 1, *shape.picture), dtype=torch.uint8, device=device)
         self._planes[slots] = 0
         self.no_plane = slots
-        """The slot that stands for a plane of zeros, in `gather`."""
+        """The slot of a plane of zeros, in `gather`."""
 
     def write(self, first_slot: int, planes: NDArray[np.uint8]) -> None:
         """Store pictures [K, 84, 84], or [K, 3, H, W] in colour, in the slots from `first_slot` on."""

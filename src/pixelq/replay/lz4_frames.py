@@ -17,7 +17,7 @@ from pixelq.system import anonymous_pages
 
 __all__ = ["BLOCK_BREAKOUT", "Lz4Frames", "block_busiest", "block_most"]
 
-# bytes a slot takes, its place in the arena included
+# bytes of a slot, its index included
 BLOCK_BREAKOUT = 450  # 330 played at random, up to 430 by an agent that breaks many bricks
 _BLOCK_BUSIEST = 2_000  # the worst of ale-py's 104 games, Yars' Revenge, played at random
 _SEGMENT = 4_096  # slots
@@ -30,7 +30,7 @@ def block_busiest(shape: ObsShape) -> int:
 
 
 def block_most(shape: ObsShape) -> int:
-    """Bytes a slot takes at most, its place in the arena included: LZ4's own bound."""
+    """Most bytes of a slot, its place in the arena included: LZ4's own bound."""
     return shape.picture_bytes + shape.picture_bytes // 255 + 16 + 6
 
 
@@ -46,8 +46,8 @@ class _Segment:
         self.arena: bytearray | mmap.mmap = bytearray()
 
     def seal(self) -> None:
-        """No more blocks will come: move them to pages of their own, which go back to the system when freed."""
-        # on the heap, arenas of ever-changing size would leave holes between each other
+        """The segment is complete: move its blocks to separate pages, which return to the system when freed."""
+        # on the heap, arenas of changing sizes would leave holes
         pages = anonymous_pages(len(self.arena))
         pages[:] = self.arena
         self.arena = pages
@@ -56,8 +56,8 @@ class _Segment:
 class Lz4Frames:
     """Planes compressed without loss, in segments that are freed as a whole once all their slots are written again.
 
-    How well planes compress is the game's affair, so what they will take is known only once they are there. At the
-    start there must be room for the busiest game's; later, should memory run out, for each further segment.
+    Compression depends on the game, so the memory that planes take is known only after they are stored. At the
+    start there must be room for the busiest game's planes; later, if memory is short, for each further segment.
 
     Args:
         slots: number of slots; memory is claimed as they are first written.
@@ -84,7 +84,7 @@ class Lz4Frames:
         if kernels and short and can_decompress():
             held = (self._starts, self._sizes, self._arenas, self._dictionaries)
             self._kernel = DecompressKernel(*held, _SEGMENT, self._bytes)
-        # the segment being written, in place of a sealed one whose later slots still hold
+        # the segment being written; the later slots of the sealed one that it replaces stay valid
         self._open = _Segment(b"")
         self._next: int | None = None  # slot
 
@@ -136,7 +136,7 @@ class Lz4Frames:
         return torch.from_numpy(planes.reshape(*slots.shape, *self._shape.picture))
 
     def unread(self, slots: NDArray[np.int64]) -> UnreadPlanes | None:
-        """The same planes for kernels that read them by themselves; None if there are none."""
+        """The same planes for kernels that read them themselves; None if there are none."""
         if self._kernel is None:
             return None
         return self._kernel(slots, self._opened, self._open.arena, self._open.dictionary)
@@ -166,7 +166,7 @@ class Lz4Frames:
                 decoded[slot] = to
 
     def _segment(self, slot: int) -> _Segment:
-        """Where the block of a slot is: the open segment up to where it is written, else a sealed one."""
+        """The segment of a slot's block: the open one for the slots written so far, else a sealed one."""
         if slot in self._opened:
             return self._open
         segment = self._sealed[slot // _SEGMENT]

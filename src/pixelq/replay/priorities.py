@@ -23,11 +23,11 @@ class Priorities:
     there ever was, so that it is soon drawn.
 
     Args:
-        ring: what is drawn from.
+        ring: the ring to draw from.
         n_step: steps that must be known after each transition.
         exponent: α, 0 draws uniformly.
         epsilon: ε, added to the size of an error.
-        kernels: as a `SumTree` has it.
+        kernels: as in `SumTree`.
 
     Source: Schaul et al. 2016, "Prioritized experience replay", section 3.3 (proportional) and algorithm 1.
     """
@@ -43,7 +43,7 @@ class Priorities:
         self._learned: tuple[Draw, Tensor] | None = None
 
     def appended(self) -> None:
-        """The ring has opened a new row: one more row of transitions is whole, and others may be so no longer."""
+        """The ring has opened a new row: one more row of transitions is complete, others may have become invalid."""
         self._settle()
         ring = self._ring
         fresh = ring.head - self._n_step
@@ -62,9 +62,9 @@ class Priorities:
 
         Args:
             batch_size: how many, B.
-            importance_exponent: β, how far weights make up for the unequal probabilities; 1: wholly.
-            generator: the only source of chance.
-            batches: how often, one batch after the other.
+            importance_exponent: β, how far weights correct the unequal probabilities; 1: fully.
+            generator: the only random generator.
+            batches: number of batches, one after the other.
 
         Returns:
             Transitions with weights (M · probability)^−β, M transitions being held, over the largest in the batch.
@@ -85,7 +85,7 @@ class Priorities:
         return Draw(oldest + (at - oldest) % self._ring.rows, envs, weight.astype(np.float32))
 
     def learned(self, draw: Draw, errors: Tensor) -> None:
-        """Take the errors of a batch that was learned from.
+        """Take the errors of a learned batch.
 
         They become priorities before the next draw or the next row, not now, so that nothing waits for the device.
 

@@ -2,7 +2,7 @@
 
 A row of time t holds, for every game, the newest plane of the observation at t, the action executed then, and what
 followed: learning reward, terminated, truncated. The newest row, the head, holds its planes only. A game's final
-observation takes a slot of its own, the one whose action was ignored for the reset; it is never a transition.
+observation takes the slot of the step with the ignored action (the reset); that slot is never a transition.
 """
 
 from typing import NamedTuple
@@ -34,8 +34,8 @@ class Rows(NamedTuple):
 
 
 def rows_needed(capacity: int, num_envs: int, n_step: int, stack: int = ATARI_SHAPE.stack) -> int:
-    """Rows of a ring that holds so many transitions of N games whose n steps are known, once it is full."""
-    # beside the transitions: the head, n − 1 rows that wait for their n steps, and those whose stacks the seam cuts
+    """Rows of a ring that, when full, holds `capacity` n-step transitions of N games."""
+    # beside the transitions: the head, n − 1 rows that wait for their n steps, and rows with stacks that the seam cuts
     return -(-capacity // num_envs) + stack - 1 + n_step
 
 
@@ -52,7 +52,7 @@ class Ring:
     def __init__(self, rows: int, num_envs: int, frames: FrameStore, shape: ObsShape = ATARI_SHAPE) -> None:
         self.rows = rows
         self.num_envs = num_envs
-        self.head = 0  # global number of the row whose action is not known yet
+        self.head = 0  # global number of the row without an action yet
         self.first = 0  # global number of the oldest row ever appended or restored
         self.shape = shape
         self._frames = frames
@@ -111,7 +111,7 @@ class Ring:
         """Slots [K, 4] of the planes that make up the observations of rows and games [K]; none before a game."""
         back = np.arange(self.shape.stack - 1, -1, -1)
         slots = (rows[:, None] - back) % self.rows * self.num_envs + envs[:, None]
-        slots[back > self.ages[rows % self.rows, envs][:, None]] = NO_PLANE  # not what may be another game's
+        slots[back > self.ages[rows % self.rows, envs][:, None]] = NO_PLANE  # older slots may be another game's
         return slots
 
     def stacks(self, slots: NDArray[np.int64]) -> Tensor:
@@ -119,7 +119,7 @@ class Ring:
         return self._frames.read(slots).view(len(slots), *self.shape.obs)
 
     def unread_stacks(self, slots: NDArray[np.int64]) -> UnreadPlanes | None:
-        """The same for kernels that read planes by themselves; None if the store has nothing for them."""
+        """The same for kernels that read planes themselves; None if the store has none."""
         return self._frames.unread(slots)
 
     def is_transition(self, rows: NDArray[np.int64], envs: NDArray[np.int64], n_step: int) -> NDArray[np.bool_]:
@@ -136,7 +136,7 @@ class Ring:
         return Rows(planes, self.actions[at], self.rewards[at], *flags, self.ages[at])
 
     def write_rows(self, start: int, rows: Rows) -> None:
-        """Put complete rows back whose first has the global number `start`; they must follow on those put before."""
+        """Put complete rows back; the first has the global number `start`. They must follow the rows put before."""
         if self.head == 0:
             self.first = self.head = start
         if start != self.head:

@@ -1,4 +1,4 @@
-"""Samplers: which transitions a batch is made of. This one draws uniformly; `priorities` holds the other."""
+"""Samplers: the choice of a batch's transitions. This one draws uniformly; `priorities` holds the other."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ _MOST_ROUNDS = 1_000
 
 
 class Draw(NamedTuple):
-    """Where the transitions of a batch begin, and how much each counts."""
+    """The starts of a batch's transitions, with their weights."""
 
     rows: NDArray[np.int64]  # [B] global
     envs: NDArray[np.int64]  # [B]
@@ -30,10 +30,10 @@ def draw_uniform(ring: Ring, batch_size: int, n_step: int, generator: np.random.
         ring: where from.
         batch_size: how many, B.
         n_step: steps that must be known after each.
-        generator: the only source of chance.
+        generator: the only random generator.
 
     Returns:
-        Transitions that all count the same.
+        Transitions with equal weights.
 
     Raises:
         ValueError: the ring holds no transition.

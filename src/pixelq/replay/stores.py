@@ -1,4 +1,4 @@
-"""Which frame store a run uses, how much memory it takes, and making it."""
+"""The choice of a run's frame store, its memory, and its construction."""
 
 import torch
 
@@ -13,7 +13,7 @@ _DEVICE_SHARE = 0.5  # of a GPU's free memory that `auto` gives to raw planes
 
 
 def choose_store(store: StoreName, transitions: int, device: torch.device, shape: ObsShape = ATARI_SHAPE) -> StoreName:
-    """Decide what `auto` means: a GPU's own memory if raw planes take less than half of what is free there, else LZ4.
+    """Resolve `auto`: the GPU's memory if raw planes take less than half of its free memory, else LZ4.
 
     Args:
         store: the config's wish; `device` on a CPU, as of a run that began on a GPU, means `auto`.
@@ -57,7 +57,7 @@ def make_frames(
 
 
 def describe_store(store: StoreName, slots: int, beside: int, shape: ObsShape = ATARI_SHAPE) -> str:
-    """What a store keeps where and how much memory that takes, in words.
+    """A store's storage and memory, in words.
 
     Args:
         store: `lz4`, `ram` or `device`.

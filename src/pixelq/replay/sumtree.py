@@ -74,7 +74,7 @@ class SumTree:
         for _ in range(self._depth):
             nodes = 2 * nodes
             left, right = self._nodes[nodes], self._nodes[nodes + 1]
-            # rounding may carry a target past the last value: never into an empty half
+            # rounding may move a target past the last value: never enter an empty half
             turn = (rest >= left) & (right > 0)
             rest = np.where(turn, rest - left, rest)
             nodes += turn

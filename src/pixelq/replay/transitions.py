@@ -1,4 +1,4 @@
-"""What a transition is made of: its action, what followed, and which planes make up its two observations."""
+"""The parts of a transition: action, returns, discount, and the planes of its two observations."""
 
 from typing import NamedTuple
 
@@ -12,11 +12,11 @@ __all__ = ["TransitionReader", "Transitions"]
 
 
 class Transitions(NamedTuple):
-    """B transitions but for their planes."""
+    """B transitions without their planes."""
 
     actions: NDArray[np.int64]  # [B]
     returns: NDArray[np.float32]  # [B] sums of up to n discounted rewards
-    discounts: NDArray[np.float32]  # [B] what bootstrapping is multiplied by: gamma^n, 0 where the episode ended
+    discounts: NDArray[np.float32]  # [B] factor of the bootstrapped value: gamma^n, 0 where the episode ended
     slots: NDArray[np.int64]  # [2B, 4] of the planes: first of all observations before, then of all after
 
 
@@ -24,10 +24,10 @@ class TransitionReader:
     """Reads n-step transitions from a ring.
 
     Args:
-        ring: where they are.
+        ring: the ring that holds them.
         n_step: rewards summed before bootstrapping.
         gamma: discount a step.
-        kernels: let a kernel do it where there is one; what is read does not depend on it.
+        kernels: let a kernel do it if there is one; the result does not depend on it.
 
     Source: Sutton & Barto 2018, "Reinforcement Learning", eq. 7.1.
     """
@@ -59,7 +59,7 @@ class TransitionReader:
         going = np.ones(len(rows), np.bool_)
         for step in range(self._n_step):
             at = (rows + step) % ring.rows
-            going &= ~ring.ignored[at, envs]  # the game was given up without a flag in the row before
+            going &= ~ring.ignored[at, envs]  # the game was cut off without a flag in the row before
             ended = ring.terminated[at, envs]
             returns += going * discounts * ring.rewards[at, envs]
             discounts = np.where(going, discounts * self._gamma * ~ended, discounts)

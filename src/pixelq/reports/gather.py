@@ -20,7 +20,7 @@ _DEEP = 3  # folders down to a run
 
 
 class Run(NamedTuple):
-    """One run as a report sees it."""
+    """One run of a report."""
 
     path: Path
     recipe: str
@@ -31,11 +31,11 @@ class Run(NamedTuple):
 
 
 class Gathered(NamedTuple):
-    """What a folder holds."""
+    """A folder's runs."""
 
     runs: tuple[Run, ...]
-    measure: str  # what the scores are, in words
-    notes: tuple[str, ...]  # what is left out, and why
+    measure: str  # the kind of score, in words
+    notes: tuple[str, ...]  # runs left out, and why
 
 
 class _Found(NamedTuple):

@@ -69,7 +69,7 @@ def estimate(
 def profile(
     scores: Scores, thresholds: NDArray[np.float64], resamples: int = 2_000
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Performance profile: the share of runs, over all games, whose score is above a threshold.
+    """Performance profile: the share of runs, over all games, with a score above a threshold.
 
     Args:
         scores: at least one game of at least one seed.

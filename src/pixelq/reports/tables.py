@@ -30,7 +30,7 @@ def as_csv(report: "Report") -> str:
 
 
 def as_markdown(report: "Report", pictures: Sequence[str]) -> str:
-    """Tables with what must be said beside them.
+    """The report's tables and notes.
 
     Args:
         report: the numbers.

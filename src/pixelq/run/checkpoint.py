@@ -1,4 +1,4 @@
-"""Checkpoints on disk: JSON state, named tensors, append-only replay chunks; knows nothing of what they mean.
+"""Checkpoints on disk: JSON state, named tensors, append-only replay chunks; it does not know their meaning.
 
     checkpoints/step-000000050000/manifest.json      every file below and the chunks, each with its checksum
     checkpoints/step-000000050000/state.json         plain values
@@ -32,7 +32,7 @@ from pixelq.run.storage import Digest, durable_file, reason, storage_errors, syn
 __all__ = ["Checkpoint", "CheckpointStore", "Chunk"]
 
 _STATE = "state.json"
-_TEMPORARY = ".tmp-"  # what a killed writer leaves behind under this prefix belongs to nobody
+_TEMPORARY = ".tmp-"  # prefix of unfinished files; a killed writer may leave some
 _GROUP = re.compile(r"[a-z0-9_]+")
 _FOLDER = re.compile(r"step-(\d{12,})(?:-(\d+))?")
 
@@ -47,11 +47,11 @@ class _Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose every file was compared with its checksum."""
+    """A checkpoint; all its files match their checksums."""
 
     step: int
     state: dict[str, Any]
-    """What was given to `save`, plain JSON values."""
+    """The `state` given to `save`, plain JSON values."""
     path: Path
     """Its folder, with one `NAME.safetensors` for each group."""
     manifest: Manifest = field(repr=False)
@@ -61,7 +61,7 @@ class Checkpoint:
         return _group_file(name) in self.manifest.files
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """A group of tensors, on the CPU; what was saved as a NumPy array is a tensor too.
+        """A group of tensors, on the CPU; saved NumPy arrays become tensors too.
 
         Raises:
             CheckpointError: there is no such group, or it was damaged since.
@@ -94,9 +94,9 @@ class CheckpointStore:
         self.directory = directory
         self.newest_good = None
         self._keep = max(2, keep)
-        # newer than the checkpoint that was loaded: damaged, and no longer what comes next
+        # newer than the loaded checkpoint: damaged, and no longer valid
         self._given_up: set[Path] = set()
-        # chunks this store wrote or verified; others of the same rows may belong to what was given up
+        # chunks this store wrote or verified; others with the same rows may belong to a dropped checkpoint
         self._trusted: dict[tuple[int, int], Digest] = {}
 
     def steps(self) -> list[int]:
@@ -111,9 +111,9 @@ class CheckpointStore:
         chunks: Sequence[Chunk] = (),
         metadata: Mapping[str, Mapping[str, str]] | None = None,
     ) -> Path:
-        """Write a checkpoint, then remove those that are no longer wanted.
+        """Write a checkpoint, then remove old ones.
 
-        Those of later steps go too: a run that saves at a step has given up what came after. One of the same
+        Checkpoints of later steps are removed too: a run that saves at a step has dropped them. One of the same
         step is replaced.
 
         Args:
@@ -147,13 +147,13 @@ class CheckpointStore:
         return final.path
 
     def load_newest(self, on_damage: Callable[[str], None]) -> Checkpoint:
-        """The newest checkpoint with every file, chunks included, as it was written.
+        """The newest undamaged checkpoint, chunks included.
 
         Args:
             on_damage: called with one line for each newer checkpoint that is damaged; names the file.
 
         Raises:
-            CheckpointError: there is none; names what is wrong with the newest.
+            CheckpointError: there is none; names the error of the newest.
         """
         damage: dict[Path, str] = {}
         places = self._places()
@@ -162,7 +162,7 @@ class CheckpointStore:
             try:
                 checkpoint = _load(place)
             except CheckpointError as error:
-                if not place.path.exists():  # the run's writer removed it meanwhile, and has newer ones
+                if not place.path.exists():  # the run's writer removed it and has newer ones
                     places = [place for place in self._places() if place.path not in damage]
                     continue
                 damage[place.path] = str(error)
@@ -224,7 +224,7 @@ class CheckpointStore:
         return entry
 
     def _prune(self, newest: _Place) -> None:
-        """Remove what the checkpoint just written makes superfluous."""
+        """Remove files that the new checkpoint replaces."""
         past = [place for place in self._places() if place.step < newest.step and place.path not in self._given_up]
         kept = {newest.path, *(place.path for place in past[1 - self._keep :])}
         for place in self._places():
@@ -259,7 +259,7 @@ def _chunk_folder(directory: Path) -> Path:
 
 
 def _discard(folder: Path, files: list[Path]) -> None:
-    """Make room after a failed save, for others or for the next try."""
+    """Free disk space after a failed save, for other programs and for the next try."""
     shutil.rmtree(folder, ignore_errors=True)
     for path in files:
         with suppress(OSError):

@@ -19,7 +19,7 @@ _KINDS = "biuf"  # booleans, integers, floats
 
 
 class Chunk(NamedTuple):
-    """Rows `[start, end)` of a replay memory, by global row number."""
+    """Rows `[start, end)` of a replay buffer, by global row number."""
 
     start: int
     end: int

@@ -1,4 +1,4 @@
-"""A checkpoint's manifest: every file it needs, with size and checksum, and a checksum of its own."""
+"""A checkpoint's manifest: all its files with size and checksum, and the manifest's own checksum."""
 
 import json
 from dataclasses import dataclass, field
@@ -41,7 +41,7 @@ def read_manifest(path: Path) -> Manifest:
 
     Raises:
         CheckpointError: missing or damaged anywhere; names the file.
-        OSError: it cannot be read, which says nothing about what is in it.
+        OSError: it cannot be read; its contents may still be good.
     """
     try:
         data = path.read_bytes()

@@ -34,7 +34,7 @@ class MetricsLog:
     """
 
     missing_bytes: int
-    """How much of the first `offset` bytes was not there; more than 0 only if somebody took lines away."""
+    """Missing bytes of the first `offset`; more than 0 only if lines were removed."""
 
     def __init__(self, path: Path, tb_dir: Path, offset: int = 0, purge_step: int | None = None) -> None:
         with storage_errors(path):
@@ -63,7 +63,7 @@ class MetricsLog:
             raise
 
     def offset(self) -> int:
-        """Bytes written so far, all of them on the disk: what a checkpoint notes and a resume passes back."""
+        """Bytes on disk so far; a checkpoint saves the number and a resume passes it back."""
         self._lines.sync()
         return self._lines.size
 
@@ -74,7 +74,7 @@ class MetricsLog:
 
 
 def _plain(value: Any) -> Any:
-    """A JSON value: Python's own numbers, null for what is not a number."""
+    """A JSON value: Python's own numbers, null for NaN and infinities."""
     if hasattr(value, "item"):  # NumPy scalars and 0-d tensors
         value = value.item()
     if value is None or isinstance(value, str | bool):
@@ -160,7 +160,7 @@ class _EventFile:
 
 
 def _event_name(folder: Path) -> str:
-    """A name that sorts after the others: TensorBoard reads in that order and purges what came before."""
+    """A name that sorts after the others: TensorBoard reads in that order and purges earlier files' repeated steps."""
     names = (path.name.split(".")[3] for path in folder.glob("events.out.tfevents.*"))
     stamps = [int(name) + 1 for name in names if name.isdecimal()]
     stamp = max([int(time.time()), *stamps])

@@ -20,7 +20,7 @@ def free_place(name: str) -> Path:
     """Make the folder of a run that was given none: runs/NAME-TIME, with a number behind if it is there already.
 
     Args:
-        name: what the run is.
+        name: the run's kind, for the error's text.
 
     Raises:
         StorageError: it cannot be made.
@@ -40,8 +40,8 @@ def free_place(name: str) -> Path:
 def new_run(path: Path | str) -> Iterator[RunDir]:
     """Make the directory of a new run and be its only writer while the block lasts.
 
-    What a run left behind that was ended before its `config.json` is cleared away. If the block fails before it has
-    written that file, what was made here is removed, so that the same command can be tried again.
+    Files of a run that ended before its `config.json` was written are removed. If the block fails before it has
+    written that file, its files are removed, so that the same command can be tried again.
 
     Args:
         path: an empty folder, one that `is_unborn`, or a path where nothing is.
@@ -55,7 +55,7 @@ def new_run(path: Path | str) -> Iterator[RunDir]:
     run = RunDir.create(path)
     with run.lock():
         try:
-            RunDir.check_new(path)  # with the lock: nobody else begins it now
+            RunDir.check_new(path)  # with the lock: no other process can begin it now
             _clear(run)
             RunDir.create(path)
             yield run

@@ -44,18 +44,18 @@ def provenance(kernels: str | None = None) -> dict[str, Any]:
 
 
 def add_resume(run: RunDir, step: int, kernels: str | None = None) -> list[str]:
-    """Add to a run's `provenance.json` that this process goes on with it, and what is not as it was at the start.
+    """Record in a run's `provenance.json` that this process continues it, and the differences to the start.
 
     Under `resumed`, a list, an object each time: `step`, `command`, `started`, and by its dotted path whatever else is
     another now. A file that is damaged stays as it is.
 
     Args:
         run: the run, locked.
-        step: where it goes on.
+        step: where it continues.
         kernels: as `provenance` takes them.
 
     Returns:
-        Lines to show: what is not as it was, and why it could not be written down.
+        Lines to show: the differences, and why they could not be written.
     """
     now = flat(provenance(kernels))
     try:
@@ -74,7 +74,7 @@ def add_resume(run: RunDir, step: int, kernels: str | None = None) -> list[str]:
     told = []
     if last.get(_KERNELS) != kernels and _KERNELS in at_the_start:
         was, now_by = (f"by {name or 'PyTorch'}" for name in (last[_KERNELS], kernels))
-        told.append(f"updates are {now_by}, were {was}; from here on the run is another in its rounding")
+        told.append(f"updates are {now_by}, were {was}; from here on the run differs in rounding")
     return told + [f"not as at the start of the run: {', '.join(names)} (see {run.provenance})"] * bool(names)
 
 

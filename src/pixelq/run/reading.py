@@ -1,4 +1,4 @@
-"""What those who look at runs read of a run directory: settings and results of evaluations. Imports no torch."""
+"""Reading a run directory without running it: settings and results of evaluations. Imports no torch."""
 
 import json
 import math
@@ -15,7 +15,7 @@ __all__ = ["FREE", "LENGTH", "MACHINE", "Evaluation", "flat", "read_evaluation",
 _LONGEST = 8_000_000  # bytes of a JSON file that are read: an evaluation of 100,000 games is 1 MB
 # settings by their path. How long a run may be; a learning rate that falls does so until `total_steps`
 LENGTH = {"total_steps", "stop_on", "stop_at"}
-# when to stop, what to save and how, what to show: what a resume may change
+# settings that a resume may change: when to stop, what to save and how, what to show
 FREE = LENGTH | {
     "replay.store",
     *("checkpoint_every_steps", "checkpoint_min_seconds", "keep_checkpoints", "keep_going"),
@@ -60,7 +60,7 @@ def same_but_seed(config: Mapping[str, Any]) -> str:
     """
     others = (FREE - LENGTH) | MACHINE | {"seed", "log_every_steps"}
     if config.get("stop_on") == "none":
-        others.add("stop_at")  # asked by nobody
+        others.add("stop_at")  # unused
     learning = {name: value for name, value in flat(config).items() if name not in others}
     return json.dumps(learning, sort_keys=True)
 

@@ -1,4 +1,4 @@
-"""The run directory: the only API between a run and everything that looks at it. Imports no torch."""
+"""The run directory: the only API between a run and all programs that read it. Imports no torch."""
 
 import errno
 import json
@@ -20,10 +20,10 @@ from pixelq.system import try_lock
 __all__ = ["RunDir", "find_agent", "is_unborn"]
 
 _FOLDERS = ("checkpoints", "videos", "eval", "tb")
-# what a run that is not yet one has; and of checkpoints, the first
+# files of a run that has not begun; its only checkpoint is the first
 _EARLY = {*_FOLDERS, ".lock", "provenance.json", "metrics.jsonl", ".tmp-provenance.json", ".tmp-config.json"}
 _EARLY_CHECKPOINTS = r"chunks|(\.tmp-)?step-0{12}(-\d+)?"
-# what is wrong with the path that was given, not with the machine
+# errors of the given path, not of the machine
 _WRONG_PATH = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP),
     errno.ENOENT,  # in /proc, say: parents are made where they can be
@@ -62,11 +62,11 @@ class RunDir:
         """Refuse a path where something is already.
 
         Raises:
-            PixelqError: says what is there.
+            PixelqError: names what is there.
         """
         path = Path(path)
         if os.path.lexists(path) and not is_unborn(path):
-            hint = f"; to go on with it: pixelq resume {path}" if (path / "config.json").is_file() else ""
+            hint = f"; to continue it: pixelq resume {path}" if (path / "config.json").is_file() else ""
             raise PixelqError(f"{path} exists already: give --run a new path{hint}")
 
     @classmethod
@@ -130,7 +130,7 @@ class RunDir:
         target = self.path / name
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         with storage_errors(target):
-            # what of a path is no UTF-8 becomes JSON's own escapes
+            # bytes of a path that are no UTF-8 become JSON's escapes
             write_atomically(target, text.encode(errors="backslashreplace"))
         return target
 
@@ -177,7 +177,7 @@ def is_unborn(path: Path) -> bool:
     A run writes that last, after the checkpoint of step 0, so nothing was learned yet.
 
     Args:
-        path: what is there; nothing is read but names.
+        path: the folder; only names are read.
     """
     try:
         return (

@@ -13,7 +13,7 @@ def stream(seed: int, name: str) -> np.random.Generator:
 
     Args:
         seed: the run's seed, at least 0.
-        name: what the stream is for, e.g. "explore" or "replay".
+        name: the stream's purpose, e.g. "explore" or "replay".
 
     Returns:
         A PCG64 generator at its start.
@@ -26,7 +26,7 @@ def stream_seed(seed: int, name: str) -> int:
 
     Args:
         seed: the run's seed, at least 0.
-        name: what the stream is for.
+        name: the stream's purpose.
 
     Returns:
         An integer in [0, 2**63).
@@ -35,13 +35,13 @@ def stream_seed(seed: int, name: str) -> int:
 
 
 def generator_state(generator: np.random.Generator) -> dict[str, Any]:
-    """Where a stream stands, as plain JSON values."""
+    """A stream's state, as plain JSON values."""
     state: dict[str, Any] = dict(generator.bit_generator.state)
     return state
 
 
 def restore_generator(state: dict[str, Any]) -> np.random.Generator:
-    """The generator that `generator_state` described; it goes on with the very next number.
+    """The generator from `generator_state`; it continues with the very next number.
 
     Raises:
         ValueError: the state is not a PCG64's.

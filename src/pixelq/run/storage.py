@@ -34,7 +34,7 @@ _DIGEST_BYTES = 32
 
 
 class StorageError(PixelqError):
-    """The disk did not take what was to be written: full, read-only, or failing."""
+    """A write failed: the disk is full, read-only, or failing."""
 
     exit_status = 1  # the input was fine; what failed is the machine
 
@@ -47,7 +47,7 @@ class Digest(NamedTuple):
 
 
 class DigestWriter:
-    """Writes to a file and computes the digest of what it wrote."""
+    """Writes to a file and computes the digest of the written bytes."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -76,7 +76,7 @@ def storage_errors(path: Path) -> Iterator[None]:
     """Turn any `OSError` of the block into one line.
 
     Args:
-        path: what was to be written, for the error's text.
+        path: the file to write, for the error's text.
 
     Raises:
         StorageError: names the path and the reason.

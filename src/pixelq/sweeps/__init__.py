@@ -1,1 +1,1 @@
-"""Many runs on one machine: their plan, their state, and who runs them."""
+"""Many runs on one machine: their plan, their state, and their runner."""

@@ -1,4 +1,4 @@
-"""What a sweep takes: how many runs at once, memory, disk and time. Imports no torch."""
+"""A sweep's budget: runs at once, memory, disk and time. Imports no torch."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from pixelq.system import cores
 __all__ = ["Share", "describe", "memory_of", "share"]
 
 _PROCESS = 600_000_000  # bytes of memory: Python, torch, networks and games
-_TRANSITION = 1_500  # bytes in memory: LZ4 blocks of one of the busier games, and what stands beside them
+_TRANSITION = 1_500  # bytes in memory: LZ4 blocks of a busy game, and the ring's numbers
 _RAW = 7_200
 _TRANSITION_ON_DISK = 700
 _RUN_ON_DISK = 60_000_000  # two checkpoints of networks and optimiser, metrics, videos
@@ -54,11 +54,11 @@ def share(runs: Sequence[PlannedRun], jobs: int | None = None) -> Share:
 
 
 def describe(runs: Sequence[PlannedRun], states: Sequence[RunState], divided: Share) -> str:
-    """In one line: how many runs, how long, how much memory and disk.
+    """One line: number of runs, time, memory and disk.
 
     Args:
         runs: all of the sweep.
-        states: where they stand.
+        states: their states.
         divided: of `share`.
     """
     left = [(run, state) for run, state in zip(runs, states, strict=True) if state.status != "finished"]

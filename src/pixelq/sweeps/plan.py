@@ -189,7 +189,7 @@ def keep_plan(folder: Path, plan: Plan) -> None:
     """Write a plan into the sweep's folder, or check that it takes in the one that is there.
 
     Raises:
-        PixelqError: the folder holds a sweep with runs that this plan has not, or has otherwise.
+        PixelqError: the folder holds a sweep with runs that this plan lacks or changes.
         StorageError: it cannot be written.
     """
     path = folder / FILE

@@ -31,7 +31,7 @@ _LOOK_SECONDS = 0.2
 
 
 class SweepResult(NamedTuple):
-    """How a sweep stands when its process stops."""
+    """The state of a sweep when its process stops."""
 
     folder: Path
     finished: tuple[str, ...]
@@ -49,11 +49,11 @@ def sweep(
     jobs: int | None = None,
     ray: str | None = None,
 ) -> SweepResult:
-    """Train presets × games × seeds × settings, each an ordinary run directory in one folder; go on where it stopped.
+    """Train presets × games × seeds × settings, each an ordinary run directory in one folder; continue a stopped sweep.
 
     Args:
         presets: recipes by name, or a whole plan; a plan replaces `games`, `seeds` and `settings`.
-        folder: of the runs and the plan. If it already holds the same sweep, the sweep goes on.
+        folder: of the runs and the plan. If it already holds the same sweep, the sweep continues.
         games: ROM names or Gymnasium ids; none: each preset's own.
         seeds: one run each.
         settings: values to try by an option's name, e.g. {"algo.n-step": [1, 3]}.
@@ -98,10 +98,10 @@ class Work(Protocol):
         """All runs so far, for the table."""
 
     def next(self) -> PlannedRun | None:
-        """A run to start or to go on with, now that there is room; None: none at the moment."""
+        """A run to start or continue, now that there is room; None: none at the moment."""
 
     def follow(self) -> Orders:
-        """Look where the runs stand, and say what follows from it."""
+        """Check the runs' states and say what follows."""
 
     def failed(self, name: str, line: str) -> None:
         """A run is given up; its last line."""
@@ -149,12 +149,12 @@ def divide(runs: Sequence[PlannedRun], jobs: int | None, cluster: RayCluster | N
 def run_all(
     folder: Path, runs: Sequence[PlannedRun], jobs: int | None = None, cluster: RayCluster | None = None
 ) -> SweepResult:
-    """Run what is left of some runs.
+    """Train some runs to their ends.
 
     Args:
         folder: where their directories are or will be.
-        runs: finished ones are skipped, stopped ones go on.
-        jobs: runs at once; None: as many as there is room for.
+        runs: finished ones are skipped, stopped ones continue.
+        jobs: runs at once; None: as many as fit.
         cluster: where they go; None: this machine.
     """
     states = [run_state(folder, run) for run in runs]
@@ -164,14 +164,14 @@ def run_all(
 
 
 def run_work(folder: Path, work: Work, divided: Share, cluster: RayCluster | None, about: str) -> SweepResult:
-    """Run what a source of runs asks for, until it has no more or the process is asked to stop.
+    """Run the runs of a source, until it has no more or the process must stop.
 
     Args:
         folder: where their directories are or will be.
         work: which runs, and when.
         divided: how many at once, and the threads of each.
         cluster: where they go; None: this machine.
-        about: a line that says what is to be done.
+        about: a line that describes the work.
     """
     with make_show() as show, _stopping() as stop:
         show.note(about)
@@ -216,7 +216,7 @@ class _Runner:
         self._heard = 0
 
     def work(self) -> SweepResult:
-        """Start what there is room for, look after it, until nothing is left or the sweep is to stop."""
+        """Start runs while there is room and watch them, until none is left or the sweep must stop."""
         try:
             while True:
                 while len(self._training) < self._divided.jobs and not self._stop.asked:
@@ -285,7 +285,7 @@ class _Runner:
         if self._stop.asked == self._heard:
             return
         first, self._heard = self._heard == 0, self._stop.asked
-        self._show.note("saving all runs; once more: stop at once" if first else "stopping at once")
+        self._show.note("saving all runs; again: stop at once" if first else "stopping at once")
         for _, process in self._training.values():
             process.end(at_once=not first)
 

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: a live table on a terminal, plain lines elsewhere."""
+"""The display of a sweep: a live table on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -46,7 +46,7 @@ class Show(Protocol):
         """Say something once."""
 
     def table(self, lines: Sequence[Line]) -> None:
-        """Every run as it stands now."""
+        """The present state of every run."""
 
 
 class _Plain:

@@ -1,4 +1,4 @@
-"""Where the runs of a sweep stand, read from their directories. Imports no torch."""
+"""The states of a sweep's runs, read from their directories. Imports no torch."""
 
 import json
 import os
@@ -16,7 +16,7 @@ _TAIL = 16_384  # bytes
 
 
 class RunState(NamedTuple):
-    """Where a run stands."""
+    """The state of a run."""
 
     status: Literal["waiting", "stopped", "finished"]
     step: int = 0
@@ -26,7 +26,7 @@ class RunState(NamedTuple):
 
 
 def run_state(folder: Path, run: PlannedRun) -> RunState:
-    """Read where a run stands; one that trains at the moment is `stopped` here.
+    """Read a run's state; a run in training is `stopped` here.
 
     Args:
         folder: the sweep's.

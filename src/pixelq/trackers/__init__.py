@@ -1,1 +1,1 @@
-"""Runs told to experiment trackers."""
+"""Logging of runs to experiment trackers."""

@@ -14,7 +14,7 @@ _AT_ONCE = 100  # parameters a call
 
 
 class MlflowRuns:
-    """A run of MLflow, where `MLFLOW_TRACKING_URI` says, as MLflow has it."""
+    """A run in MLflow, at `MLFLOW_TRACKING_URI`."""
 
     def __init__(self) -> None:
         need("mlflow", "mlflow")
@@ -22,7 +22,7 @@ class MlflowRuns:
         self._id = ""
 
     def start(self, options: TrackOptions, run: Path, known: str | None, settings: Mapping[str, Any]) -> str:
-        """Begin or go on with the run of an id."""
+        """Begin a run, or continue the run with this id."""
         import mlflow
         from mlflow.entities import Param
 

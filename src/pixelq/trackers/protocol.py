@@ -26,7 +26,7 @@ class Tracker(Protocol):
     """One library. All calls come from one thread, which is not the run's."""
 
     def start(self, options: TrackOptions, run: Path, known: str | None, settings: Mapping[str, Any]) -> str:
-        """Begin, or go on.
+        """Begin, or continue.
 
         Args:
             options: how the run is called.
@@ -45,4 +45,4 @@ class Tracker(Protocol):
         """A recorded game, MP4."""
 
     def finish(self, agent: Path | None) -> None:
-        """The process's share is over; the final agent's file if the run is finished, else None."""
+        """End the process's share; `agent` is the final agent's file if the run is finished, else None."""

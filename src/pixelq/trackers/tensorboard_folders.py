@@ -23,7 +23,7 @@ class TensorBoard:
         self._events: Any = None
 
     def start(self, options: TrackOptions, run: Path, known: str | None, settings: Mapping[str, Any]) -> str:
-        """Begin a folder, or go on in one."""
+        """Begin a folder, or continue in one."""
         if known is not None:
             self._folder = Path(known)
             return known
@@ -84,7 +84,7 @@ class TensorBoard:
 
 
 def _new_folder(place: Path, name: str) -> Path:
-    """A folder of its own, `NAME-2` where another run has the name."""
+    """A new folder, `NAME-2` if another run has the name."""
     place.mkdir(parents=True, exist_ok=True)
     number = 1
     while True:

@@ -1,4 +1,4 @@
-"""The callback that tells trackers of a run, from a thread of its own, so that no tracker can slow or stop it."""
+"""The callback that logs a run to trackers, each from its own thread, so that no tracker can slow or stop the run."""
 
 import json
 import queue
@@ -30,13 +30,13 @@ TRACKERS: dict[TrackerName, Callable[[], Tracker]] = {
 }
 _FILE = "trackers.json"
 _MOST_WAITING = 10_000  # calls
-_FINISH_SECONDS = 60.0  # the longest a run that is over waits for its trackers
+_FINISH_SECONDS = 60.0  # the longest wait for trackers at a run's end
 
 
 class Tracking(Callback):
     """Tells trackers of a run: settings at the start, each line of metrics, videos, the final agent.
 
-    A resumed run goes on under what its trackers know it by, which `trackers.json` in the run directory keeps.
+    A resumed run continues under its ids in the trackers, which `trackers.json` in the run directory keeps.
 
     Args:
         names: of `TRACKERS`.
@@ -50,10 +50,10 @@ class Tracking(Callback):
         self._options = options or TrackOptions()
         self._followers = [_Follower(name, TRACKERS[name]()) for name in dict.fromkeys(names)]
         self._videos: set[str] = set()
-        self._absent: list[str] = []  # told at the start
+        self._absent: list[str] = []  # reported at the start
 
     def on_start(self, run: RunView) -> None:
-        """Begin, or go on with what `trackers.json` names."""
+        """Begin, or continue the runs in `trackers.json`."""
         for line in self._absent:
             run.note(line)
         place = RunDir(run.path)
@@ -142,7 +142,7 @@ class _Follower:
             self._thread.join(_FINISH_SECONDS)
             if self._thread.is_alive():
                 self._failed = True
-                say(f"{self.name} is not done after {_FINISH_SECONDS:.0f} s; what it still held is not tracked")
+                say(f"{self.name} is not done after {_FINISH_SECONDS:.0f} s; its remaining records are lost")
 
     def tell_last(self) -> None:
         try:
@@ -156,7 +156,7 @@ class _Follower:
                 continue
             try:
                 call()
-            except BaseException as error:  # whatever a library does, the run goes on
+            except BaseException as error:  # the run continues despite any error of a library
                 self._fail(" ".join(str(error).split()) or type(error).__name__)
 
     def _fail(self, why: str) -> None:
@@ -168,7 +168,7 @@ class _Follower:
 def saved_tracking(run: RunDir) -> Tracking | None:
     """The trackers that a run began with; None: it has none.
 
-    A library that is missing now is told when the run goes on.
+    If a library is missing now, the run says so when it continues.
 
     Raises:
         PixelqError: `trackers.json` is damaged.

@@ -11,14 +11,14 @@ __all__ = ["TrackioRuns"]
 
 
 class TrackioRuns:
-    """A run of Trackio, in `TRACKIO_DIR` or where its other variables say, as Trackio has it."""
+    """A run in Trackio, in `TRACKIO_DIR` or as its other variables say."""
 
     def __init__(self) -> None:
         need("trackio", "trackio")
         self._run: Any = None
 
     def start(self, options: TrackOptions, run: Path, known: str | None, settings: Mapping[str, Any]) -> str:
-        """Begin or go on with the run of a name."""
+        """Begin a run, or continue the run with this name."""
         import trackio
 
         for module in (trackio, trackio.run, trackio.utils):

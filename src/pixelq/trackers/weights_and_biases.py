@@ -21,13 +21,13 @@ class WeightsAndBiases:
         self._run: Any = None
 
     def start(self, options: TrackOptions, run: Path, known: str | None, settings: Mapping[str, Any]) -> str:
-        """Begin or go on with the run of an id."""
+        """Begin a run, or continue the run with this id."""
         import wandb
 
         if os.environ.get("WANDB_MODE", "online") == "online" and not wandb.login(prompt=False, verify=False):
             raise PixelqError("no API key: wandb login, or WANDB_MODE=offline")  # a prompt would wait for ever
         identity = known or uuid.uuid4().hex[:12]
-        mode: Any = os.environ.get("WANDB_MODE")  # else what it was when wandb was first used
+        mode: Any = os.environ.get("WANDB_MODE")  # wandb keeps the value of its first use
         self._run = wandb.init(
             project=options.project,
             name=options.name or run.name,
@@ -39,7 +39,7 @@ class WeightsAndBiases:
             mode=mode,
             settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, disable_git=True),
         )
-        # an axis of its own, since a resume logs some steps once more and wandb's own step never goes back
+        # a separate axis: a resume logs some steps again, but wandb's own step never goes back
         self._run.define_metric("*", step_metric="step")
         return identity
 

@@ -18,7 +18,7 @@ _HOOKS = ("on_start", "on_step", "on_episode", "on_log", "on_checkpoint", "on_en
 
 
 class RunView:
-    """A run as a callback sees it: it can look and ask the run to stop, and change nothing.
+    """A callback's view of a run: it can read and ask the run to stop, but change nothing.
 
     Args:
         parts: the run.
@@ -33,7 +33,7 @@ class RunView:
         self.path = path
         """The run directory."""
         self.stop = stop
-        """Asks the run to save and stop after this step; `resume` goes on."""
+        """Let the run save and stop after this step; `resume` continues."""
         self.note = note
         """Tells a person one line, beside the run's own."""
 
@@ -91,7 +91,7 @@ class Callback:
 
 
 class Callbacks:
-    """The callbacks of a run by hook; a hook that nobody has costs nothing.
+    """The callbacks of a run by hook; an unused hook costs nothing.
 
     Args:
         callbacks: objects with some of the hooks of `Callback`.
@@ -113,7 +113,7 @@ class Callbacks:
         self._view: RunView | None = None
 
     def start(self, view: RunView) -> None:
-        """The run begins or goes on."""
+        """The run begins or continues."""
         self._view = view
         self._call("on_start")
 
@@ -134,7 +134,7 @@ class Callbacks:
         self._call("on_checkpoint")
 
     def end(self) -> None:
-        """The process's share of the run is over."""
+        """The process's share of the run ends."""
         self._call("on_end")
 
     def _call(self, hook: str, *arguments: Any) -> None:

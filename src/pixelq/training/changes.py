@@ -10,11 +10,11 @@ __all__ = ["allowed_changes", "check_same_recipe", "still_solved"]
 
 
 def check_same_recipe(config: TrainConfig, run: RunDir) -> None:
-    """Make sure that a run is the one that a command describes: the same recipe and seed; its length, say, may differ.
+    """Make sure that a run fits a command: the same recipe and seed; its length, for example, may differ.
 
     Args:
         config: the command's, resolved.
-        run: what it found.
+        run: the run that it found.
 
     Raises:
         ConfigError: names every setting that is another, with both values.
@@ -31,8 +31,8 @@ def allowed_changes(config: TrainConfig, checkpoint: Checkpoint) -> list[str]:
     """Compare a run's settings with those under which its checkpoint was written.
 
     Args:
-        config: the settings to go on with, resolved.
-        checkpoint: the one to go on from.
+        config: the settings to continue with, resolved.
+        checkpoint: the one to continue from.
 
     Returns:
         A line for each setting that is another now and may be.
@@ -51,11 +51,11 @@ def allowed_changes(config: TrainConfig, checkpoint: Checkpoint) -> list[str]:
 
 
 def still_solved(config: TrainConfig, checkpoint: Checkpoint) -> bool:
-    """Whether a run that a checkpoint calls solved is so by the settings to go on with, too.
+    """Whether a checkpoint's solved run is also solved by the new settings.
 
     Args:
-        config: the settings to go on with, resolved.
-        checkpoint: the one to go on from.
+        config: the settings to continue with, resolved.
+        checkpoint: the one to continue from.
 
     Returns:
         False as well if the settings ask for another running mean now: the run itself will find out.
@@ -68,5 +68,5 @@ def still_solved(config: TrainConfig, checkpoint: Checkpoint) -> bool:
 def _consequence(path: str) -> str:
     if path not in MACHINE:
         return ""
-    chance = "" if path == "threads" else " and, on a GPU, in its chance"
-    return f"; from here on the run is another in its rounding{chance}"
+    chance = "" if path == "threads" else " and, on a GPU, in its random numbers"
+    return f"; from here on the run differs in rounding{chance}"

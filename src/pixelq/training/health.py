@@ -55,7 +55,7 @@ class HealthWatch:
         return network.to(parts.device).eval()
 
     def _observations(self) -> Tensor:
-        """[B, planes, height, width] uint8 on the device: of the memory, or what the games show if it is empty."""
+        """[B, planes, height, width] uint8 on the device: from the replay buffer, or from the games if it is empty."""
         parts = self._parts
         generator = stream(parts.config.seed, f"health at step {parts.step}")
         if not isinstance(parts.memory, ReplayBuffer):

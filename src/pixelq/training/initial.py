@@ -57,7 +57,7 @@ def _network(config: NetworkConfig) -> dict[str, Any]:
 
 
 def _option(name: str, value: Any) -> str:
-    """A setting of the network as it stands on the command line."""
+    """A setting of the network, as a command-line option."""
     word = name.replace("_", "-")
     if isinstance(value, bool):
         return f"--network.{word}" if value else f"--network.no-{word}"

@@ -1,4 +1,4 @@
-"""Standard output as training sees it: whatever becomes of it, training goes on."""
+"""Standard output for training: training continues even if the output fails."""
 
 import io
 import os
@@ -9,10 +9,10 @@ __all__ = ["Output", "can_draw", "in_notebook", "is_terminal"]
 
 
 class Output(io.TextIOBase):
-    """Standard output, so that a run neither waits for it nor ends with it.
+    """Standard output that neither delays nor ends a run.
 
-    A pipe that nobody reads, a full disk, a terminal that is gone and an output that is closed take nothing any more;
-    letters that its encoding does not have become question marks.
+    A pipe without a reader, a full disk, a lost terminal or a closed output gets no more text.
+    Characters that the encoding lacks become question marks.
     """
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class Output(io.TextIOBase):
         self._stream = sys.stdout
 
     def write(self, text: str) -> int:
-        """Write what can be written; returns as if it were all of it."""
+        """Write as much as possible; return the full length."""
         stream = self._stream
         with suppress(OSError, ValueError):  # a ValueError: it is closed
             if stream is not None:
@@ -45,7 +45,7 @@ class Output(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """The encoding, which tells what a bar can be drawn with."""
+        """The encoding; it decides the bar's characters."""
         return getattr(self._stream, "encoding", None) or "utf-8"
 
 
@@ -58,7 +58,7 @@ def is_terminal(stream: object) -> bool:
 
 
 def _writable(text: str, encoding: str) -> str:
-    """The text with question marks for what the encoding does not have."""
+    """The text with question marks for characters that the encoding lacks."""
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
@@ -69,10 +69,10 @@ def _writable(text: str, encoding: str) -> str:
 def can_draw(stream: object) -> bool:
     """Whether a standard stream is a terminal that moves its cursor.
 
-    A dumb one does not, nor does what a notebook shows of `!pixelq train`, which is a terminal to the command.
+    A dumb terminal cannot. Nor can a notebook's output of `!pixelq train`, which looks like a terminal to the command.
     """
     environment = os.environ
-    # what a kernel gets from who starts it, and what it sets for the commands that it runs itself
+    # variables of a notebook's kernel, and of the commands that it runs
     kernel = "JPY_PARENT_PID" in environment or (
         environment.get("TERM") == "xterm-color" and environment.get("GIT_PAGER") == environment.get("PAGER") == "cat"
     )

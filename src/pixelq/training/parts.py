@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["ActorGames", "Actors", "MakeEnv", "Parts", "begin", "make_parts", "resolve"]
 
 MakeEnv = Callable[[], "gymnasium.Env[Any, Any]"]
-# settings that mean something on Atari alone: no-ops and FIRE at a game's start, chance in the emulator, its actions
+# settings for Atari only: no-ops and FIRE at a game's start, sticky actions, the set of actions
 _NOT_ATARI: dict[str, Any] = {
     **{"sticky": None, "noop_max": 0, "full_action_space": False},
     **{"fire_at_start": False, "fire_after_life_loss": False},
@@ -44,17 +44,17 @@ class ActorGames(VectorEnvs, Protocol):
     epsilon: float
     """Mean probability of a random action."""
     absent: int
-    """Games that nobody plays at the moment: in the newest step they did nothing, and start there."""
+    """Number of games without an actor: the newest step has no data for them, and they start there."""
     greediest: NDArray[np.bool_]
-    """[N] games of those who explore least."""
+    """[N] games of the actor that explores least."""
 
     def follow(self, learner: Learner, asked: Callable[[], bool], say: Callable[[str], None]) -> None:
         """Who learns, before games are started.
 
         Args:
             learner: gives the weights.
-            asked: whether the run is to stop, so that nobody is waited for any more.
-            say: tells a person one line.
+            asked: returns whether the run must stop, which ends all waiting.
+            say: shows the user one line.
         """
 
     def chosen(self) -> NDArray[np.int64]:
@@ -64,11 +64,11 @@ class ActorGames(VectorEnvs, Protocol):
         """Who plays, in words."""
 
     def summary(self) -> str:
-        """What has come since the start and what is lost, in words."""
+        """The batches received and lost since the start, in words."""
 
 
 class Actors(Protocol):
-    """Processes elsewhere that play a run's games, each with a network of its own."""
+    """Other processes that play a run's games, each with its own network."""
 
     @property
     def number(self) -> int:
@@ -79,7 +79,7 @@ class Actors(Protocol):
 
         Args:
             config: the run's, resolved; its games are shared out evenly.
-            step: where the run begins or goes on, so that no games are played twice.
+            step: the step where the run begins or continues, so that no games are played twice.
 
         Raises:
             PixelqError: the actors cannot be reached.
@@ -108,17 +108,17 @@ class Parts:
     newest_steps: int = 0
     """How many of them were done last, by all games at once."""
     obs: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
-    """[N, 4, 84, 84], what the games last showed."""
+    """[N, 4, 84, 84], the games' newest observations."""
     life_lost: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
-    """[N], games that lost a life at the last step and go on."""
+    """[N], games that lost a life at the last step and continue."""
     seconds: float = 0.0
     """Time spent training, over all processes of the run."""
     solved: bool = False
     put_off: Callable[[], None] | None = None
-    """Stores the last step in the replay memory; None: it is there."""
+    """Stores the last step in the replay buffer; None: it is stored."""
 
     def catch_up(self) -> None:
-        """Store the last step in the replay memory, if that was put off until the games play again."""
+        """Store the last step in the replay buffer, if that was postponed until the games play again."""
         if self.put_off is not None:
             self.put_off()
             self.put_off = None
@@ -140,7 +140,7 @@ class Parts:
 
     @property
     def buffer(self) -> ReplayBuffer:
-        """The replay memory of a run that has one."""
+        """The replay buffer of a run that has one."""
         assert isinstance(self.memory, ReplayBuffer)
         return self.memory
 
@@ -187,9 +187,9 @@ def make_parts(
 
     Args:
         config: resolved.
-        make_env: makes one environment of a game whose name does not say how.
-        actors: who plays the games; None: this process.
-        step: where the run will go on, for `actors`.
+        make_env: makes one environment, if the game's name does not say how.
+        actors: processes that play the games; None: this process.
+        step: the step where the run will continue, for `actors`.
 
     Raises:
         PixelqError: not enough memory for the replay, or actors that cannot be reached.

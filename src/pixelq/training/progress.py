@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live bar on a terminal, plain lines elsewhere."""
+"""The display of a run: a live bar on a terminal, plain lines elsewhere."""
 
 import html
 import importlib

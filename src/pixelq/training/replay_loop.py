@@ -1,4 +1,4 @@
-"""The loop of the algorithms that learn from a replay memory. It reads from top to bottom."""
+"""The training loop of algorithms with a replay buffer. Read it from top to bottom."""
 
 from functools import partial
 
@@ -18,7 +18,7 @@ __all__ = ["importance_exponent_at", "learn", "remember", "replay_loop", "update
 
 
 def replay_loop(parts: Parts, session: Session) -> None:
-    """Play, remember and learn until the session is over.
+    """Play, store and learn until the session ends.
 
     Args:
         parts: the run, begun or restored.
@@ -37,7 +37,7 @@ def replay_loop(parts: Parts, session: Session) -> None:
         parts.catch_up()
         learn(parts)
 
-        # see what happened, count it
+        # get the results, count them
         result = parts.envs.recv()
         life_lost, finished = parts.tracker.update(result)
         parts.put_off = partial(remember, parts, actions, result, life_lost)
@@ -63,7 +63,7 @@ def importance_exponent_at(config: TrainConfig, step: int) -> float:
 
 
 def learn(parts: Parts) -> None:
-    """Do the updates owed for the last step of the games, and copy the target network when its time has come."""
+    """Do the updates owed for the last step of the games, and copy the target network when it is due."""
     config, step = parts.config, parts.step
     before = max(step - parts.newest_steps, 0)
     if len(parts.buffer) >= config.replay.learn_start:
@@ -75,7 +75,7 @@ def learn(parts: Parts) -> None:
 
 
 def remember(parts: Parts, actions: NDArray[np.int64], result: StepResult, life_lost: NDArray[np.bool_]) -> None:
-    """Store what happened as learning is to see it: clipped rewards, and lost lives as ends if the config says so."""
+    """Store the step for learning: rewards clipped or scaled, lost lives as ends if `life_loss_terminal` is set."""
     env = parts.config.env
     parts.buffer.append(
         actions,

@@ -1,4 +1,4 @@
-"""Rewards and ends as learning sees them: clipped rewards, and lost lives as ends, if the config says so."""
+"""Rewards and ends for learning: clipped or scaled rewards; with `life_loss_terminal` a lost life ends the episode."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -16,7 +16,7 @@ __all__ = ["collect", "learn", "rollout_loop"]
 
 
 def rollout_loop(parts: Parts, session: Session) -> None:
-    """Play T steps of all games, learn from them, until the session is over.
+    """Play T steps of all games and learn from them, until the session ends.
 
     Args:
         parts: the run, begun or restored.

@@ -1,4 +1,4 @@
-"""Training as a whole: start a run, or go on with one."""
+"""Training as a whole: start or continue a run."""
 
 import dataclasses
 import os
@@ -38,7 +38,7 @@ from pixelq.training.videos import Videos
 
 __all__ = ["LOOPS", "RunResult", "game_notes", "load_notes", "resume", "train"]
 
-LOOPS = {"replay": replay_loop, "rollout": rollout_loop}  # by what an algorithm's batches come from
+LOOPS = {"replay": replay_loop, "rollout": rollout_loop}  # by the source of an algorithm's batches
 
 
 class RunResult(NamedTuple):
@@ -51,7 +51,7 @@ class RunResult(NamedTuple):
     return_per_game: float | None  # mean of the last games
     return_per_life: float | None
     solved: bool
-    interrupted: bool  # saved before its end; `resume` goes on
+    interrupted: bool  # saved before its end; `resume` continues
 
 
 @tiny_as_zero()
@@ -157,15 +157,15 @@ def resume(
         compile: whether this process compiles updates on a GPU; None: as before.
         checkpoint_every_steps: new distance between checkpoints; None: the same.
         stop_on: new running mean that ends the run as solved. A run that was solved by another mean, or by a lower
-            `stop_at`, goes on. None: the same.
+            `stop_at`, continues. None: the same.
         stop_at: new value that the running mean must exceed; None: the same.
         keep_going: whether to train on when the disk is full, from now on; None: the same.
         fresh_games: start new games instead of replaying the old ones. This is faster, but the run is no longer bit for
             bit the same.
         callbacks: as in `train`.
         make_env: as in `train`.
-        actors: processes elsewhere that play the run's games from now on, an equal share each; None: this process does,
-            whoever has played them before. Games that actors played cannot be restored: others are started.
+        actors: other processes that play the run's games from now on, an equal share each; None: this process plays,
+            even if actors played before. Games of actors cannot be restored: new games start.
 
     Returns:
         The state of the run; a finished run is returned unchanged.
@@ -204,7 +204,8 @@ def resume(
         solved = still_solved(config, checkpoint)
         if solved or checkpoint.step >= config.total_steps:
             end = f"at step {checkpoint.step:,}"
-            show.note(f"{run.path} is " + (f"solved, {end}; --stop-on none goes on" if solved else f"finished, {end}"))
+            ending = f"solved, {end}; --stop-on none continues" if solved else f"finished, {end}"
+            show.note(f"{run.path} is {ending}")
             return _finished(run, config, checkpoint, solved)
         with show:
             return _restore_and_go_on(run, config, store, checkpoint, show, stop, fresh_games, hooks, make_env, actors)
@@ -239,11 +240,11 @@ def _restore_and_go_on(
         if parts.actors is not None:
             fresh_games = True
             parts.actors.follow(parts.learner, lambda: stop.asked, show.note)
-            show.note("actors start new games: those of before are given up")
+            show.note("actors start new games; the old games are dropped")
         elif ACTORS in checkpoint.tensors("envs"):
             fresh_games = True
             show.note(
-                f"actors played these games, which are given up: this process starts {config.envs} others; "
+                f"actors played these games, which are dropped: this process starts {config.envs} new ones; "
                 "with --ray and --actors, actors do"
             )
         elif not parts.envs.spec.deterministic:
@@ -290,26 +291,26 @@ def _go_on(run: RunDir, parts: Parts, saver: Saver, show: Progress, stop: Stop, 
         if parts.actors is not None:
             show.note(parts.actors.summary())
         if session.interrupted and not parts.finished:
-            show.note(f"saved at step {parts.step:,}; go on with: pixelq resume {run.path}")
+            show.note(f"saved at step {parts.step:,}; to continue: pixelq resume {run.path}")
     interrupted = session.interrupted and not parts.finished
     return _result(run, parts.step, parts.tracker, parts.solved, interrupted)
 
 
 @contextmanager
 def _given_up(run: RunDir, saver: Saver, show: Progress) -> Iterator[None]:
-    """Say what a second Ctrl-C gave up."""
+    """Say what a second Ctrl-C lost."""
     try:
         yield
     except KeyboardInterrupt:
-        show.note(f"everything after step {saver.saved_step:,} is lost; go on with: pixelq resume {run.path}")
+        show.note(f"everything after step {saver.saved_step:,} is lost; to continue: pixelq resume {run.path}")
         raise
 
 
 def game_notes(spec: EnvSpec) -> list[str]:
-    """What the network sees, and whether the games can be played again, in lines; nothing of Atari's.
+    """The network's observations and whether the games can be replayed, in lines; none for Atari.
 
     Args:
-        spec: what the games are like.
+        spec: the games' spec.
     """
     notes = [spec.view] if spec.view else []
     if not spec.deterministic:
@@ -318,7 +319,7 @@ def game_notes(spec: EnvSpec) -> list[str]:
 
 
 def load_notes(config: TrainConfig) -> list[str]:
-    """What a person whose machine has other work should know, in lines.
+    """Warnings for a machine with other work, in lines.
 
     Args:
         config: resolved.

@@ -24,8 +24,8 @@ class DivergedError(PixelqError):
 class Saver:
     """Writes the metrics and the checkpoints of one process's share of a run.
 
-    When the disk is full, read-only or failing, training stops, the earlier checkpoints being as they were; or, if the
-    config says `keep_going`, it goes on and the next checkpoint is tried as if nothing had happened. Lines of metrics
+    If the disk is full, read-only or failing, training stops; earlier checkpoints stay intact. Or, if the
+    config says `keep_going`, it continues and tries the next checkpoint as usual. Lines of metrics
     that could not be written wait in memory, some hundred bytes each, and no checkpoint is written before they are: a
     checkpoint notes how many bytes of metrics belong to it, so a run resumed from it has all of them. Nothing is lost
     but the work since the last checkpoint, should the process end before the disk takes writes again.
@@ -69,7 +69,7 @@ class Saver:
             if not self._parts.config.keep_going:
                 raise self._stopping(error) from error
             if not waited:
-                self._say(f"{error}; training goes on, the metrics wait in memory")
+                self._say(f"{error}; training continues, the metrics wait in memory")
         else:
             if waited:
                 self._say(f"the waiting metrics are written, {waited} lines")
@@ -81,8 +81,8 @@ class Saver:
             last: there will be no other one to make up for it, so that a failure is an error in any case.
 
         Raises:
-            DivergedError: the learner's state holds what is no number; a checkpoint of it would be of no use.
-            StorageError: the disk takes no more, and the run is not to keep going.
+            DivergedError: the learner's state holds NaN or infinity; a checkpoint of it would be useless.
+            StorageError: the disk failed, and `keep_going` is not set.
         """
         self.check_learner()
         step = self._parts.step
@@ -93,7 +93,7 @@ class Saver:
             if last or not self._parts.config.keep_going:
                 raise self._stopping(error) from error
             self._checkpoint_missing = True
-            self._say(f"{error}; training goes on, the next checkpoint is tried again, {self._last_good()}")
+            self._say(f"{error}; training continues, the next checkpoint is tried again, {self._last_good()}")
         else:
             if self._checkpoint_missing:
                 self._say(f"the disk takes checkpoints again: saved at step {step:,}")
@@ -122,7 +122,7 @@ class Saver:
         if isinstance(config.algo, PQNConfig):
             rounds = ago // (config.algo.epochs * config.algo.minibatches)
             return self._parts.step - rounds * config.algo.rollout_steps * config.envs
-        learned = self._parts.step - config.envs  # what the last step of the games gave was not learned from yet
+        learned = self._parts.step - config.envs  # the last step of the games was not learned from yet
         return max(0, (learned // config.replay.train_period - ago) * config.replay.train_period)
 
     def _write_waiting(self) -> None:

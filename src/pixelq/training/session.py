@@ -16,7 +16,7 @@ __all__ = ["Session", "crossed"]
 
 
 def crossed(step: int, before: int, period: int) -> bool:
-    """Whether a multiple of `period` lies in (before, step]."""
+    """Whether (before, step] contains a multiple of `period`."""
     return step // period > before // period
 
 
@@ -27,9 +27,9 @@ class Session:
         parts: the run.
         saver: its metrics and checkpoints.
         videos: its recordings.
-        progress: what a person sees.
-        stop: who tells the run to stop; None: nobody.
-        callbacks: what else is called; None: nothing.
+        progress: the display.
+        stop: requests to stop; None: none.
+        callbacks: called at their hooks; None: none.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Session:
             self._write_metrics()
         self._save(last=True)
         if self._stop.asked:
-            return  # nobody waits for a video
+            return  # do not wait for a video
         try:
             with self._stop.at_once():
                 video = self._videos.final(parts, self._episodes())
@@ -111,7 +111,7 @@ class Session:
                 self._progress.note(f"the final agent: {video}")
 
     def _answer(self) -> None:
-        """Tell who asked the run to stop what it does now."""
+        """Tell the user how the run reacts to a request to stop."""
         line = self._stop.answer(self._saver.saved_step)
         if line is not None and not self._answered:
             self._answered = True

@@ -1,4 +1,4 @@
-"""What a checkpoint holds: everything that a run needs to go on as if it had never stopped."""
+"""What a checkpoint holds: everything that a run needs to continue as if it had never stopped."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,7 +69,7 @@ def save_parts(
         Replay chunks on disk now.
 
     Raises:
-        PixelqError: the disk is full or not writable; earlier checkpoints stay as they are.
+        PixelqError: the disk is full or not writable; earlier checkpoints stay intact.
     """
     parts.catch_up()
     replay = parts.memory if isinstance(parts.memory, ReplayBuffer) else None
@@ -135,9 +135,9 @@ def restore_parts(
 
 
 def restore_with_fresh_games(parts: Parts, checkpoint: Checkpoint) -> list[tuple[int, int]]:
-    """Like `restore_parts`, but give up the games that were played and start others.
+    """Like `restore_parts`, but drop the old games and start new ones.
 
-    The transitions up to there stay in the replay memory, which takes the old games as truncated. Unfinished games
+    Earlier transitions stay in the replay buffer, which treats the old games as truncated. Unfinished games
     and lives count for no return.
     """
     with _fitting(checkpoint):

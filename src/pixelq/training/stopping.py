@@ -1,4 +1,4 @@
-"""How a run is told to stop, and how long it really trained."""
+"""Requests to stop a run, and its training time."""
 
 import signal
 import threading
@@ -14,13 +14,13 @@ __all__ = ["SIGNALS", "Clock", "Stop", "free_signals"]
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGBREAK")
 SIGNALS: tuple[signal.Signals, ...] = tuple(signal.Signals[name] for name in _NAMES if hasattr(signal, name))
 _REPLACED = (signal.SIGINT, signal.SIGTERM)  # a program that handles another signal in Python keeps its handler
-_DELIBERATE_SECONDS = 0.5  # two Ctrl-C within less are one: nobody has read in between what the second would do
+_DELIBERATE_SECONDS = 0.5  # two quicker Ctrl-C count as one: nobody can read the message so fast
 
 
 class Stop:
     """The wish to stop, which signals bring.
 
-    What was ignored when the process started, by `nohup` say, stays ignored.
+    Signals that were ignored when the process started (by `nohup`) stay ignored.
     """
 
     def __init__(self) -> None:
@@ -37,13 +37,13 @@ class Stop:
         """Ask the run to save and stop.
 
         Args:
-            by: as if this signal had come; or who asks, in words.
+            by: the signal to act on; or the source of the request, in words.
         """
         if self._by is None:
             self._first, self._by = time.monotonic(), by
 
     def answer(self, saved_step: int) -> str | None:
-        """The line that tells a person what happens now; None where nobody has asked.
+        """The line that tells the user what happens now; None without a request.
 
         Args:
             saved_step: step of the newest checkpoint.
@@ -51,12 +51,12 @@ class Stop:
         if self._by is None:
             return None
         if self._by == signal.SIGINT:
-            return f"saving; Ctrl-C again gives up what came after step {saved_step:,}"
+            return f"saving; Ctrl-C again loses everything after step {saved_step:,}"
         return f"saving, since {self._by if isinstance(self._by, str) else self._by.name} asks the run to stop"
 
     @contextmanager
     def heeded(self) -> Iterator[None]:
-        """Handle the signals while the block lasts; outside of the main thread nobody can.
+        """Handle the signals while the block lasts; outside the main thread this does nothing.
 
         Raises:
             KeyboardInterrupt: a signal came when there was nothing to save, or a second Ctrl-C.
@@ -105,13 +105,13 @@ def free_signals() -> list[signal.Signals]:
 
 
 def _free(number: signal.Signals) -> bool:
-    """Whether a signal is ours to take: not ignored, and handled by nobody whose handler could not be put back."""
+    """Whether we may handle a signal: it is not ignored, and its present handler can be put back."""
     handler = signal.getsignal(number)
     return handler == signal.SIG_DFL or (number in _REPLACED and handler not in (signal.SIG_IGN, None))
 
 
 class Clock:
-    """Seconds of training; the time that a process stands still, after Ctrl-Z say, does not count."""
+    """Seconds of training, without the time that the process is suspended (Ctrl-Z)."""
 
     def __init__(self) -> None:
         self._lap = self._alive = time.monotonic()
@@ -129,7 +129,7 @@ class Clock:
 
     @contextmanager
     def stops_with_the_process(self) -> Iterator[None]:
-        """Notice, while the block lasts, when the process goes on; from the last tick till then is left out."""
+        """During the block, notice when the process continues; leave out the time since the last tick."""
         number = getattr(signal, "SIGCONT", None)
         if number is None or threading.current_thread() is not threading.main_thread():
             yield

@@ -1,4 +1,4 @@
-"""Videos of a run: now and then a game played by the agent of the moment, recorded by a process of its own."""
+"""Videos of a run: from time to time a game of the present agent, recorded by a separate process."""
 
 import os
 import subprocess
@@ -24,8 +24,8 @@ class Videos:
     """Starts the recordings of a run and keeps the newest.
 
     A recording has its own process at the lowest priority, its own games and random stream, so it neither slows nor
-    changes the run. One at a time; a moment that comes too early is skipped. One that fails, because the disk is full
-    say, is told in a line and never ends the run: if that matters, the next checkpoint or line of metrics will.
+    changes the run. One runs at a time; a recording that comes too early is skipped. If one fails, for example because
+    the disk is full, a line says so and the run continues. A full disk also fails the next checkpoint or metrics line.
 
     Args:
         folder: where the videos go.
@@ -47,7 +47,7 @@ class Videos:
         self._last_start = -float("inf")
         self._process: subprocess.Popen[bytes] | None = None
         self._weights: Path | None = None
-        with suppress(OSError):  # what a killed process of this run left behind
+        with suppress(OSError):  # files of a killed process of this run
             for pattern in (".agent-*", ".tmp-*"):
                 for path in folder.glob(pattern):
                     path.unlink(missing_ok=True)
@@ -94,7 +94,7 @@ class Videos:
         self._clean()
 
     def _clean(self) -> None:
-        """The recording is over: say so if it failed, remove its agent and the oldest videos."""
+        """End a recording: report a failure, remove its agent and the oldest videos."""
         if self._process is not None and self._process.stderr is not None:
             with self._process.stderr as stderr:
                 said = stderr.read().decode(errors="replace").strip().splitlines()

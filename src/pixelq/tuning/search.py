@@ -1,4 +1,4 @@
-"""What a study searches: a range or a choice of values for a setting. Imports neither torch nor Optuna."""
+"""The search space of a study: a range or a choice of values for each setting. Imports neither torch nor Optuna."""
 
 import math
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ Scalar = float | int | str | bool | None
 
 @dataclass(frozen=True)
 class Search:
-    """A setting and where to look for its best value: between two numbers, or among some values."""
+    """A setting with its search space: between two numbers, or among some values."""
 
     name: str
     """Its option's name."""
     low: float = 0.0
     """The lower end."""
     high: float = 0.0
-    """The upper end; both ends are tried, too."""
+    """The upper end; both ends are included."""
     log: bool = False
     """Whether every ratio, not every difference, is as likely."""
     choices: tuple[Scalar, ...] = ()
@@ -60,7 +60,7 @@ def check_search(config: TrainConfig, search: Search) -> Search:
 
     Args:
         config: the recipe.
-        search: what is sought.
+        search: the settings to search.
 
     Raises:
         PixelqError: the recipe has no such setting, or an end or a value is out of its range.

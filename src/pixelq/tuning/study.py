@@ -1,4 +1,4 @@
-"""A study in Optuna's hands: its file, what it searches, how it chooses and prunes."""
+"""A study in Optuna: its file, search space, sampler and pruner."""
 
 import dataclasses
 import json
@@ -22,8 +22,8 @@ STORAGE = "study.journal"
 Pruner = Literal["median", "halving", "none"]
 _NAME = "pixelq"
 _PLAN = "plan"  # the study's attribute
-_COMPLETE_FIRST = 4  # trials that are not pruned, for the others to be compared with
-_RANDOM_FIRST = (4, 10)  # trials that are drawn at random, at least and at most
+_COMPLETE_FIRST = 4  # trials without pruning, as a comparison for the others
+_RANDOM_FIRST = (4, 10)  # random trials, at least and at most
 
 
 @dataclass(frozen=True)
@@ -52,19 +52,19 @@ class StudyPlan:
 
 
 class Study:
-    """A study: asks for values, is told scores.
+    """A study: draws values, records scores.
 
     Args:
-        plan: what it seeks.
+        plan: the study's plan.
         study: Optuna's.
-        trials: how many it is to have, for the sampler.
+        trials: their final number, for the sampler.
     """
 
     def __init__(self, plan: StudyPlan, study: Any, trials: int) -> None:
         self.plan, self.optuna, self._trials = plan, study, trials
 
     def ask(self) -> Any:
-        """A new trial of Optuna's; what is drawn hangs on those before it, not on when the study was stopped."""
+        """A new Optuna trial; its values depend on earlier trials, not on when the study was stopped."""
         from optuna.samplers import TPESampler
 
         low, high = _RANDOM_FIRST
@@ -73,7 +73,7 @@ class Study:
         return self.optuna.ask()
 
     def values(self, trial: Any) -> dict[str, Scalar]:
-        """A trial's values of what is sought, drawn if they have not been."""
+        """A trial's values, drawn on first use."""
         found: dict[str, Scalar] = {}
         for search in self.plan.search:
             name, log = search.name, search.log
@@ -93,7 +93,7 @@ class Study:
         return [Trial(self.optuna, trial._trial_id) for trial in running]
 
     def count(self) -> int:
-        """Trials so far, those that go on among them."""
+        """Trials so far, running ones included."""
         from optuna.trial import TrialState
 
         return sum(trial.state is not TrialState.WAITING for trial in self.optuna.get_trials(deepcopy=False))
@@ -114,7 +114,7 @@ class Study:
 
 
 def check_plan(plan: StudyPlan) -> StudyPlan:
-    """A plan whose every name and range is known to be good.
+    """A plan with checked names and ranges.
 
     Raises:
         PixelqError: an unknown preset, game or setting, a value out of range, games that cannot be averaged.
@@ -152,7 +152,7 @@ def trial_runs(plan: StudyPlan, number: int, values: dict[str, Scalar]) -> list[
     Args:
         plan: the study's.
         number: the trial's.
-        values: of what is sought.
+        values: of the searched settings.
 
     Raises:
         PixelqError: the values do not go together.
@@ -168,12 +168,12 @@ def trial_runs(plan: StudyPlan, number: int, values: dict[str, Scalar]) -> list[
 
 
 def open_study(folder: Path, plan: StudyPlan, trials: int) -> Study:
-    """Begin a study in a folder, or go on with the one that is there.
+    """Begin a study in a folder, or continue the one there.
 
     Args:
         folder: of its runs.
-        plan: what it seeks; how many runs train at once is the first start's.
-        trials: how many it is to have.
+        plan: the plan; the number of runs at once stays as at the first start.
+        trials: their final number.
 
     Raises:
         PixelqError: the folder holds another study.

@@ -1,4 +1,4 @@
-"""The trials of a study as work for a sweep's runner: which run is next, which is pruned, what a trial's score is."""
+"""The trials of a study as work for a sweep's runner: the next run, pruning, and a trial's score."""
 
 import json
 from collections.abc import Sequence
@@ -40,17 +40,17 @@ class _Trial:
 
 
 class Trials:
-    """Work for a runner: trials one after the other, or several at once where there is room.
+    """Work for a runner: trials one after the other, or several at once if there is room.
 
-    The runs of a trial train in rounds of `plan.together`. At a log tick that all of a round have passed, Optuna is
-    told the IQM of the round's returns at that tick and of the last returns of the rounds before; its ticks are counted
-    through all rounds, so that trials are compared where they have done the same.
+    The runs of a trial train in rounds of `plan.together`. At a log tick that all of a round have passed, Optuna gets
+    the IQM of the round's returns at that tick and of the last returns of the rounds before; its ticks are counted
+    through all rounds, so that trials are compared at equal work.
 
     Args:
         folder: of the runs.
         study: of these trials.
-        trials: how many there are to be.
-        at_once: trials that go on at the same time.
+        trials: their final number.
+        at_once: trials at the same time.
     """
 
     def __init__(self, folder: Path, study: Study, trials: int, at_once: int) -> None:
@@ -65,7 +65,7 @@ class Trials:
         return self._known
 
     def next(self) -> PlannedRun | None:
-        """A run of a trial that goes on, or the first of a new one."""
+        """A run of a running trial, or the first run of a new one."""
         self._follow()
         for trial in self._live:
             for run in self._round(trial)[0]:
@@ -202,7 +202,7 @@ def read_curve(path: Path, before: Curve) -> Curve:
 
     Args:
         path: its `metrics.jsonl`.
-        before: what was read last time, which is returned if nothing is new.
+        before: the previous result, returned if nothing is new.
     """
     try:
         if path.stat().st_size == before.size:

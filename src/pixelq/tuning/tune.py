@@ -30,14 +30,14 @@ class Trial(NamedTuple):
 
 
 class TuneResult(NamedTuple):
-    """How a study stands when its process stops."""
+    """The state of a study when its process stops."""
 
     folder: Path
     trials: tuple[Trial, ...]
     best: Trial | None
     command: str | None  # trains with the best values
     importances: dict[str, float]  # of each setting; empty if too little is known
-    measure: str  # what a score is
+    measure: str  # the kind of score
     interrupted: bool
 
 
@@ -54,25 +54,25 @@ def tune(
     jobs: int | None = None,
     ray: str | None = None,
 ) -> TuneResult:
-    """Seek a recipe's best settings; go on where the study stopped.
+    """Search for a recipe's best settings; continue where the study stopped.
 
     A trial trains each seed of each game; its score is the interquartile mean of the runs' human-normalised returns, of
     plain returns for games without published human scores. The first trial has the recipe's own values.
 
     Args:
         preset: the recipe.
-        folder: where the runs go, and the study; one that holds the same study is gone on with.
-        trials: how many the study is to have, earlier ones among them.
-        search: what is sought, e.g. "optimiser.learning-rate=1e-5..1e-3:log" or "algo.n-step=1,3,5".
+        folder: folder of the runs and the study; the same study in it is continued.
+        trials: final number of trials, earlier ones included.
+        search: the search space, e.g. "optimiser.learning-rate=1e-5..1e-3:log" or "algo.n-step=1,3,5".
         games: ROM names or Gymnasium ids; none: the recipe's own.
         seeds: of every game in every trial.
         settings: values by an option's name, the same in all trials.
-        pruner: who finds trials without prospects: "median", "halving" or "none".
-        jobs: runs at once; None: as many as cores and memory carry.
+        pruner: rule that ends poor trials: "median", "halving" or "none".
+        jobs: runs at once; None: as many as cores and memory allow.
         ray: the Ray cluster that runs are sent to, as for `pixelq.sweep`.
 
     Returns:
-        All trials, the best one, and how much hangs on each setting.
+        All trials, the best one, and the settings' importances.
 
     Raises:
         PixelqError: an unknown name, a value out of range, or a folder that holds another study.

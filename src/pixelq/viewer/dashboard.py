@@ -1,4 +1,4 @@
-"""The dashboard: a page, the videos, and a WebSocket that tells the page what is new in the runs."""
+"""The dashboard: a page, the videos, and a WebSocket that sends the page the runs' news."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from pixelq.viewer.runs import Run, Runs
 __all__ = ["make_dashboard"]
 
 _STATIC = Path(__file__).parent / "static"
-_PERIOD_SECONDS = 1.0  # between two looks at the runs
+_PERIOD_SECONDS = 1.0  # between two checks of the runs
 _SLICE_SECONDS = 0.02  # of reading, before requests get their turn
 _PAUSE_SECONDS = 0.01
 
@@ -31,7 +31,7 @@ def make_dashboard(folder: Path) -> Starlette:
         folder: holds run directories, or is one; only read.
 
     Returns:
-        The app; it looks at the runs while somebody looks at it.
+        The app; it reads the runs while a page is open.
 
     Raises:
         PixelqError: there is no such folder.
@@ -72,7 +72,7 @@ def make_dashboard(folder: Path) -> Starlette:
 
 
 class _Watcher:
-    """Looks at the runs once in a while and wakes those who tell pages about them."""
+    """Reads the runs periodically and wakes the senders to the pages."""
 
     def __init__(self, runs: Runs) -> None:
         self.runs = runs
@@ -81,7 +81,7 @@ class _Watcher:
         self._looked = asyncio.Event()
 
     async def watch(self) -> None:
-        """Look for ever; once at the start, then only while there is a page."""
+        """Read for ever; once at the start, then only while a page is open."""
         while True:
             complete = self.runs.refresh(_SLICE_SECONDS)
             self._looked.set()
@@ -117,7 +117,7 @@ class _Watcher:
 
 
 async def _disconnected(socket: WebSocket) -> None:
-    """Ends when the page goes; whatever it says is not listened to."""
+    """Ends when the page closes; ignores its messages."""
     message = {"type": ""}
     while message["type"] != "websocket.disconnect":
         message = dict(await socket.receive())

@@ -1,4 +1,4 @@
-"""The door of every page pixelq serves: who may come in, how much they may send, and how the server starts and ends."""
+"""The guard of every page that pixelq serves: access, limits, and the server's start and end."""
 
 import asyncio
 import errno
@@ -50,9 +50,9 @@ class Guard:
     - Every response forbids the page to load, send or be framed by anything foreign.
 
     Args:
-        app: what is guarded.
-        host: where it listens; another than loopback is reached by any of the machine's addresses and names.
-        token: the secret of the URL; None: none is asked for.
+        app: the app to guard.
+        host: where it listens; off the loopback, all of the machine's addresses and names reach it.
+        token: the secret in the URL; None: no secret.
         websockets: most open at once.
         message_bytes: longest body of a request.
     """
@@ -95,7 +95,7 @@ class Guard:
             await self._http(scope, receive, self._with_headers(scope, send, self._new_cookie(scope)))
 
     def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
-        """Status and reason, None for what may come in."""
+        """Status and reason of a refusal; None: allowed."""
         hosts = headers.getlist("host")
         if len(hosts) != 1 or not self._knows(hosts[0]):
             return 400, "the Host header does not name this server"
@@ -135,7 +135,7 @@ class Guard:
         return secrets.compare_digest(text.encode(errors="replace"), (self._token or "").encode())
 
     def _new_cookie(self, scope: Scope) -> str | None:
-        """The cookie for one who came with the token in the URL."""
+        """The cookie for a request with the token in the URL."""
         if self._token is None or not any(map(self._is_token, _query_tokens(scope))):
             return None
         return f"{_cookie_name(scope)}={self._token}; Path=/; HttpOnly; SameSite=Lax"
@@ -153,7 +153,7 @@ class Guard:
         return send_with_headers
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on; one whose body turns out too long is seen as broken off."""
+        """Pass a request on; a body that turns out too long counts as broken off."""
         read = 0
 
         async def receive_bounded() -> Message:
@@ -169,10 +169,10 @@ def serve(app: ASGIApp, host: str, port: int, what: str) -> None:
     """Serve an app behind a `Guard` until Ctrl-C or SIGTERM; prints the URL once it can be opened.
 
     Args:
-        app: an ASGI app; its lifespan brackets the serving, so what must be closed is closed there.
-        host: address or name to listen at; for another than loopback a token is made, which the URL carries.
-        port: 0 takes any that is free.
-        what: what is served, said before the URL.
+        app: an ASGI app; its lifespan brackets the serving, so it closes its resources there.
+        host: address or name to listen at; off the loopback, the URL carries a new token.
+        port: 0 takes any free port.
+        what: name of the service, shown before the URL.
 
     Raises:
         PixelqError: the port is taken or no port, or the host is not this machine's.
@@ -199,7 +199,7 @@ def serve(app: ASGIApp, host: str, port: int, what: str) -> None:
     print(f"{what}: {_url(host, listener.getsockname()[1], token)}  (Ctrl-C ends it)", flush=True)
     if token:
         print("anyone with this URL can open the page; the connection is not encrypted", file=sys.stderr, flush=True)
-    # uvicorn closes down in order, then raises the signal once more
+    # uvicorn shuts down in order, then raises the signal again
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         uvicorn.Server(config).run(sockets=[listener])
@@ -242,7 +242,7 @@ def _url(host: str, port: int, token: str | None) -> str:
 
 
 def _own_address() -> str:
-    """The address that others reach this machine by, as far as it knows."""
+    """The address at which other machines reach this one, as far as it knows."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # a documentation address; a datagram socket sends nothing here
@@ -268,13 +268,13 @@ def _query_tokens(scope: Scope) -> list[str]:
 
 
 def _cookie_name(scope: Scope) -> str:
-    """Cookies do not tell ports apart, so their names do."""
+    """Cookies ignore ports, so their names contain the port."""
     server = scope.get("server") or ("", 0)
     return f"pixelq-{server[1]}"
 
 
 def _bounded_protocol(most: int) -> Callable[..., Any]:
-    """A factory of connections: refuses those beyond `most`, and closes those that ask for nothing."""
+    """A factory of connections: refuses more than `most`, and closes idle ones."""
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     alive: set[H11Protocol] = set()
@@ -299,7 +299,7 @@ def _close_if_silent(protocol: Any) -> None:
 
 
 class _Refusal:
-    """The protocol of a connection too many."""
+    """The protocol of a refused connection."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.close()

@@ -1,4 +1,4 @@
-"""From what a person holds down to the nearest action that a game has."""
+"""From the held keys to the nearest action of a game."""
 
 from collections.abc import Sequence, Set
 
@@ -8,9 +8,9 @@ KEYS = ("up", "down", "left", "right", "fire")
 
 
 def joystick_action(action_meanings: Sequence[str], keys: Set[str]) -> int:
-    """The action that a joystick held like this means.
+    """The action for a joystick's held keys.
 
-    Where the game has no such action, FIRE counts most, then left and right, then up and down: in Breakout,
+    If the game has no such action, FIRE counts most, then left and right, then up and down: in Breakout,
     which has no LEFTFIRE, the ball can be served on the move. Opposite directions cancel.
 
     Args:

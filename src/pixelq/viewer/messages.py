@@ -1,10 +1,10 @@
 """Messages between the page of `pixelq watch` and its server over the WebSocket; static/watch.js is the twin.
 
-The page sends JSON text, and each of it is answered once, in order (a `look` may be overtaken):
+The page sends JSON messages. Each gets one answer, in order (a later answer may overtake a `look`):
 
     {"do": "next", "keys": ["left", "fire"]}          play a step                          -> moment
     {"do": "restart", "seed": 7, "sticky": 0.25}      the first game of a seed             -> state, moment
-    {"do": "epsilon", "value": 0.05}                  chance of a random action            -> state
+    {"do": "epsilon", "value": 0.05}                  probability of a random action       -> state
     {"do": "joystick", "holder": "person"}            or "agent"                           -> state
     {"do": "look", "number": 41, "kind": "gradient"}  a map of what counts; "occlusion"    -> look
 
@@ -15,7 +15,7 @@ as a little-endian number; that JSON; then, compressed by zlib as one block, the
              stack x channels x height x width of the state's `seen`, on Atari 4 x 1 x 84 x 84
     look     height x width (what counts most is 255), or nothing if the moment is long past
 
-Whatever else a page sends ends the connection, with a reason.
+Any other message ends the connection, with a reason.
 """
 
 import json
@@ -56,13 +56,13 @@ class Epsilon(NamedTuple):
 
 
 class Joystick(NamedTuple):
-    """Give the joystick to somebody."""
+    """Give the joystick to the agent or the person."""
 
     holder: Holder
 
 
 class Look(NamedTuple):
-    """Show what counts most in a moment's view."""
+    """Show a moment's saliency."""
 
     number: int
     kind: SaliencyKind
@@ -72,10 +72,10 @@ Request = Next | Restart | Epsilon | Joystick | Look
 
 
 def read_request(text: str) -> Request:
-    """Read what a page sent.
+    """Read a page's message.
 
     Raises:
-        ValueError: it is not one of the requests above; says which entry is wrong, and what would be right.
+        ValueError: it is not one of the requests above; names the wrong entry and a correct value.
     """
     try:
         entries = json.loads(text, parse_constant=_refuse_constant)
@@ -100,7 +100,7 @@ def read_request(text: str) -> Request:
 
 
 def pack_moment(moment: Moment) -> bytes:
-    """A moment as the page reads it."""
+    """A moment in the page's format."""
     rows, columns = moment.pictures[0].shape[:2]
     facts = {
         "type": "moment",
@@ -123,7 +123,7 @@ def pack_moment(moment: Moment) -> bytes:
 
 
 def pack_look(look: Look, saliency: NDArray[np.float32] | None) -> bytes:
-    """A map as the page reads it, its highest value made 255; of one that is 0 throughout nothing is."""
+    """A map in the page's format, scaled to a highest value of 255; a map of zeros stays zero."""
     facts = {"type": "look", **look._asdict(), "found": saliency is not None}
     if saliency is None:
         return _pack(facts)

@@ -1,4 +1,4 @@
-"""The newest agent of a run that goes on learning."""
+"""The newest agent of a run that is still learning."""
 
 import threading
 import time
@@ -12,12 +12,12 @@ __all__ = ["NewestAgent"]
 
 
 class NewestAgent:
-    """Looks now and then whether a run has a newer checkpoint, and loads its agent; may be asked by any thread.
+    """Checks from time to time for a newer checkpoint of a run, and loads its agent; any thread may call it.
 
     Args:
         run: a run directory.
         agent: its agent so far.
-        seconds: time between two looks.
+        seconds: time between two checks.
         tell: called with one line about a newer checkpoint that cannot be used.
     """
 
@@ -32,7 +32,7 @@ class NewestAgent:
         self._changed = -1  # when the folder was last seen to change, in nanoseconds
 
     def __call__(self) -> Agent:
-        """The newest agent there is; while one thread loads, the others go on with the one before it."""
+        """The newest agent; while one thread loads it, the others keep the one before."""
         if time.monotonic() >= self._next_look and self._lock.acquire(blocking=False):
             try:
                 self._look()
@@ -46,19 +46,19 @@ class NewestAgent:
             if changed != self._changed:
                 self._changed = changed
                 self._take(load_agent(self._folder.parent, self._agent.device.type, self._complain))
-        except (OSError, PixelqError) as error:  # the run may have been moved away: what is loaded still plays
+        except (OSError, PixelqError) as error:  # the run may have been moved: the loaded agent still plays
             self._complain(str(error))
         self._next_look = time.monotonic() + self._seconds
 
     def _take(self, agent: Agent) -> None:
-        """Let it take over, if it plays the same game in the same way."""
+        """Use the new agent, if it plays the same game with the same settings."""
         if (agent.game, agent.action_meanings) == (self._agent.game, self._agent.action_meanings):
             self._agent = agent
         else:
             self._complain(f"{self._folder.parent} is another run now, of {agent.game}")
 
     def _complain(self, line: str) -> None:
-        """Say it once, not at every look."""
+        """Report it once, not at every check."""
         if line != self._told:
             self._told = line
             self._tell(line)

@@ -28,15 +28,15 @@ __all__ = ["Chooser", "Holder", "LiveGame", "Moment", "SaliencyKind", "Score"]
 
 Holder = Literal["agent", "person"]
 Chooser = Literal["agent", "chance", "fire", "person"]
-"""Whose the action was: the agent's best, chance's, the FIRE pressed after a lost life, a person's."""
+"""Source of an action: the agent's best, a random one, FIRE after a lost life, a person."""
 SaliencyKind = Literal["gradient", "occlusion"]
 
 _CONDITIONS = dataclasses.replace(PROTOCOLS["noop"], name="watch")  # up to 30 no-ops, half an hour a game
-_REMEMBERED = 64  # moments whose saliency can still be asked for
+_REMEMBERED = 64  # moments that still offer saliency
 
 
 class Score(NamedTuple):
-    """What one side has done at the joystick."""
+    """One side's record at the joystick."""
 
     points: float = 0.0  # raw score won in this game
     steps: int = 0  # agent steps of this game
@@ -46,12 +46,12 @@ class Score(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """One step as a viewer sees it: what was seen, what was thought of it, what was done, what came of it."""
+    """One step for the viewer: observation, action values, action, result."""
 
     number: int  # counts the moments, starts of games included
     game: int  # counts the games since the seed was set, from 0
     seen: NDArray[np.uint8]  # [planes, H, W] the agent's view, before the action
-    values: NDArray[np.float32] | None  # [A] action values of it; None: chance alone plays
+    values: NDArray[np.float32] | None  # [A] action values of it; None: random play
     action: int | None  # None: the start of a game
     chooser: Chooser | None
     pictures: tuple[NDArray[np.uint8], ...]  # [H, W, 3] RGB each, while the action lasted; of a start, one
@@ -66,12 +66,12 @@ class Moment(NamedTuple):
 class LiveGame:
     """A game that an agent and a person play by turns, one moment after the other.
 
-    How fast it goes, and whether it goes at all, is its caller's choice. One call at a time moves it; `close`
+    The caller decides its speed. One call at a time may move it; `close`
     waits for that.
 
     Args:
         player: the agent.
-        seed: of the games and of all chance, at least 0.
+        seed: of the games and of all random numbers, at least 0.
         epsilon: probability of a random action, where the agent chooses.
         sticky: probability that the emulator repeats the last action; None: as it was trained.
     """
@@ -94,7 +94,7 @@ class LiveGame:
 
     @property
     def spec(self) -> EnvSpec:
-        """What the game is like."""
+        """The game's spec."""
         return self._games.spec
 
     @property
@@ -109,7 +109,7 @@ class LiveGame:
         return protocol.describe(self.player.game, fire_assist(self.player), isinstance(self.player, RandomAgent))
 
     def restart(self, seed: int, sticky: float) -> Moment:
-        """Give up the game at hand and start the first game of a seed.
+        """Drop the current game and start the first game of a seed.
 
         Args:
             seed: at least 0; the same seed and joystick give the same games.
@@ -127,7 +127,7 @@ class LiveGame:
         """Play a step; the first one, and the one after a game's end, starts a game.
 
         Args:
-            keys: what a person holds down, of `joystick.KEYS`; counts only while a person has the joystick.
+            keys: keys held by a person, of `joystick.KEYS`; they count only while a person has the joystick.
         """
         with self._held():
             if self._result is None or bool(self._result.terminated[0] or self._result.truncated[0]):
@@ -135,7 +135,7 @@ class LiveGame:
             return self._play(self._result, keys)
 
     def saliency(self, number: int, kind: SaliencyKind) -> NDArray[np.float32] | None:
-        """What counts most in a moment's view, [H, W]; None if it is long past or chance alone plays.
+        """The saliency of a moment's observation, [H, W]; None if the moment is too old or play is random.
 
         May be called beside `step`, from another thread.
         """
@@ -174,14 +174,14 @@ class LiveGame:
         self._games.close()
 
     def _start(self) -> Moment:
-        """Start the next game of the seed, as every game is: by seeding both emulators."""
+        """Start the next game of the seed by seeding both emulators."""
         self._game += 1
         result = self._games.restart(self._games.state()) if self._game else self._games.reset()
         self._screen.reseed(game_seed(self.seed, 0, self._game))
         self._chance = stream(self.seed, f"watched actions {self._game}")
         self._tracker = EpisodeTracker(1)
         self._tracker.reset(result)
-        self._serve = False  # a life was lost, and nothing has been done about it since
+        self._serve = False  # a life was lost, and FIRE was not pressed since
         for side, score in self._scores.items():
             self._scores[side] = score._replace(points=0.0, steps=0)
         picture = self._screen.start(result)
@@ -203,7 +203,7 @@ class LiveGame:
         return self._moment(before, result, values, action, chooser, pictures)
 
     def _choose(self, values: NDArray[np.float32] | None, keys: Set[str]) -> tuple[int, Chooser]:
-        """An action, and whose it is."""
+        """An action and its source."""
         if self.holder == "person":
             return joystick_action(self.action_meanings, keys), "person"
         best = -1 if values is None else int(values.argmax())

@@ -19,21 +19,21 @@ __all__ = ["Run", "Runs"]
 _DEPTH = 4  # folders between the given one and a run
 _MOST_FOLDERS = 5_000  # looked into in one round
 _MOST_FILES = 200  # evaluations and videos of a run, the newest
-_ALIVE_SECONDS = 120.0  # since the last metrics, where the system does not tell who holds a lock
+_ALIVE_SECONDS = 120.0  # since the last metrics, if the system does not show who holds a lock
 _STEP = re.compile(r"step-(\d+)")
 
 
 class Run:
-    """A run directory as the page sees it.
+    """A run directory for the page.
 
     Args:
-        name: what it is called, its path below the folder.
+        name: its name: its path below the folder.
         path: where it is; no symbolic link.
-        root: nothing outside of this folder is read.
+        root: only this folder is read.
     """
 
     card: dict[str, Any]
-    """What there is to say about the run, curves aside; plain JSON values."""
+    """The run's facts without its curves, as plain JSON values."""
     version: int
     """Goes up when the card changes; 0 before it was read for the first time."""
 
@@ -47,7 +47,7 @@ class Run:
         self._seen: object = None
 
     def refresh(self, locked: set[int] | None) -> None:
-        """Read what has changed.
+        """Read the changes.
 
         Args:
             locked: inodes of files that some process has locked; None: unknown.
@@ -94,7 +94,7 @@ class Run:
         }
 
     def _ended(self, settings: dict[str, Any]) -> str:
-        """How a run that no process writes has ended."""
+        """The end of a run that no process writes."""
         total = settings.get("total_steps")
         if isinstance(total, int) and self.tail.newest().get("step", -1) >= total:
             return "finished"
@@ -132,7 +132,7 @@ class Run:
 
 
 class Runs:
-    """All runs below a folder, or the one that it is.
+    """All runs below a folder, or the folder itself if it is a run.
 
     Args:
         folder: searched a few levels deep; symbolic links in it are not followed.
@@ -153,7 +153,7 @@ class Runs:
         self._locked: set[int] | None = None
 
     def refresh(self, seconds: float) -> bool:
-        """Go on looking for what has changed, for about so long.
+        """Continue to look for changes, for about this long.
 
         Args:
             seconds: a run that was begun is finished, some hundredths of a second.
@@ -191,14 +191,14 @@ def _run_directories(root: Path) -> Iterator[tuple[str, Path]]:
         except OSError:
             continue
         for path in below:
-            if os.path.isfile(path / "config.json"):  # no error where it may not be looked at
+            if os.path.isfile(path / "config.json"):  # no error if permission is missing
                 yield path.relative_to(root).as_posix(), path
             elif depth + 1 < _DEPTH:
                 folders.append((path, depth + 1))
 
 
 def _flat_json(values: dict[str, Any]) -> dict[str, Any]:
-    """Values by their dotted path; nothing if they are nested too deeply or hold what JSON has no number for."""
+    """Values by their dotted path; nothing if they are nested too deeply or hold NaN or infinity."""
     try:
         json.dumps(found := flat(values), allow_nan=False)
     except (ValueError, RecursionError):
@@ -207,7 +207,7 @@ def _flat_json(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _inside(root: Path, path: Path) -> Path | None:
-    """The plain file that a path leads to, if that is in the folder."""
+    """The plain file at a path, if it is inside the folder."""
     try:
         real = path.resolve(strict=True)
         return real if real.is_relative_to(root) and stat.S_ISREG(real.stat().st_mode) else None
@@ -216,7 +216,7 @@ def _inside(root: Path, path: Path) -> Path | None:
 
 
 def _shown(name: str) -> bool:
-    """Whether a name is neither hidden nor something that no page can show."""
+    """Whether a name is visible and a page can show it."""
     return not name.startswith(".") and "\\" not in name and name.isprintable()
 
 

@@ -1,4 +1,4 @@
-"""Where an agent looks: maps of how much each pixel of what it sees counts for its action values."""
+"""Saliency maps: how much each pixel of an observation counts for the action values."""
 
 from collections.abc import Callable
 from functools import cache
@@ -79,7 +79,7 @@ def _occluded(plane: NDArray[np.uint8], patches: NDArray[np.float32]) -> NDArray
 
 @cache
 def _patches(rows: int, columns: int) -> NDArray[np.float32]:
-    """Gaussians [P, H, W], 1 at their centres, which lie on a grid, row by row."""
+    """Gaussians [P, H, W], 1 at their centres on a grid, row by row."""
     down, across = _line(rows), _line(columns)
     return (down[:, None, :, None] * across[None, :, None, :]).reshape(-1, rows, columns)
 

@@ -14,7 +14,7 @@ __all__ = ["MetricsTail"]
 
 _POINTS = 800  # kept of each curve; up to twice as many between two thinnings
 _FIRST_POINTS = 150
-_WHOLE_BYTES = 300_000  # as much is read as a whole, of more only every so many lines
+_WHOLE_BYTES = 300_000  # smaller files are read whole, of larger ones only every n-th line
 _LONGEST_LINE = 65_536
 _CHUNK = 1_024  # holds the rest of one line and the next, as a rule
 _NAN = float("nan")
@@ -26,7 +26,7 @@ class MetricsTail:
     A long file is not read but sampled: lines at evenly spaced offsets are taken, so that it costs the same however
     long it is; at first a few, so that many runs are there at once, the next time as many as are kept. What is
     appended later is read line by line. A line that is not finished waits for its end. After a
-    resumed run has cut the file, or somebody has replaced it, it is read anew.
+    resumed run has cut the file, or it was replaced, it is read anew.
 
     Args:
         path: the file; it may come and go.
@@ -34,11 +34,11 @@ class MetricsTail:
     """
 
     columns: dict[str, "array[float]"]
-    """Of every metric that is a number, its values; no finite number where a line has none. All have one length."""
+    """The values of every numeric metric; NaN where a line has none. All have one length."""
     generation: int
     """Goes up when points that were there have changed; else points are only appended."""
     damaged: int
-    """Lines that were no metrics."""
+    """Count of lines that were no metrics."""
 
     def __init__(self, path: Path, points: int = _POINTS) -> None:
         self._path = path
@@ -52,7 +52,7 @@ class MetricsTail:
         return len(self.columns["step"])
 
     def refresh(self) -> bool:
-        """Read what is new; returns whether anything changed."""
+        """Read the new lines; returns whether anything changed."""
         before = (self.generation, len(self))
         try:
             descriptor = os.open(self._path, os.O_RDONLY | open_flags("O_NONBLOCK", "O_NOFOLLOW", "O_BINARY"))
@@ -87,7 +87,7 @@ class MetricsTail:
             self._forget()
 
     def _goes_on(self, descriptor: int, size: int) -> bool:
-        """Whether the file still holds what was read last, where it was."""
+        """Whether the last-read bytes are still at their place in the file."""
         last = self._last_line
         return size >= self._offset and read_at(descriptor, len(last), self._offset - len(last)) == last
 
@@ -119,7 +119,7 @@ class MetricsTail:
             return
         columns = self.columns
         steps = columns["step"]
-        if steps and step <= steps[-1]:  # written once more: the later line holds
+        if steps and step <= steps[-1]:  # written again: the later line counts
             self._drop_from(step)
         rows = len(steps)
         for key, value in record.items():
@@ -192,7 +192,7 @@ def _sampled(descriptor: int, start: int, end: int, count: int) -> Iterator[byte
 
 
 def _line_after(descriptor: int, offset: int, end: int, at_start: bool) -> tuple[bytes, int]:
-    """The first whole line from an offset on and where it ends; an offset that is no line's start is inside one."""
+    """The first whole line from an offset on and where it ends; an offset that starts no line is inside one."""
     length = _CHUNK
     while True:
         block = read_at(descriptor, min(length, end - offset), offset)

@@ -1,4 +1,4 @@
-"""The server behind `pixelq watch`: a page, and a game for each that is open. It plays a step when the page asks."""
+"""The server behind `pixelq watch`: a page, and a game for each open page. It plays a step when the page asks."""
 
 import asyncio
 import contextlib
@@ -44,8 +44,8 @@ class Watch:
     """The page's app.
 
     Args:
-        player: gives the agent to watch; asked before every step, so that a run can be followed.
-        name: what the page calls it.
+        player: returns the agent to watch; called before every step, so that a run can be followed.
+        name: the agent's name on the page.
         seed: of a page's first games.
     """
 
@@ -100,8 +100,8 @@ class _Visit:
         """Answer the page, until it leaves.
 
         Raises:
-            ValueError: it sent what no page of pixelq's sends.
-            WebSocketDisconnect: it has gone.
+            ValueError: it sent an unknown message.
+            WebSocketDisconnect: the page has closed.
         """
         await self._send_state()
         await self._send_moment(frozenset())
@@ -140,7 +140,7 @@ class _Visit:
                 await self._send_state()
 
     async def _pace(self) -> None:
-        """Wait, if the page asks for more than any page does."""
+        """Slow down a page that asks too fast."""
         now = time.monotonic()
         self._due = max(self._due + 1 / _FASTEST, now - _SLACK_SECONDS)
         if self._due > now:
@@ -154,7 +154,7 @@ class _Visit:
         return pack_moment(self._game.step(keys))
 
     async def _look(self, look: Look) -> None:
-        """Compute a map while the game goes on."""
+        """Compute a map while the game continues."""
         saliency = await asyncio.to_thread(self._game.saliency, look.number, look.kind)
         with contextlib.suppress(WebSocketDisconnect):  # `serve` notices too
             await self._send(pack_look(look, saliency))

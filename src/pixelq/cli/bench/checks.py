@@ -6,7 +6,7 @@ __all__ = ["check_seconds"]
 
 
 def check_seconds(seconds: float) -> None:
-    """Refuse a time that is none, or that nobody would wait for.
+    """Refuse a time that is no number, or far too long.
 
     Raises:
         PixelqError: below 0 or above an hour.

@@ -1,4 +1,4 @@
-"""`pixelq bench env`: the games by themselves."""
+"""`pixelq bench env`: the games alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""`pixelq bench learner`: the update by itself."""
+"""`pixelq bench learner`: the update alone."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ __all__ = ["run"]
 
 def run(words: Sequence[str]) -> int:
     """Run the benchmark and return the exit status."""
-    recipes = parse_recipes(words, "pixelq bench learner", "Time one update by itself, on a batch of noise.")
+    recipes = parse_recipes(words, "pixelq bench learner", "Time single updates on a batch of noise.")
 
     from pixelq.bench.learner import bench_learner
     from pixelq.training.parts import resolve

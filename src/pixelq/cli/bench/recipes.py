@@ -30,12 +30,12 @@ class RecipeOptions:
 
 
 def parse_recipes(words: Sequence[str], command: str, about: str) -> list[RecipeOptions]:
-    """Read `[PRESET] [options]`, as `pixelq train` has it.
+    """Read `[PRESET] [options]`, as in `pixelq train`.
 
     Args:
         words: what follows the verb.
-        command: how the verb is called, e.g. `pixelq bench train`.
-        about: what it does, for `--help`.
+        command: the command's name, e.g. `pixelq bench train`.
+        about: its description, for `--help`.
 
     Returns:
         The options of each recipe to measure, their settings checked.

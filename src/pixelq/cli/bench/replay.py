@@ -1,4 +1,4 @@
-"""`pixelq bench replay`: the replay memory by itself."""
+"""`pixelq bench replay`: the replay buffer alone."""
 
 import json
 from collections.abc import Sequence

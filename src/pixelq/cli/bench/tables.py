@@ -1,4 +1,4 @@
-"""How the benchmarks show what they measured: a table for people, a line of JSON for programs."""
+"""Output of the benchmarks: a table for people, a line of JSON for programs."""
 
 import json
 import sys
@@ -47,7 +47,7 @@ def gigaflops(flops_per_second: float) -> str:
 
 
 def milliseconds(time: float | None) -> str:
-    """Milliseconds; a dash if it was not told apart."""
+    """Milliseconds; a dash if it was not measured separately."""
     return "–" if time is None else f"{time:.2f}"
 
 
