@@ -49,6 +49,8 @@ def test_every_page_in_light_and_dark_and_on_a_phone(site, page):
         page.emulate_media(color_scheme="dark" if number % 2 else "light")
         page.goto(f"{address}/{name}")
         assert page.locator("h1").count() == 1, name
+        scheme = page.evaluate("document.body.dataset.mdColorScheme")
+        assert scheme == ("slate" if number % 2 else "default"), name
         wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide <= 1, f"{name} is {wide} pixels too wide for a phone"
         broken = page.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)")
