@@ -40,7 +40,7 @@ def write_agent(path: Path, game="catch", **facts):
 
 
 def write_checkpoint(run: Path, step, game="catch", **facts):
-    """A checkpoint as a run writes it, as far as agents go; its weights differ from those of other steps."""
+    """A checkpoint with an agent, as a run writes it; each step has other weights."""
     store = CheckpointStore(run / "checkpoints")
     cards = {"agent": {"pixelq": card(game, step=step, **facts).to_json()}}
     store.save(step, {}, {"agent": weights(game, step)}, (), cards)

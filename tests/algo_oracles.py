@@ -1,4 +1,4 @@
-"""The algorithms once more, from what the networks say to the loss: plain, one number after the other, in float64."""
+"""The algorithms again, from the networks' outputs to the loss: plain loops in float64."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""What the tests of pages share: a server as a person starts it, and a real Chromium that looks at it."""
+"""Shared parts of the page tests: a server as a user starts it, and a real Chromium."""
 
 import asyncio
 import os
@@ -70,7 +70,7 @@ def page(chromium):
 
 
 def run_async(coroutine):
-    """What asyncio.run gives, whatever runs in the test's thread: there Playwright keeps a loop of its own."""
+    """The result of asyncio.run in another thread, because Playwright keeps its own loop in the test's thread."""
     with ThreadPoolExecutor(1) as other:
         return other.submit(asyncio.run, coroutine).result()
 

@@ -26,7 +26,7 @@ def save(store, number, first=0, asked=None, salt=0):
 
 
 def load(directory, keep=2):
-    """The newest good checkpoint of a fresh store, and what was said of damaged ones."""
+    """The newest good checkpoint of a fresh store, and the lines about damaged ones."""
     damage = []
     return CheckpointStore(directory, keep).load_newest(damage.append), damage
 

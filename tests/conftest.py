@@ -1,4 +1,4 @@
-"""Settings for all tests: one thread, since workers share the machine; no GPU, but for the tests that are about it."""
+"""Settings for all tests: one thread, since workers share the machine; no GPU, except for the GPU tests."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The losses and returns once more, as their sources print them: one number after the other, in float64."""
+"""The losses and returns again, as in their sources: plain loops in float64."""
 
 import math
 
@@ -38,7 +38,7 @@ def q_learning(q_tm1, a_tm1, r_t, discount_t, q_t):
 
 
 def double_q_learning(q_tm1, a_tm1, r_t, discount_t, q_t_value, q_t_selector):
-    """Van Hasselt et al. 2016: one network chooses the next action, the other says what it is worth."""
+    """Van Hasselt et al. 2016: one network chooses the next action, the other gives its value."""
     q_tm1, a_tm1, r_t, discount_t, value, selector = lists(q_tm1, a_tm1, r_t, discount_t, q_t_value, q_t_selector)
     errors = []
     for b, action in enumerate(a_tm1):
@@ -66,7 +66,7 @@ def munchausen_q_learning(q_tm1, a_tm1, r_t, discount_t, q_t, q_tm1_target, temp
 
 
 def project(z_p, probs, z_q):
-    """Every atom's mass, split between the neighbours it lies between."""
+    """Every atom's mass, split between its two neighbours."""
     z_p, probs, z_q = lists(z_p, probs, z_q)
     rows = []
     for places, masses in zip(z_p, probs, strict=True):

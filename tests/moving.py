@@ -11,7 +11,7 @@ from pixelq.learner import Learner
 
 
 class MovingLearner:
-    """What the engine has, and what the learner has beside."""
+    """The engine's part and the learner's remaining part."""
 
     def __init__(self, engine: Engine) -> None:
         self.__dict__["engine"] = engine

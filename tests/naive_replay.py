@@ -1,4 +1,4 @@
-"""A naive replay memory, lists that keep every observation whole, beside the real one."""
+"""A naive replay buffer of lists with whole observations, beside the real one."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ GAMMA = 0.9
 STORES = ("ram", "lz4", "device")
 ON_DEVICE = "device, sampled there"
 ATARI = ObsShape()
-# the one of Atari, and others: in colour, not square, with fewer pictures, too large for the kernels
+# Atari's shape, and others: in colour, not square, with fewer pictures, too large for the kernels
 SHAPES = (ATARI, ObsShape(4, 3, 96, 96), ObsShape(4, 1, 60, 80), ObsShape(2, 3, 36, 40), ObsShape(3, 3, 150, 160))
 
 
@@ -33,7 +33,7 @@ def drawn(rows, envs):
 
 
 def batch_at(buffer, rows, envs):
-    """The batch of the given rows and games, whoever samples."""
+    """The batch of the given rows and games, for any sampler."""
     if buffer.sampler is None:
         return buffer.batch(drawn(rows, envs))
     ring = buffer.ring
@@ -79,7 +79,7 @@ class Step(NamedTuple):
 
 
 class Pair:
-    """A replay memory and its naive twin, fed with the same games."""
+    """A replay buffer and its naive twin, fed with the same games."""
 
     def __init__(
         self,
@@ -206,7 +206,7 @@ class Pair:
         return twin
 
     def reloaded_with_generator(self):
-        """The same, to go on with."""
+        """The same, to continue with."""
         twin = self.reloaded()
         twin.generator = self.buffer.generator
         return twin

@@ -1,4 +1,4 @@
-"""Rollouts once more, step by step: games that are played anew, and returns by recursion over each episode."""
+"""Rollouts again, step by step: games played anew, and returns by recursion over each episode."""
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ def lambda_return(steps, gamma, trace_decay):
 
 
 def naive_returns(history, gamma, trace_decay):
-    """Of one game's steps, cut into its episodes: the return of each step, None where it was ignored."""
+    """The return of each step of one game, cut into episodes; None where the step was ignored."""
     returns, episode = [], []
 
     def close():
@@ -54,7 +54,7 @@ def table(says):
 
 
 class Table:
-    """Stands for a network: values made up from what the newest plane says."""
+    """A stand-in for a network: values computed from the newest plane's code."""
 
     def q_values(self, obs):
         return torch.from_numpy(table(decode(obs.numpy()[:, -1]))).float()
@@ -92,7 +92,7 @@ def make(env=ENV, *, network=None, fire=FIRE, rollout_steps=7, **fields):
 
 
 def naive_play(env, epsilons, fire=FIRE):
-    """The same games once more, step by step: a list of steps for each, and the games and lives that ended."""
+    """The same games again, step by step: a list of steps for each, and the games and lives that ended."""
     envs, chance = CounterEnv(len(SCRIPT), seed=3, script=SCRIPT), np.random.default_rng(CHANCE)
     now = envs.reset()
     tracker = EpisodeTracker(len(SCRIPT), clip=env.rewards == "sign")
@@ -129,7 +129,7 @@ def naive_play(env, epsilons, fire=FIRE):
 
 
 class Recorder:
-    """Stands for a learner: keeps what it is to learn."""
+    """A stand-in for a learner: keeps its batches."""
 
     def __init__(self):
         self.batches, self.rates, self.learning_rate = [], [], None

@@ -1,4 +1,4 @@
-"""The optimisers and the clipping once more, in float64, as their sources print them; slow and plain."""
+"""The optimisers and the clipping again, in float64, as in their sources; slow and plain."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Games of Gymnasium's form for tests: one that fits, and others that each have something wrong."""
+"""Games of Gymnasium's form for tests: one that fits, and others with one fault each."""
 
 import os
 import time

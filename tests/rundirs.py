@@ -1,4 +1,4 @@
-"""Run directories as training leaves them, made in milliseconds for those who look at them."""
+"""Run directories as training leaves them, made in milliseconds for tests that read them."""
 
 import json
 

@@ -18,7 +18,7 @@ CLOCK = ("seconds", "perf/steps_per_second")
 
 
 class Watch(PlainProgress):
-    """Collects what a run says, and calls `at` with every record of metrics."""
+    """Collects a run's messages, and calls `at` with every record of metrics."""
 
     def __init__(self, config, at=None):
         super().__init__(config)
@@ -64,7 +64,7 @@ def tiny(name="keras-example", *, replay=None, exploration=None, **fields):
 
 
 def quick(*, replay=None, **fields):
-    """A tiny run that learns little, for what has nothing to do with learning."""
+    """A tiny run that learns little, for tests that do not need learning."""
     return tiny(replay={"batch_size": 8, "train_period": 8, **(replay or {})}, **fields)
 
 

@@ -1,4 +1,4 @@
-"""The actor: how often it explores, what it draws, and FIRE after a lost life."""
+"""The actor: its exploration, its random numbers, and FIRE after a lost life."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Whole runs whose games actors play: in this process, and on a Ray cluster."""
+"""Whole runs with actors: in this process, and on a Ray cluster."""
 
 import contextlib
 import dataclasses
@@ -27,7 +27,7 @@ from runs import Watch, metrics, quick, tiny
 class Here:
     """Actors in this process: a whole run without Ray.
 
-    `kill` names actors to lose, by how many batches came before; others take their place after `away` looks.
+    `kill` names actors to lose, by the number of batches before; others take their place after `away` polls.
     """
 
     def __init__(self, number, kill=None, away=0):

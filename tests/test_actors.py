@@ -1,4 +1,4 @@
-"""Actors elsewhere without Ray: what they send, what the learner makes of it, whatever the way between them does."""
+"""Actors in other processes without Ray: their batches, and the learner's use of them over a faulty connection."""
 
 import random
 from itertools import pairwise
@@ -103,7 +103,7 @@ def test_a_batch_ends_after_its_steps_or_its_seconds():
 
 
 def test_an_actor_plays_as_a_training_loop_does():
-    """Its rows are what the loop would store: the same games, by the same actions."""
+    """Its rows equal the loop's: the same games, by the same actions."""
     player, envs, rng = (
         Player(CounterEnv(3, 5), RandomPlaying(3, 7), 10, 1e9),
         CounterEnv(3, 5),
@@ -127,7 +127,7 @@ def test_an_actor_plays_as_a_training_loop_does():
 
 
 class FakeTransport:
-    """Actors in this process, each life with a `CounterEnv` of its own seed, and a way that loses, doubles and mixes.
+    """Actors in this process, each life with its own `CounterEnv` seed; a connection that loses and reorders.
 
     Every picture's episode number is the life's number times 1,000 and the episode's in it.
     """
@@ -160,7 +160,7 @@ class FakeTransport:
                 number, data = queue.pop(0), player.play()
                 self.sent[actor, life, number] = data
                 self._send(Arrived(actor, life, number, data))
-        if self._faults and self._rng.random() < 0.05:  # a process dies; what it sent may still come, or not
+        if self._faults and self._rng.random() < 0.05:  # a process dies; its batches may still arrive, or not
             actor = self._rng.choice(list(self._players))
             self._queues[actor].clear()
             self._under_way.append(Lost(actor, self._players[actor][0], "killed"))
@@ -249,7 +249,7 @@ def test_every_row_comes_once_or_is_told_as_lost_and_nothing_crosses_a_gap(seed,
             for (episode, t), following in pairwise(numbers):
                 assert following in ((episode, t + 1), (episode + 1, 0))
 
-    # the books: what was asked for is received, lost or under way; and every loss was told
+    # the books: every request is received, lost or under way; and every loss was reported
     accounts = feed.accounts
     lives = [lane.life for lane in feed.lanes]
     assert accounts.lives == sum(lives) + actors

@@ -1,4 +1,4 @@
-"""An algorithm of one's own, without touching the package, as docs/algorithms/add-your-own.md tells it."""
+"""A user's own algorithm, without changing the package, as in docs/algorithms/add-your-own.md."""
 
 import ast
 import dataclasses
@@ -222,7 +222,7 @@ def test_one_without_replay_derives_its_settings_from_pqns(tmp_path, monkeypatch
     assert pixelq.load_agent(tmp_path / "whole").card.algo == config.algo
 
 
-# what is said when something is missing
+# messages when something is missing
 
 
 def test_a_class_without_a_name_is_refused():
@@ -335,7 +335,7 @@ def test_the_loss_of_the_script_by_hand(put_back):
 
 
 def apply(block, root):
-    """What a diff of the page says, done to a file: each hunk's lines before must stand there once."""
+    """Apply a diff of the page to a file: each hunk's old lines must occur once."""
     name, _, rest = block.partition("\n")
     path = root / name.removeprefix("--- ")
     text = path.read_text()

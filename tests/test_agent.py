@@ -31,7 +31,7 @@ OBS = np.random.default_rng(0).integers(0, 256, (5, 4, 84, 84), dtype=np.uint8)
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread():
-    """Two threads that wait for each other are slow where others compute too."""
+    """Two threads that wait for each other are slow beside other work."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -58,7 +58,7 @@ def agent_file(tmp_path):
 
 @pytest.fixture
 def run(tmp_path):
-    """A run with checkpoints at steps 100 and 200, whose weights differ."""
+    """A run with checkpoints at steps 100 and 200 and different weights."""
     store = CheckpointStore(tmp_path / "run" / "checkpoints")
     for seed, step in enumerate((100, 200)):
         card = dataclasses.replace(CARD, step=step)

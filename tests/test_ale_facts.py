@@ -210,7 +210,7 @@ def test_fire_is_pressed_for_one_frame_at_a_games_start_only():
         lives = info["lives"][0]
     assert any(moving[:20])  # the ball flies without an action
     assert lives == 4
-    assert not any(moving[-100:])  # and after a lost life nobody serves the next
+    assert not any(moving[-100:])  # and after a lost life the next ball is not served
 
 
 def test_games_without_fire_start_without_it():

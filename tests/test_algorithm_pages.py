@@ -1,4 +1,4 @@
-"""The pages of the algorithms say what is so: presets, commands, options, places in the code, links."""
+"""The pages of the algorithms are true: presets, commands, options, places in the code, links."""
 
 import ast
 import dataclasses

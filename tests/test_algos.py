@@ -1,4 +1,4 @@
-"""Every algorithm's loss against its paper, worked out in float64 from what the networks say: which network says what,
+"""Every algorithm's loss against its paper, in float64 from the networks' outputs: which network gives which part,
 with which noise and fractions, and where gradients go."""
 
 import copy
@@ -114,7 +114,7 @@ def loss(algo, online, target, batch, chance=None):
 def test_the_loss_is_the_papers(algo, kind, seed):
     online, target = make_networks(algo, kind)
     batch, chance, same = make_batch(algo, seed), generator(), generator()
-    for _ in range(2):  # chance goes on where the first loss left it
+    for _ in range(2):  # random numbers continue where the first loss stopped
         output = loss(algo, online, target, batch, chance)
         by_hand = expected(ALGO[algo], online, target, batch, same)
         for found, wanted in zip(output, by_hand, strict=True):
@@ -268,7 +268,7 @@ def test_double_differs_where_the_two_choose_differently(algo):
 
 @pytest.mark.parametrize("temperature", [0.03, 0.5])
 def test_munchausen_without_its_bonus_is_soft_q_learning(temperature):
-    # Haarnoja et al. 2017, eq. 3: V = τ log Σ exp(q / τ); what is said of the observation before does not count
+    # Haarnoja et al. 2017, eq. 3: V = τ log Σ exp(q / τ); values of the observation before do not count
     config = MunchausenConfig(munchausen_alpha=0.0, munchausen_temperature=temperature, loss="mse")
     online, target = make_networks("munchausen", "plain")
     batch = make_batch("munchausen")

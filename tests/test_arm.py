@@ -1,4 +1,4 @@
-"""ARM, as far as another machine can tell: kernels for updates step aside, the replay memory's compute the same."""
+"""ARM, as far as another machine can test it: no kernels for updates, and the replay buffer's give the same results."""
 
 import platform
 import shutil

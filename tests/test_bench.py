@@ -1,4 +1,4 @@
-"""`pixelq bench replay`: what it prints, what it appends, and that it measures what is really taken."""
+"""`pixelq bench replay`: its output, its data, and that it measures the memory really taken."""
 
 import json
 

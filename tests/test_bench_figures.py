@@ -1,4 +1,4 @@
-"""`pixelq bench env | learner | train`: what is printed, what is counted, and that whole periods are timed."""
+"""`pixelq bench env | learner | train`: output, counts, and that whole periods are timed."""
 
 import dataclasses
 import json

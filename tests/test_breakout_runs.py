@@ -81,7 +81,7 @@ def test_a_kill_changes_nothing(whole, tmp_path):
 def test_sigkill_changes_nothing(whole, tmp_path):
     run, name = whole
     config = breakout(name)
-    # a process of its own, started afresh: a fork of one in which torch has threads may hang
+    # a fresh process: a fork of one with torch threads may hang
     process = multiprocessing.get_context("spawn").Process(target=go, args=(config, tmp_path / "killed", kill_process))
     process.start()
     process.join()

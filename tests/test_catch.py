@@ -1,7 +1,7 @@
-"""Every preset, cut down, learns to catch: settings and measure are those of benchmarks/catch.py.
+"""Every preset, cut down, learns to catch: settings and measure as in benchmarks/catch.py.
 
-On another processor a run with the same seed rounds otherwise, and so is another run. Hence an agent that was stopped
-too early goes on, within a budget of steps that leaves a margin; `benchmarks/catch.py --seeds 1 2 3 4 5` shows which.
+On another processor a run with the same seed rounds differently, so it is another run. Hence an agent that was stopped
+too early continues, within a budget of steps with a margin; `benchmarks/catch.py --seeds 1 2 3 4 5` shows which.
 """
 
 import pytest

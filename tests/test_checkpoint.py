@@ -170,7 +170,7 @@ def test_chunks_of_a_future_that_was_given_up_are_written_anew(tmp_path):
     damaged.write_bytes(b"")
     resumed = CheckpointStore(tmp_path)
     assert resumed.load_newest(lambda line: None).step == 100
-    # played on differently: the rows of chunk 2 are others now
+    # played on differently: chunk 2 has other rows now
     resumed.save(200, {"number": 2}, {"agent": {"w": torch.arange(4.0) * 2}}, [chunk(0), chunk(1), chunk(2, salt=9)])
     checkpoint, damage = load(tmp_path)
     assert damage == []

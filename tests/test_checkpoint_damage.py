@@ -42,7 +42,7 @@ def replaced(path, data):
 
 
 def expect_found(directory, path):
-    """The damage in `path` is named, and what it belongs to is not loaded."""
+    """The damage in `path` is named, and the damaged checkpoint is not loaded."""
     damage = []
     store = CheckpointStore(directory)
     of_newest = path.parent.name in ("step-000000000200", "chunks")

@@ -1,4 +1,4 @@
-"""Every verb at work, and the contract that others script against."""
+"""Every command at work, and the contract for scripts."""
 
 import contextlib
 import dataclasses
@@ -70,7 +70,7 @@ TRAIN = shlex.split(
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run of the command line; what it printed lies beside it."""
+    """A run of the command line, with its output."""
     run = tmp_path_factory.mktemp("runs") / "deep" / "run"
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         assert main([*TRAIN, "--run", str(run)]) == 0

@@ -1,4 +1,4 @@
-"""Offline datasets: what Minari reads is what the games showed, and a seed with its actions is its game."""
+"""Offline datasets: Minari reads the games' pictures, and a seed with its actions gives the same game."""
 
 import re
 from itertools import count
@@ -49,7 +49,7 @@ def loaded(made):
 
 
 def stacks_by_the_page(observations, name):
-    """The code of docs/tools.md, as it stands there."""
+    """Run the code of docs/tools.md."""
     (block,) = [text for text in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if "minari" in text]
     scope = {}
     exec(compile(block.replace("breakout-v0", name), str(PAGE), "exec"), scope)

@@ -132,7 +132,7 @@ def test_a_class_of_ones_own_is_unknown_until_it_is_named():
         kind_of(TrainConfig())
 
 
-# bounds: the values at the edge that are right, and those beyond with what would be right
+# bounds: the valid values at the edges, and the invalid ones beyond with the text of the correct range
 
 FRACTION = ([0, 0.5, 1], [-TINY, math.nextafter(1, 2)], "between 0 and 1")
 POSITIVE = ([TINY, 1.0], [0.0, -1.0], "above 0")
@@ -269,7 +269,7 @@ def test_counts_end_before_integers_do(path):
 
 
 def numbers(kind, prefix=""):
-    """Paths of all settings that are neither text nor switches nor choices."""
+    """Paths of all numeric settings."""
     for field in dataclasses.fields(kind):
         path = f"{prefix}{field.name}"
         if dataclasses.is_dataclass(field.type):

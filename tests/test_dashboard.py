@@ -1,4 +1,4 @@
-"""The dashboard: what it sends, that no path leaves the folder, and what a real browser shows of it."""
+"""The dashboard: its messages, that no path leaves the folder, and its page in a real browser."""
 
 import http.client
 import json
@@ -65,7 +65,7 @@ def test_a_page_is_told_what_there_is_and_then_what_is_new(tmp_path):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder of runs beside a file that is nobody's business, and a server of it."""
+    """A folder of runs beside a private file, and its server."""
     root = tmp_path_factory.mktemp("house")
     (root / "secret.mp4").write_text("secret")
     (root / "secret.txt").write_text("secret")

@@ -64,7 +64,7 @@ def test_a_million_values_are_found_in_proportion():
     sums.rebuild(values)
     shares = (np.arange(20_000) + 0.5) / 20_000
     expected = np.searchsorted(values.cumsum(), shares * values.sum(), side="right")
-    assert (sums.find(torch.from_numpy(shares)).numpy() == expected).mean() > 0.9999  # but for rounding
+    assert (sums.find(torch.from_numpy(shares)).numpy() == expected).mean() > 0.9999  # except for rounding
 
 
 # against naive lists
@@ -121,7 +121,7 @@ def test_one_transition_comes_from_each_equal_share():
 
 
 class Shares:
-    """The host's source of chance, whose numbers are known."""
+    """The host's random generator with known numbers."""
 
     def __init__(self, numbers):
         self.numbers = numbers

@@ -140,11 +140,11 @@ def test_nothing_is_read_back_in_between(name, monkeypatch):
         updates.update(0.6)
 
 
-META = torch.device("meta")  # has shapes and no numbers, and stands for a device that is not the host
+META = torch.device("meta")  # has shapes without numbers, in place of a GPU
 
 
 class MetaSource:
-    """A source of chance of a device without numbers."""
+    """A random generator of a device without numbers."""
 
     device = META
 

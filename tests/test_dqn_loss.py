@@ -46,7 +46,7 @@ def online():
 
 @pytest.fixture(scope="module")
 def target():
-    return network(2, scale=30.0)  # so that errors lie on both sides of Huber's threshold
+    return network(2, scale=30.0)  # so that errors are on both sides of Huber's threshold
 
 
 def values(net, obs):
@@ -69,7 +69,7 @@ def notebook_errors(batch, online, target, quirk):
 
 
 def keras_huber(error, delta=1.0):
-    """Keras' formula, whose mean over the batch is the loss."""
+    """Keras' formula; its mean over the batch is the loss."""
     size = np.abs(error)
     return np.where(size <= delta, 0.5 * np.square(error), delta * size - 0.5 * delta * delta)
 

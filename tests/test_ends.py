@@ -1,4 +1,4 @@
-"""However a run ends, or its surroundings do: it saves and says so, or continues."""
+"""For every end of a run or of its surroundings: it saves and says so, or continues."""
 
 import errno
 import io

@@ -1,4 +1,4 @@
-"""`AtariEnvs`: what it gives, and that its state brings games back bit for bit."""
+"""`AtariEnvs`: its results, and that its state restores games bit for bit."""
 
 import ctypes
 import os

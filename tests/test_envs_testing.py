@@ -1,4 +1,4 @@
-"""`CounterEnv` says what it shows, `Catch` can be won, and both keep to the interface."""
+"""`CounterEnv`'s planes decode, `Catch` can be won, and both follow the interface."""
 
 import numpy as np
 import pytest

@@ -25,7 +25,7 @@ def result(reward=0.0, lives=3, terminated=False, truncated=False, reset=False):
 
 
 def tracked(steps, **options):
-    """life_lost and what was finished, step by step, of one game that starts with 3 lives."""
+    """life_lost and the finished returns, step by step, of one game that starts with 3 lives."""
     tracker = EpisodeTracker(1, **options)
     tracker.reset(result(reset=True))
     outcomes = [tracker.update(step) for step in steps]

@@ -24,7 +24,7 @@ ALL = tuple(f"A{number}" for number in range(18))
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread():
-    """Two threads that wait for each other are slow where others compute too."""
+    """Two threads that wait for each other are slow beside other work."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -35,7 +35,7 @@ def obs():
 
 
 def assert_same_values(values_of, agent, obs):
-    """`values_of` gives what the agent gives, for many observations at once and for one."""
+    """`values_of` gives the agent's values, for many observations at once and for one."""
     batches = [*np.array_split(obs, 10), obs[:1]]
     found = [values_of(batch) for batch in batches]
     assert {values.dtype for values in found} == {np.dtype(np.float32)}

@@ -49,7 +49,7 @@ def disk(monkeypatch):
 
 
 def at_steps(actions):
-    """Calls what stands beside a step when the run's metrics come to it."""
+    """Calls the action of a step when the run's metrics reach it."""
     return lambda record: actions.get(record["step"], lambda: None)()
 
 

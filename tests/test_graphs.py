@@ -14,7 +14,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
 class FakeGpu:
-    """Takes down what is asked of `torch.cuda`; a recorded function is replayed by calling it."""
+    """Records the calls of `torch.cuda`; a recorded function is replayed by calling it."""
 
     def __init__(self, monkeypatch):
         self.events, self.recording, self.registered = [], None, []
@@ -127,7 +127,7 @@ def test_on_a_gpu_it_can_be_told_not_to_record():
     assert not GraphsByShape(len, GPU, record=False)._records
 
 
-# how arrays and chance get to a device
+# how arrays and random numbers get to a device
 
 
 def test_on_a_cpu_an_array_is_shared_not_copied():

@@ -1,4 +1,4 @@
-"""Who may come in through the door of pixelq's pages, and what the server bears."""
+"""Access to pixelq's pages, and the server's limits."""
 
 import asyncio
 import http.client

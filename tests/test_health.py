@@ -1,4 +1,4 @@
-"""Health of a network: the figures against loops and by hand, and that a dead one is told."""
+"""Health of a network: the figures against loops and by hand, and that a dead one is reported."""
 
 import dataclasses
 import re

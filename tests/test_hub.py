@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """A hub of one's own, somebody signed in there, and a cache of one's own."""
+    """A local hub with a signed-in user, and a separate cache."""
     import huggingface_hub.constants
 
     made = Hub()

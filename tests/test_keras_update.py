@@ -143,7 +143,7 @@ def make_batch(seed: int, rewards: float) -> Batch:
 
 
 def next_batch(learner: MovingLearner, seeds: Iterator[int], rewards: float) -> Batch:
-    """A batch whose gradients are a matter of the formulas, not of rounding."""
+    """A batch with gradients that depend on the formulas, not on rounding."""
     for seed in seeds:
         batch = make_batch(seed, rewards)
         if oracles.kink_distance(learner.online, batch.obs_tm1) > 5e-7:
@@ -152,7 +152,7 @@ def next_batch(learner: MovingLearner, seeds: Iterator[int], rewards: float) -> 
 
 
 def make_learner(case: Case, config: TrainConfig = CONFIG) -> MovingLearner:
-    """A learner whose networks differ, with biases that are not zero."""
+    """A learner with two different networks and non-zero biases."""
     learner = moving_learner(config, ACTIONS, CPU, torch.Generator().manual_seed(1))
     other = moving_learner(config, ACTIONS, CPU, torch.Generator().manual_seed(2)).weights()
     noise = torch.Generator().manual_seed(3)

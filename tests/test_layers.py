@@ -1,4 +1,4 @@
-"""The house rules that a program can check: layers, `__all__`, lengths of files and functions, annotations."""
+"""The project's rules that a program can check: layers, `__all__`, lengths of files and functions, annotations."""
 
 import ast
 import importlib
@@ -28,7 +28,7 @@ LAYERS = (
     ("__main__",),
 )
 LAYER = {part: layer for layer, parts in enumerate(LAYERS) for part in parts}
-# a part that may import a folder of its own layer
+# parts that may import a folder of their own layer
 FOLDERS_TOGETHER = {("learner", "algos"), ("presets", "config"), ("returns", "losses")}
 LONGEST_FILE = 400  # lines
 LONGEST_FUNCTION = 40  # lines, nine functions in ten
@@ -48,7 +48,7 @@ ONLY_IN = {  # libraries and the parts that may import them
     "onnxruntime": {"networks"},
 }
 LIGHT = ("errors", "games", "presets", "shipped", "hub", "config", "schedules", "__init__", "__main__")  # load no torch
-# what others may have of engines, and what only engines may have
+# names that others may import from engines, and parts that only engines may import
 ENGINES_DOOR = {"Acting", "Engine", "make_engine", "machine_notes", "quick_precision", "samples_on_device"}
 KERNELS_OF_UPDATES = {f"pixelq.native.{name}" for name in ("layers", "moves", "q_learning")}
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "base"}
@@ -202,7 +202,7 @@ def test_files_are_short(path):
 
 
 def functions():
-    """Every function of pixelq with the module it stands in."""
+    """Every function of pixelq with its module."""
     for path, tree in MODULES.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

@@ -389,7 +389,7 @@ def test_updates_from_memory_that_stays_are_the_same_updates(name):
 
 
 def compiling(monkeypatch, config, device=CPU):
-    """A learner whose updates are compiled, and its twin whose updates are not."""
+    """A learner with compiled updates, and its twin without."""
     plain = moving_learner(
         dataclasses.replace(config, compile=False), ACTIONS, device, torch.Generator().manual_seed(0)
     )

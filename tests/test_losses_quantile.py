@@ -1,4 +1,4 @@
-"""Quantile losses against numbers worked out by hand, loops in float64, and distributions whose quantiles are known."""
+"""Quantile losses against numbers computed by hand, loops in float64, and distributions with known quantiles."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Apple's GPUs, as far as a machine without one can tell: every place that treats them differently."""
+"""Apple's GPUs, as far as a machine without one can test: every place that treats them differently."""
 
 import sys
 from types import SimpleNamespace

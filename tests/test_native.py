@@ -186,7 +186,7 @@ def test_results_do_not_depend_on_the_number_of_threads():
 
 @needs_kernels
 def test_kernels_can_be_called_from_many_threads_at_once():
-    """One caller has the team; the others work alone meanwhile, and get the same."""
+    """One caller has the team; the others work alone, and get the same results."""
     weights, biases = torso_parameters(FILTERS[1])
     obs = pixels(37)
     layers = [(weight.detach(), bias.detach()) for weight, bias in zip(weights, biases, strict=True)]
@@ -202,7 +202,7 @@ def test_kernels_can_be_called_from_many_threads_at_once():
 @needs_kernels
 @pytest.mark.parametrize("busy", [0, 6])
 def test_updates_do_not_depend_on_who_comes_late(busy):
-    """More threads than processors, and others that want them: members of the team miss whole stages of an update."""
+    """More threads than processors, with competing work: members of the team miss whole stages of an update."""
     learned, threads = [], torch.get_num_threads()
     done = threading.Event()
 
@@ -282,7 +282,7 @@ def test_steps_are_those_of_the_formula(name, clip, clip_norm, weight_decay):
 
 @needs_kernels
 def test_weights_are_rounded_as_pytorch_rounds_them():
-    """Ties to the even one, too large ones to infinity, and what is no number stays none."""
+    """Ties to even, too large numbers to infinity, and NaN stays NaN."""
     ties = [1 + 2**-8, 1 + 3 * 2**-8, -(1 + 2**-8), 1 + 2**-8 + 2**-20]
     weight = torch.tensor([*ties, 0.0, -0.0, 3.4e38, -3.4e38, 1e-37, torch.inf, -torch.inf, torch.nan, -torch.nan] * 5)
     weight[-1] = torch.tensor(0x7F800001, dtype=torch.int32).view(torch.float32)  # no number, in bits that are cut off

@@ -1,4 +1,4 @@
-"""Engines: the ways to compute an update and an action; `choose` decides which one, and says why."""
+"""Engines compute updates and actions; `choose` selects one, and says why."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -30,10 +30,10 @@ __all__ = [
 
 
 class Acting(Protocol):
-    """How values to act by are computed."""
+    """Computes values for acting."""
 
     noise: torch.Generator
-    """Source of the noise of noisy layers, drawn anew before every forward."""
+    """Random generator for noisy layers, drawn anew before every forward pass."""
 
     def q_values(self, obs: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Values of all actions, [N, 4, 84, 84] uint8 to [N, A] float32; waits for the device."""
@@ -43,72 +43,72 @@ class Acting(Protocol):
 
         Args:
             obs: [N, 4, 84, 84].
-            remember: stores them in the memory; for engines that act on what the memory holds.
+            remember: stores them in the replay buffer; for engines that act on observations from the buffer.
         """
 
 
 class Engine(Protocol):
-    """How a learner's updates, and actions, are computed. A training loop needs nothing else of it."""
+    """Computes a learner's updates and actions. A training loop needs nothing else."""
 
     @property
     def learner(self) -> Learner:
-        """What learns."""
+        """The learner."""
 
     @property
     def acting(self) -> Acting:
-        """How actions are found."""
+        """Computes values for acting."""
 
     @property
     def instructions(self) -> str | None:
-        """Which of a processor's kernels of our own are made of, that make updates; None: there are none."""
+        """The instructions of the kernels that compute updates; None: no kernels."""
 
     def describe(self) -> str:
-        """How updates are computed, in words; empty: in no way of their own."""
+        """How updates are computed, in words; empty: nothing special."""
 
     def update(self, batch: Batch | RolloutBatch) -> Tensor:
-        """Move the online network by one batch; waits for nothing on the device.
+        """Update the online network with one batch; waits for nothing on the device.
 
         Args:
             batch: transitions; each one's loss counts by its weight before the mean is taken.
 
         Returns:
-            The errors [B] of the batch before the move, on the device; on a GPU to be read before the next update.
+            The errors [B] of the batch before the update, on the device; on a GPU read them before the next update.
         """
 
     def learn(self, batch: Batch | RolloutBatch, count: int) -> Tensor:
-        """So many updates, each by its part of a batch, all parts being of one size; quicker than one by one.
+        """Run `count` updates, each with an equal part of a batch; quicker than one by one.
 
         Args:
             batch: transitions [count · B].
-            count: how many updates.
+            count: number of updates.
 
         Returns:
-            The errors [count · B] of the parts, as `update`.
+            The errors [count · B] of the parts, as in `update`.
         """
 
     def learn_from(self, memory: ReplayBuffer, importance_exponent: float, updates: int) -> None:
-        """So many updates by batches drawn from a memory, which is told their errors.
+        """Run updates with batches drawn from a replay buffer, and give it their errors.
 
         Args:
-            memory: what is drawn from.
+            memory: the replay buffer to draw from.
             importance_exponent: β, for the weights of prioritised sampling.
-            updates: how many; may be none.
+            updates: number of updates; may be 0.
         """
 
     def move(self, batch: Batch | RolloutBatch) -> Tensor:
         """The device's part of an update that the learner announced before; neither recorded nor replayed."""
 
     def first_half(self, batch: Batch | RolloutBatch) -> Callable[[], Tensor] | None:
-        """The loss of a batch, a scalar to go backward from, to be timed; None: an update has no halves."""
+        """The loss of a batch, a scalar for the backward pass, for timing; None: one kernel does both passes."""
 
 
 def make_engine(learner: Learner, noise: torch.Generator, memory: ReplayBuffer | None = None) -> Engine:
-    """The engine that `choose` decides on.
+    """The engine that `choose` selects.
 
     Args:
-        learner: what learns.
-        noise: source of the noise of noisy layers that act.
-        memory: what `learn_from` will be given; None: another one, or none.
+        learner: the learner.
+        noise: random generator for noisy layers in acting.
+        memory: the replay buffer for `learn_from`; None: another one, or none.
     """
     way = choose(learner.config, learner.device, learner.online).way
     if way == "recorded":

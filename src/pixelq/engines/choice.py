@@ -1,4 +1,4 @@
-"""Which way to compute, decided in one place."""
+"""The choice of an engine, in one place."""
 
 from typing import Literal, NamedTuple
 
@@ -16,12 +16,12 @@ __all__ = ["Choice", "choose", "quick_precision", "samples_on_device"]
 
 
 class Choice(NamedTuple):
-    """Which engine, and why."""
+    """The chosen engine, and why."""
 
     way: Literal["plain", "kernels", "recorded"]
     why: str
     lacks_kernels: bool = False
-    """Whether kernels would make the updates, if this machine had them."""
+    """Whether kernels would compute the updates, if this machine had them."""
 
 
 def choose(config: TrainConfig, device: torch.device, network: QNetwork) -> Choice:
@@ -46,12 +46,12 @@ def choose(config: TrainConfig, device: torch.device, network: QNetwork) -> Choi
 
 
 def samples_on_device(config: TrainConfig, device: torch.device) -> bool:
-    """Whether work is recorded there, and a replay memory whose planes lie there is sampled there, too."""
+    """Whether the device records work, and samples a replay buffer with planes on it."""
     return config.cuda_graphs and device.type == "cuda"
 
 
 def quick_precision(config: TrainConfig, device: torch.device) -> Literal["float32", "bfloat16"]:
-    """The precision in which a recipe's updates are quicker there."""
+    """The faster precision for a recipe's updates on a device."""
     quick = has_fast_bfloat16(device)
     if not quick and device.type == "cpu":
         quick = is_for_kernels(config) and kernels() is not None

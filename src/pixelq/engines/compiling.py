@@ -1,4 +1,4 @@
-"""torch.compile on a GPU: operations of one function fused into few kernels, where this machine can compile."""
+"""torch.compile on a GPU: operations of one function fused into few kernels, if this machine can compile."""
 
 import functools
 import os
@@ -14,7 +14,7 @@ __all__ = ["can_compile", "compiled"]
 
 _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
-# numbers that stand alone are put side by side in one kernel, not in one each
+# independent scalars share one kernel
 _OPTIONS: dict[str, Any] = {"max_pointwise_cat_inputs": 32}
 
 
@@ -22,7 +22,7 @@ _OPTIONS: dict[str, Any] = {"max_pointwise_cat_inputs": 32}
 def can_compile(device: torch.device) -> bool:
     """Whether torch.compile works for a device here; on a GPU it needs Triton and a C compiler.
 
-    Nothing tells but to try, on a function of one operation: some seconds, once a process. A CPU is left alone: there
+    Only a trial shows it: some seconds on a function of one operation, once a process. A CPU is left alone: there
     an update is a few large operations, and compiling them gains nothing.
     """
     if device.type != "cuda":
@@ -31,25 +31,25 @@ def can_compile(device: torch.device) -> bool:
     try:
         with warnings.catch_warnings(action="ignore"):
             return bool(torch.compile(_double)(torch.ones(3, device=device)).sum() == 6)
-    except Exception:  # a missing compiler, a GPU too old, a Triton too new: each tells in its own way
+    except Exception:  # a missing compiler, a GPU too old, a Triton too new: each raises its own error
         return False
 
 
 def compiled(
     function: Callable[_Args, _Result], wanted: bool = True, side_by_side: bool = False
 ) -> Callable[_Args, _Result]:
-    """A function of tensors whose shapes stay the same, compiled at its first call, if that is wanted.
+    """A function of tensors of constant shapes, compiled at its first call if `wanted`.
 
     Args:
-        function: takes and gives tensors, or tuples of them.
-        wanted: False gives the function itself.
-        side_by_side: put operations that do not need each other into one kernel, such as those of all weights; pays
-            where there are many small ones.
+        function: takes and returns tensors, or tuples of them.
+        wanted: False returns the function itself.
+        side_by_side: put independent operations into one kernel, for example the same one for all weights; pays
+            for many small ones.
 
-    What the compiler cannot follow is called as it is from then on, with a warning. The function must not draw from a
-    `torch.Generator`, nor wait for the device. Tensors that it reaches by attributes may change in place, but must stay
-    where they are, and have a dimension: on a CPU PyTorch 2.13 takes single integers and float64 numbers for Python's,
-    and loses what is written to them.
+    If the compiler fails, the plain function is called from then on, with a warning. The function must not draw from a
+    `torch.Generator`, nor wait for the device. Tensors that it reads from attributes may change in place, but must keep
+    their addresses, and have a dimension: on a CPU PyTorch 2.13 treats single integers and float64 numbers as Python's,
+    and loses writes to them.
     """
     if not wanted:
         return function
@@ -75,9 +75,9 @@ def compiled(
 
 
 def _keep_together() -> None:
-    """One folder for all that compilers keep; no advice on the terminal."""
+    """One folder for all compilers' caches; no advice on the terminal."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
-    # float32 products are few and small here, and what learns from values must see all of their digits
+    # float32 products are few and small here, and learning from values needs all of their digits
     warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
 
 

@@ -1,4 +1,4 @@
-"""Updates that never leave the device: draw, learn, and tell the memory, recorded as one graph."""
+"""Updates that never leave the device: sample, learn, update priorities, recorded as one graph."""
 
 from typing import Protocol
 
@@ -35,16 +35,16 @@ class Halves(Protocol):
 
 
 class DeviceUpdates:
-    """What `learn_from_draws` does, by a memory that is sampled on the device.
+    """Like `learn_from_draws`, with a replay buffer that is sampled on the device.
 
     On a GPU updates are recorded, several in a row; these then cost the host one launch.
 
     Args:
         halves: the update.
-        sampler: what it learns from.
+        sampler: the replay buffer's sampler.
         batch_size: transitions an update.
         device: where both live.
-        in_a_row: updates that are usually asked for together.
+        in_a_row: usual number of updates at once.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class DeviceUpdates:
         self._learned = compiled(sampler.learned, halves.compiles)
 
     def update(self, importance_exponent: float, count: int = 1) -> Tensor:
-        """Move the online network by batches of the memory, one after the other; waits for nothing.
+        """Update the online network with batches of the replay buffer, one after the other; waits for nothing.
 
         Args:
             importance_exponent: β, for the weights of prioritised sampling.
-            count: how many batches, at least one.
+            count: number of batches, at least one.
 
         Returns:
-            The errors [B] of the last batch before its move, on the device; to be read before the next update.
+            The errors [B] of the last batch before its update, on the device; read them before the next update.
         """
         self._importance_exponent.fill_(importance_exponent)
         for _ in range(count // self._in_a_row):
@@ -102,6 +102,6 @@ class DeviceUpdates:
         return draw, self._sampler.batch(draw)
 
     def _losses_at(self, shares: Tensor) -> tuple[DeviceDraw, Losses]:
-        """From memory to losses in one function, so that stacks of planes need not be written in between."""
+        """From the replay buffer to losses in one function, so that stacks of planes are never written."""
         draw, batch = self._transitions_at(shares)
         return draw, self._halves.losses(batch)

@@ -12,7 +12,7 @@ __all__ = ["learn_from_draws"]
 
 _Batches = TypeVar("_Batches")
 
-# batches drawn, put together and learned from in one go, which is quicker; but draws know no errors of the others
+# batches drawn, assembled and learned together: faster, but a draw does not know the others' errors
 _DRAWN_TOGETHER = 2
 
 
@@ -24,15 +24,15 @@ def learn_from_draws(
     read: Callable[[Draw], _Batches],
     learn: Callable[[_Batches, int], Tensor],
 ) -> None:
-    """Draw, learn, tell the memory, two updates at a time.
+    """Sample, learn and update priorities, two updates at a time.
 
     Args:
-        memory: what is drawn from.
+        memory: the replay buffer.
         batch_size: transitions an update.
         importance_exponent: β, for the weights of prioritised sampling.
-        updates: how many.
-        read: the batches of a draw, side by side; what is not read yet keeps the memory from growing.
-        learn: makes so many updates of them and gives all errors.
+        updates: number of updates.
+        read: returns the batches of a draw, side by side; while a batch is unread, the buffer cannot grow.
+        learn: runs the given number of updates on them and returns all errors.
     """
     for done in range(0, updates, _DRAWN_TOGETHER):
         count = min(_DRAWN_TOGETHER, updates - done)

@@ -1,4 +1,4 @@
-"""A network: C kernels compute the layers that they know, PyTorch computes the others."""
+"""A network: C kernels compute the layers that they support, PyTorch computes the others."""
 
 from typing import cast
 
@@ -16,13 +16,13 @@ __all__ = ["KernelNetwork", "layers_of", "suits_kernels", "suits_kernels_entirel
 
 
 def suits_kernels(network: QNetwork) -> bool:
-    """Whether kernels for products of bfloat16 can compute any layer."""
+    """Whether kernels for bfloat16 products support any layer."""
     heads = (module for module in network.modules() if isinstance(module, LinearHead))
     return network.compute_dtype == torch.bfloat16 and (_suits_torso(network.torso) or any(map(_suits_dense, heads)))
 
 
 def suits_kernels_entirely(network: QNetwork) -> bool:
-    """Whether they can compute all layers but the outputs, and these are linear."""
+    """Whether kernels support all layers but the outputs, and the outputs are linear."""
     head = network.head
     bfloat16 = network.compute_dtype == torch.bfloat16
     return bfloat16 and _suits_torso(network.torso) and isinstance(head, LinearHead) and _suits_dense(head)
@@ -45,7 +45,7 @@ def _suits_dense(head: LinearHead) -> bool:
 
 
 def layers_of(network: QNetwork) -> Layers | None:
-    """The network as the kernel for whole networks takes it; None if a layer is none of its own."""
+    """The network for the whole-network kernel; None if the kernel lacks a layer."""
     if network.compute_dtype != torch.bfloat16 or not _suits_torso(network.torso):
         return None
     if isinstance(network.head, ImplicitHead):
@@ -71,14 +71,14 @@ def _norm(layer: nn.Module) -> Norm | None:
 
 
 class KernelNetwork:
-    """What a loss asks of a network, computed by kernels on the network's own weights.
+    """A network's interface for losses, computed by kernels on the network's own weights.
 
-    Everything that costs time is `numbers`: the torso, the dense layers and the outputs. One kernel computes all of
-    them if it knows every layer. Otherwise the layers that kernels know are kernels, each by itself. What the numbers
-    mean stays with the head.
+    The expensive part is `numbers`: the torso, the dense layers and the outputs. One kernel computes all of
+    them if it supports every layer. If not, each supported layer is a kernel. The head gives the numbers their
+    meaning.
 
     Args:
-        network: in bfloat16; its weights must stay where they are.
+        network: in bfloat16; its weights must keep their addresses.
     """
 
     def __init__(self, network: QNetwork) -> None:
@@ -92,13 +92,13 @@ class KernelNetwork:
         linear = [module for module in network.modules() if isinstance(module, LinearHead)]
         self._dense = {id(head) for head in linear if _suits_dense(head)}
         self.weights: list[Tensor] | None = None
-        """Weight and bias of each layer, of a network that kernels compute entirely; None of others."""
+        """Weight and bias of each layer, if kernels compute the whole network; else None."""
         if suits_kernels_entirely(network):
             self.weights = list(network.parameters())
 
     @property
     def head(self) -> Head:
-        """What the numbers mean."""
+        """The head, which gives the numbers their meaning."""
         return self._network.head
 
     def redraw_noise(self, generator: torch.Generator) -> None:
@@ -106,11 +106,11 @@ class KernelNetwork:
         self._network.redraw_noise(generator)
 
     def features(self, obs: Tensor) -> Tensor:
-        """What the torso makes of observations, [B, 4, 84, 84] uint8 to [B, F] bfloat16."""
+        """The torso's features of observations, [B, 4, 84, 84] uint8 to [B, F] bfloat16."""
         return self._network.features(obs) if self._torso is None else torso(obs, *self._torso)
 
     def numbers(self, obs: Tensor) -> Tensor:
-        """What the last layer gives, [B, A · units] float32, an action's units side by side."""
+        """The last layer's outputs, [B, A · units] float32, an action's units side by side."""
         assert not isinstance(self.head, ImplicitHead)  # which takes fractions beside the observations
         if self._whole is not None:
             return self._whole(obs, self._noise())
@@ -121,7 +121,7 @@ class KernelNetwork:
         return self._linear(body, features)
 
     def __call__(self, obs: Tensor, *arguments: Tensor) -> Tensor:
-        """What the head gives: values, logits or quantiles of all actions."""
+        """The head's outputs: values, logits or quantiles of all actions."""
         if isinstance(self.head, ImplicitHead):
             quantiles: Tensor = self.head(self.features(obs), *arguments)
             return quantiles

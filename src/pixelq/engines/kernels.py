@@ -1,4 +1,4 @@
-"""Kernels in C: layers and optimisers there; the loss between them stays PyTorch's, on small tensors."""
+"""The engine of C kernels for layers and optimisers; PyTorch computes the loss between them, on small tensors."""
 
 from collections.abc import Callable
 
@@ -24,9 +24,9 @@ __all__ = ["KernelEngine", "fused_q_learning", "is_for_kernels"]
 
 
 def fused_q_learning(config: object, online: KernelNetwork, target: KernelNetwork) -> QLearningKernel | None:
-    """The loss of `algos.dqn` and its gradients in one kernel, for networks that kernels compute entirely.
+    """The loss of `algos.dqn` with its gradients in one kernel, for networks that the kernels fully support.
 
-    A special case, kept for speed: the one loss that is written twice.
+    A special case for speed: the only loss with two implementations.
     """
     if type(config) is not DQNConfig or online.weights is None or target.weights is None:
         return None
@@ -34,7 +34,7 @@ def fused_q_learning(config: object, online: KernelNetwork, target: KernelNetwor
 
 
 def is_for_kernels(config: TrainConfig) -> bool:
-    """Whether kernels of our own, where there are any, compute a recipe's whole network in bfloat16."""
+    """Whether our kernels, if there are any, compute a recipe's whole network in bfloat16."""
     algo = algo_of(config.algo)
     if not config.compile:
         return False
@@ -45,11 +45,11 @@ def is_for_kernels(config: TrainConfig) -> bool:
 
 
 class KernelEngine:
-    """Updates by kernels, of any algorithm: its loss sees networks that kernels compute, and moves them by kernels.
+    """Updates with kernels, for any algorithm: kernels compute the networks for its loss, and the optimiser step.
 
     Args:
-        learner: what learns, on a CPU; `suits_kernels` says yes to its network.
-        noise: source of the noise of noisy layers that act.
+        learner: the learner, on a CPU; `suits_kernels` must accept its network.
+        noise: random generator for noisy layers in acting.
     """
 
     def __init__(self, learner: Learner, noise: torch.Generator) -> None:
@@ -73,15 +73,15 @@ class KernelEngine:
         return f"{self.instructions} kernels"
 
     def first_half(self, batch: Batch | RolloutBatch) -> Callable[[], Tensor] | None:
-        """The loss of a batch, a scalar to go backward from; None: one kernel makes loss and gradients at once."""
+        """The loss of a batch, a scalar for the backward pass; None: one kernel computes loss and gradients at once."""
         return None if self._fused else self._by_autograd.first_half(batch)
 
     def update(self, batch: Batch | RolloutBatch) -> Tensor:
-        """Move the online network by one batch; returns the errors [B] of the batch before the move."""
+        """Update the online network with one batch; returns the errors [B] of the batch before the update."""
         return self.learn(batch, 1)
 
     def learn(self, batch: Batch | UnreadBatch | RolloutBatch, count: int) -> Tensor:
-        """So many updates, each by its part of a batch [count · B]; returns the errors [count · B] of the parts."""
+        """Run `count` updates, one for each part of a batch [count · B]; returns their errors [count · B]."""
         if self._fused:
             assert not isinstance(batch, RolloutBatch)
             return self._fused_updates(self._fused, batch, count)
@@ -90,11 +90,11 @@ class KernelEngine:
 
     @property
     def reads_planes(self) -> bool:
-        """Whether `learn` takes batches whose planes are not read yet, which is quicker."""
+        """Whether `learn` takes batches with unread planes, which is faster."""
         return self._fused is not None
 
     def learn_from(self, memory: ReplayBuffer, importance_exponent: float, updates: int) -> None:
-        """So many updates by batches drawn from a memory, which is told their errors."""
+        """Run updates with batches drawn from a replay buffer, and give it their errors."""
         size = self.learner.config.replay.batch_size
         read = memory.unread_batch if self.reads_planes else memory.batch
         learn_from_draws(memory, size, importance_exponent, updates, read, self.learn)
@@ -122,7 +122,7 @@ class KernelEngine:
         return learned.error
 
     def _step_by_kernel(self, gradients: list[Tensor]) -> Tensor:
-        """Clip, move, round; returns the norms [P] of the gradients before."""
+        """Clip, step, round; returns the norms [P] of the gradients before clipping."""
         self._mover.take(gradients)
         (step,) = self._optimiser.described()
         return self._mover.step(step)

@@ -19,18 +19,18 @@ __all__ = ["gpu_notes", "kernel_notes", "machine_notes"]
 
 
 def machine_notes(config: TrainConfig, learner: Learner) -> list[str]:
-    """What could be quicker, or takes time at the start.
+    """Lines about lost speed and slow starts.
 
     Args:
         config: resolved.
-        learner: made from it.
+        learner: the run's learner.
     """
     choice = choose(config, learner.device, learner.online)
     return gpu_notes(config, compiles(config, learner.device)) + kernel_notes(config, choice)
 
 
 def gpu_notes(config: TrainConfig, compiles: bool) -> list[str]:
-    """What a person who waits for a GPU should know, in lines.
+    """Notes for users with a GPU, in lines.
 
     Args:
         config: resolved.
@@ -57,11 +57,11 @@ def gpu_notes(config: TrainConfig, compiles: bool) -> list[str]:
 
 
 def kernel_notes(config: TrainConfig, choice: Choice) -> list[str]:
-    """What a person whose processor could do more should know, in lines.
+    """Notes for users with unused speed on their processor, in lines.
 
     Args:
         config: resolved.
-        choice: how it is computed.
+        choice: the chosen engine.
     """
     if config.device != "cpu" or not config.compile:
         return []

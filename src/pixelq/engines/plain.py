@@ -21,24 +21,24 @@ __all__ = ["Losses", "PlainActing", "PlainEngine", "parts_of", "ranges_of"]
 
 
 class Losses(NamedTuple):
-    """What the first half of an update leaves to the second."""
+    """Loss and errors, computed before the optimiser step."""
 
     loss: Tensor  # [] weighted mean, differentiable
-    error: Tensor  # [B] the batch's errors before the move
-    ranges: dict[str, Tensor]  # what explains the update if it goes wrong, by name
+    error: Tensor  # [B] the batch's errors before the update
+    ranges: dict[str, Tensor]  # figures that explain a diverging update, by name
 
 
 class PlainEngine:
-    """Loss, backward pass, clipping and step, as the papers have them.
+    """Loss, backward pass, clipping and step, as in the papers.
 
-    Other engines are made of this one with parts of their own in the place of its own.
+    Other engines replace parts of this one.
 
     Args:
-        learner: what learns.
-        noise: source of the noise of noisy layers that act.
-        online: what computes the learner's online network; None: the network itself.
-        target: the same of the target network.
-        step: moves the learner's weights by gradients, as `step` below; None: that one.
+        learner: the learner.
+        noise: random generator for noisy layers in acting.
+        online: computes the learner's online network; None: the network itself.
+        target: the same for the target network.
+        step: the optimiser step, like `step` below; None: that one.
 
     Source: Mnih et al. 2015, Methods, Algorithm 1.
     """
@@ -57,30 +57,30 @@ class PlainEngine:
         self._online: Network = learner.online if online is None else online
         self._target: Network = learner.target if target is None else target
         self._step = step or self.step
-        self._kept: dict[int, Tensor] = {}  # gradients in float32 of weights that are not
+        self._kept: dict[int, Tensor] = {}  # float32 gradients of bfloat16 weights
         self.acting = PlainActing(self._online, learner.device, noise)
 
     def describe(self) -> str:
-        """How updates are computed, in words; empty: in no way of their own."""
+        """How updates are computed, in words; empty: nothing special."""
         return ""
 
     def first_half(self, batch: Batch | RolloutBatch) -> Callable[[], Tensor] | None:
-        """The loss of a batch, a scalar to go backward from."""
+        """The loss of a batch, a scalar for the backward pass."""
         return lambda: self.losses(batch).loss
 
     def update(self, batch: Batch | RolloutBatch) -> Tensor:
-        """Move the online network by one batch.
+        """Update the online network with one batch.
 
         Args:
             batch: transitions; each one's loss counts by its weight before the mean is taken.
 
         Returns:
-            The errors [B] of the batch before the move.
+            The errors [B] of the batch before the update.
         """
         return self.learn(batch, 1)
 
     def learn(self, batch: Batch | RolloutBatch, count: int) -> Tensor:
-        """So many updates, each by its part of a batch [count · B]; returns the errors [count · B] of the parts."""
+        """Run `count` updates, one for each part of a batch [count · B]; returns their errors [count · B]."""
         errors = []
         for part in parts_of(batch, count):
             self.learner.announce_updates()
@@ -88,7 +88,7 @@ class PlainEngine:
         return errors[0] if count == 1 else torch.cat(errors)
 
     def learn_from(self, memory: ReplayBuffer, importance_exponent: float, updates: int) -> None:
-        """So many updates by batches drawn from a memory, which is told their errors."""
+        """Run updates with batches drawn from a replay buffer, and give it their errors."""
         size = self.learner.config.replay.batch_size
         learn_from_draws(memory, size, importance_exponent, updates, memory.batch, self.learn)
 
@@ -97,19 +97,19 @@ class PlainEngine:
         return self.follow(self.losses(batch))
 
     def losses(self, batch: Batch | RolloutBatch) -> Losses:
-        """Loss and errors, before the move."""
+        """Loss and errors before the step."""
         learner = self.learner
         output = learner.algo.loss(learner.config.algo, self._online, self._target, batch, learner.generator)
         loss = (batch.weight * output.loss).mean()
         return Losses(loss, output.error, ranges_of(output.q_tm1, batch))
 
     def follow(self, losses: Losses) -> Tensor:
-        """Go down the loss; returns the errors [B]."""
+        """Take the optimiser step; returns the errors [B]."""
         self.conclude(losses, self.gradients(losses.loss))
         return losses.error
 
     def gradients(self, loss: Tensor) -> list[Tensor]:
-        """Of all working weights."""
+        """The gradients of all working weights."""
         for parameter in self.learner.working:
             parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
@@ -119,7 +119,7 @@ class PlainEngine:
         ]
 
     def conclude(self, losses: Losses, gradients: list[Tensor]) -> None:
-        """Step, and note what explains the update."""
+        """Step, and record the update's figures."""
         self.learner.watch.expect(tuple(losses.ranges))
         self.finish(losses.loss.detach(), losses.ranges, gradients)
 
@@ -129,7 +129,7 @@ class PlainEngine:
         self.learner.note(loss, ranges, self._step(gradients))
 
     def step(self, gradients: list[Tensor]) -> Tensor:
-        """Clip, move, round; returns the norms [P] of the gradients before."""
+        """Clip, step, round; returns the norms [P] of the gradients before clipping."""
         learner = self.learner
         gradients = self._in_full(gradients)
         norms = torch.stack(list(torch._foreach_norm(gradients)))
@@ -143,7 +143,7 @@ class PlainEngine:
             scale(gradients, factors)
 
     def _in_full(self, gradients: list[Tensor]) -> list[Tensor]:
-        """Gradients of all weights in float32, in memory that is kept."""
+        """Gradients of all weights in float32, in reused memory."""
         full = list(gradients)
         for index in self.learner.lowered:
             if index not in self._kept:
@@ -153,12 +153,12 @@ class PlainEngine:
 
 
 class PlainActing:
-    """Values to act by, one forward for all games.
+    """Values for acting, with one forward pass for all games.
 
     Args:
-        network: the online network, or what computes it.
-        device: where it lives.
-        noise: source of the noise of noisy layers, drawn anew before every forward.
+        network: the online network, or a module that computes it.
+        device: its device.
+        noise: random generator for noisy layers, drawn anew before every forward pass.
 
     Source: noise as Fortunato et al. 2018, "Noisy networks for exploration", section 3.1.
     """
@@ -175,7 +175,7 @@ class PlainActing:
         return self._network.q_values(to_device(obs, self._device)).cpu().numpy()
 
     def current_values(self, obs: NDArray[np.uint8], remember: Callable[[], None]) -> NDArray[np.float32]:
-        """The same of the games' newest observations; `remember` stores them, which can wait."""
+        """The same of the games' newest observations; `remember` stores them; it may be postponed."""
         del remember
         return self.q_values(obs)
 
@@ -191,8 +191,8 @@ def parts_of(batch: Batch | RolloutBatch, count: int) -> Sequence[Batch | Rollou
 def ranges_of(q_tm1: Tensor, batch: Batch | UnreadBatch | RolloutBatch) -> dict[str, Tensor]:
     """The figures that explain an update, by name.
 
-    Whole tensors: their edges are found in the second half, or a compiler would do all of the sampling over again in
-    the one block of threads that looks for them.
+    Whole tensors: the second half finds their extremes. Otherwise a compiler would repeat all of the sampling in
+    the one block of threads that finds them.
     """
     if isinstance(batch, RolloutBatch):
         return {"Q": q_tm1, "returns": batch.return_t}

@@ -1,4 +1,4 @@
-"""The engine for GPUs: work is compiled if possible, recorded once and replayed; the GPU samples, too."""
+"""The engine for GPUs: work is compiled if possible, recorded once and replayed; the GPU also samples."""
 
 from collections.abc import Callable
 
@@ -33,9 +33,9 @@ class RecordedEngine:
     """The updates of `PlainEngine`, compiled or not, recorded or not.
 
     Args:
-        learner: what learns.
-        noise: source of the noise of noisy layers that act.
-        sampler: draws where the learner lives; None: the host draws.
+        learner: the learner.
+        noise: random generator for noisy layers in acting.
+        sampler: samples on the learner's device; None: the host samples.
     """
 
     instructions: str | None = None
@@ -45,11 +45,11 @@ class RecordedEngine:
         self.learner = learner
         self.compiles = compiles(config, device)
         """Whether updates are compiled."""
-        # a compiler cannot follow chance out of a generator that is kept
+        # a compiler cannot trace draws from a kept generator
         self.compiles_losses = self.compiles and not (learner.algo.draws or learner.online.draws_noise)
-        """Whether the first half of them is, too."""
+        """Whether their first half is also compiled."""
         if self.compiles:
-            torch.compiler.reset()  # what other learners had compiled: past some eight of them it would give up
+            torch.compiler.reset()  # drop other learners' code: past some eight versions the compiler gives up
             learner.optimiser = make_optimiser(config.optimiser, learner.masters, elementwise=True)
         if self.compiles_losses:
             learner.online.prepare_to_compile()
@@ -72,32 +72,32 @@ class RecordedEngine:
         return "compiled updates" if self.compiles else ""
 
     def first_half(self, batch: Batch | RolloutBatch) -> Callable[[], Tensor] | None:
-        """The loss of a batch, a scalar to go backward from."""
+        """The loss of a batch, a scalar for the backward pass."""
         return lambda: self._compiled_losses(batch).loss
 
     def update(self, batch: Batch | RolloutBatch) -> Tensor:
-        """Move the online network by one batch; waits for nothing on the device.
+        """Update the online network with one batch; waits for nothing on the device.
 
         Returns:
-            The errors [B] of the batch before the move, on the device; to be read before the next update.
+            The errors [B] of the batch before the update, on the device; read them before the next update.
         """
         return self.learn(batch, 1)
 
     def learn(self, batch: Batch | RolloutBatch, count: int) -> Tensor:
-        """So many updates, each by its part of a batch [count · B]; returns the errors [count · B] of the parts."""
+        """Run `count` updates, one for each part of a batch [count · B]; returns their errors [count · B]."""
         errors = []
         for part in parts_of(batch, count):
             self.learner.announce_updates()
             error = self._moves(*part)
-            errors.append(error if count == 1 else error.clone())  # the next one may lie in its place
+            errors.append(error if count == 1 else error.clone())  # the next result may overwrite it
         return errors[0] if count == 1 else torch.cat(errors)
 
     def learn_from(self, memory: ReplayBuffer, importance_exponent: float, updates: int) -> None:
-        """So many updates by batches drawn from a memory, which is told their errors."""
+        """Run updates with batches drawn from a replay buffer, and give it their errors."""
         if self._on_device is None:
             size = self.learner.config.replay.batch_size
             learn_from_draws(memory, size, importance_exponent, updates, memory.batch, self.learn)
-        elif updates:  # the same, nothing leaving the device
+        elif updates:  # the same, entirely on the device
             self._on_device.update(importance_exponent, updates)
 
     def _move_tensors(self, *tensors: Tensor) -> Tensor:
@@ -106,19 +106,19 @@ class RecordedEngine:
     def move(self, batch: Batch | RolloutBatch) -> Tensor:
         """The device's part of an update, announced before; arguments and result as in `update`.
 
-        It reads nothing of the host's, so that it can be recorded as a graph and replayed.
+        It reads no host data, so that a graph can record and replay it.
         """
         return self.follow(self._compiled_losses(batch))
 
     def follow(self, losses: Losses) -> Tensor:
-        """The second half of `move`: go down the loss; returns the errors [B]."""
+        """The second half of `move`: take the optimiser step; returns the errors [B]."""
         gradients = self._plain.gradients(losses.loss)
         self.learner.watch.expect(tuple(losses.ranges))
         self._finish(losses.loss.detach(), losses.ranges, gradients)
         return losses.error
 
     def _fused_step(self, gradients: list[Tensor]) -> Tensor:
-        """`PlainEngine.step` for a compiler, which leaves operations on lists as they are."""
+        """`PlainEngine.step` for a compiler, which does not fuse operations on lists."""
         learner = self.learner
         gradients = [gradient.float() for gradient in gradients]
         norms = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients])
@@ -131,15 +131,15 @@ class RecordedEngine:
 
 
 class RecordedActing:
-    """Values to act by, recorded for each number of games and replayed.
+    """Values for acting, recorded for each number of games and replayed.
 
     Args:
         network: the online network.
-        device: where it lives.
-        noise: source of the noise of noisy layers, drawn anew before every forward.
+        device: its device.
+        noise: random generator for noisy layers, drawn anew before every forward pass.
         record: False computes one operation after the other.
-        newest: makes, where the network lives, the games' newest observations out of those that are remembered there;
-            None: they are sent.
+        newest: returns the games' newest observations, made on the device from the stored planes;
+            None: the host sends them.
     """
 
     def __init__(

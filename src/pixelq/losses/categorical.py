@@ -17,7 +17,7 @@ def project(z_p: Tensor, probs: Tensor, z_q: Tensor) -> Tensor:
         z_q: [N] increasing atoms, at least two, not necessarily evenly spaced.
 
     Returns:
-        [B, N] the mass on `z_q`; each row's sum is that of `probs`.
+        [B, N] the mass on `z_q`; each row has the sum of its `probs`.
 
     Raises:
         ValueError: an argument of another rank or size, or fewer than two atoms.
@@ -32,7 +32,7 @@ def project(z_p: Tensor, probs: Tensor, z_q: Tensor) -> Tensor:
     gap = z_q.diff()  # [N − 1]
     above, below = torch.cat([gap, gap[-1:]]), torch.cat([gap[:1], gap])  # [N]; clipped places pass no edge
     from_atom = z_p.clamp(z_q[0], z_q[-1])[:, None, :] - z_q[:, None]  # [B, N, M]
-    # every atom's share falls from 1 at the atom to 0 at either neighbour: no floor and ceiling that might coincide,
+    # an atom's share falls from 1 at the atom to 0 at its neighbours: no floor and ceiling that may coincide,
     # and no scatter, whose order of summation changes on a GPU
     share = 1 - torch.where(from_atom >= 0, from_atom / above[:, None], -from_atom / below[:, None])
     return (share.clamp(min=0) * probs[:, None, :]).sum(dim=2)
@@ -47,7 +47,7 @@ def categorical_q_learning(
     atoms_t: Tensor,
     logits_t: Tensor,
 ) -> Tensor:
-    """Cross-entropy of categorical Q-learning, whose next action has the target's greatest mean.
+    """Cross-entropy of categorical Q-learning; the next action has the target's greatest mean.
 
     Args:
         atoms_tm1: [N] increasing atoms of `logits_tm1`.
@@ -55,7 +55,7 @@ def categorical_q_learning(
         a_tm1: [B] int64 actions taken.
         r_t: [B] rewards that followed.
         discount_t: [B] discounts, 0 where the episode terminated.
-        atoms_t: [M] atoms of `logits_t`, as a rule the same.
+        atoms_t: [M] atoms of `logits_t`, usually the same.
         logits_t: [B, A, M] distributions at the next time, of the target network; no gradient flows into them.
 
     Returns:
@@ -91,7 +91,7 @@ def categorical_double_q_learning(
     logits_t: Tensor,
     q_t_selector: Tensor,
 ) -> Tensor:
-    """Cross-entropy of categorical double Q-learning, whose next action is the selector's best.
+    """Cross-entropy of categorical double Q-learning; the next action is the selector's best.
 
     Args:
         atoms_tm1: [N] increasing atoms of `logits_tm1`.
@@ -99,9 +99,9 @@ def categorical_double_q_learning(
         a_tm1: [B] int64 actions taken.
         r_t: [B] rewards that followed.
         discount_t: [B] discounts, 0 where the episode terminated.
-        atoms_t: [M] atoms of `logits_t`, as a rule the same.
+        atoms_t: [M] atoms of `logits_t`, usually the same.
         logits_t: [B, A, M] distributions at the next time, of the target network; no gradient flows into them.
-        q_t_selector: [B, A] values at the next time, of the online network, that choose the action; nor into these.
+        q_t_selector: [B, A] values at the next time, of the online network, that choose the action; without gradient.
 
     Returns:
         [B] losses, differentiable in `logits_tm1`.
@@ -140,5 +140,5 @@ def _cross_entropy(probs: Tensor, logits: Tensor) -> Tensor:
 
 
 def _chosen(logits: Tensor, action: Tensor) -> Tensor:
-    """Of [B, A, N] the distribution of each row's action [B]: [B, N]."""
+    """The distribution [B, N] of each row's action [B], from [B, A, N]."""
     return logits.gather(1, action[:, None, None].expand(-1, 1, logits.shape[2])).squeeze(1)

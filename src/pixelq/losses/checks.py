@@ -1,4 +1,4 @@
-"""What every loss asserts first: ranks, dtypes and sizes that agree, for broadcasting would hide a mistake."""
+"""Checks at the start of every loss: ranks, dtypes and sizes must agree, because broadcasting would hide a mistake."""
 
 from torch import Tensor, int64
 
@@ -9,7 +9,7 @@ def check_tensors(**arguments: tuple[Tensor, str]) -> None:
     """Check tensors against their forms.
 
     Args:
-        arguments: by its name, each tensor with its form: the names of its axes, separated by blanks, as `"B A"`; with
+        arguments: each tensor by name with its form: the names of its axes, separated by blanks, e.g. `"B A"`; with
             `"int64 B"` it must be int64, else floating point. Axes of one name must have one size.
 
     Raises:

@@ -15,9 +15,9 @@ def quantile_regression(dist: Tensor, tau: Tensor, target: Tensor, huber_param: 
 
     Args:
         dist: [B, N] quantiles.
-        tau: [B, N] the share of the target that lies below each of them, in (0, 1); no gradient flows into it.
-        target: [B, M] samples or quantiles of the target; nor into this.
-        huber_param: κ, where the square becomes a line; the penalty is divided by it. 0 is the plain quantile loss.
+        tau: [B, N] the share of the target below each quantile, in (0, 1); no gradient flows into it.
+        target: [B, M] samples or quantiles of the target; no gradient flows into it.
+        huber_param: κ: beyond it the square becomes a line; the penalty is divided by κ. 0: the plain quantile loss.
 
     Returns:
         [B] losses, differentiable in `dist`.
@@ -37,7 +37,7 @@ def quantile_regression(dist: Tensor, tau: Tensor, target: Tensor, huber_param: 
     below = target < dist.detach()[:, :, None]  # [B, N, M]
     weight = torch.where(below, 1 - tau, tau)  # |τ − 1{δ < 0}|
     error = target - dist[:, :, None]
-    # one operation there and one back, of N · M numbers; 200 · 200 of each transition for QR-DQN
+    # one operation forward and one backward on N · M numbers; 200 · 200 a transition for QR-DQN
     penalty = (
         error.abs()
         if huber_param == 0
@@ -56,17 +56,17 @@ def quantile_q_learning(
     dist_q_t: Tensor,
     huber_param: float = 1.0,
 ) -> Tensor:
-    """Quantile regression of Q-learning, towards `r + discount · dist_q_t[a]`, a the action of the greatest mean.
+    """Quantile regression of Q-learning, towards `r + discount · dist_q_t[a]`, with a the action of the greatest mean.
 
     Args:
         dist_q_tm1: [B, N, A] quantiles at the time of the action.
-        tau_q_tm1: [B, N] the share of the return below each of them; fixed midpoints (QR-DQN) or drawn (IQN).
+        tau_q_tm1: [B, N] the share of the return below each quantile; fixed midpoints (QR-DQN) or drawn (IQN).
         a_tm1: [B] int64 actions taken.
         r_t: [B] rewards that followed.
         discount_t: [B] discounts, 0 where the episode terminated.
-        dist_q_t_selector: [B, K, A] quantiles at the next time whose mean chooses the action: the target network's,
+        dist_q_t_selector: [B, K, A] quantiles at the next time; their mean chooses the action: the target network's,
             or for double Q-learning the online network's; no gradient flows into them.
-        dist_q_t: [B, M, A] quantiles at the next time, of the target network; nor into these.
+        dist_q_t: [B, M, A] quantiles at the next time, of the target network; no gradient flows into them.
         huber_param: κ of the quantile Huber loss; 0 is the plain quantile loss.
 
     Returns:
@@ -109,14 +109,14 @@ def munchausen_quantile_q_learning(
 
     Args:
         dist_q_tm1: [B, N, A] quantiles at the time of the action.
-        tau_q_tm1: [B, N] the share of the return below each of them.
+        tau_q_tm1: [B, N] the share of the return below each quantile.
         a_tm1: [B] int64 actions taken.
         r_t: [B] rewards that followed.
         discount_t: [B] discounts, 0 where the episode terminated.
         dist_q_t: [B, M, A] quantiles at the next time, of the target network; no gradient flows into them.
-        q_tm1_target: [B, A] mean values at the time of the action, of the target network; nor into these.
+        q_tm1_target: [B, A] mean values at the time of the action, of the target network; no gradient flows into them.
         temperature: τ of the policies, in units of value.
-        alpha: the share of the scaled log-policy that is paid.
+        alpha: the share of the scaled log-policy in the reward.
         clip: l₀, in units of value, at most 0: the lowest scaled log-policy.
         huber_param: κ of the quantile Huber loss; 0 is the plain quantile loss.
 
@@ -149,5 +149,5 @@ def munchausen_quantile_q_learning(
 
 
 def _chosen(dist_q: Tensor, action: Tensor) -> Tensor:
-    """Of [B, N, A] the quantiles of each row's action [B]: [B, N]."""
+    """The quantiles [B, N] of each row's action [B], from [B, N, A]."""
     return dist_q.gather(2, action[:, None, None].expand(-1, dist_q.shape[1], 1)).squeeze(2)

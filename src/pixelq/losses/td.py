@@ -1,4 +1,4 @@
-"""Temporal-difference errors of Q-learning, and the penalties put on them."""
+"""Temporal-difference errors of Q-learning, and penalties on them."""
 
 import torch
 from torch import Tensor
@@ -59,7 +59,7 @@ def double_q_learning(
         r_t: [B] rewards that followed.
         discount_t: [B] discounts, 0 where the episode terminated.
         q_t_value: [B, A] values at the next time, of the target network; no gradient flows into them.
-        q_t_selector: [B, A] values at the next time, of the online network, that choose the action; nor into these.
+        q_t_selector: [B, A] values at the next time, of the online network, that choose the action; without gradient.
 
     Returns:
         [B] errors, differentiable in `q_tm1`.
@@ -87,7 +87,7 @@ def log_policy(q: Tensor, temperature: float) -> Tensor:
     """Logarithms of the softmax policy, `log softmax(q / temperature)`.
 
     Args:
-        q: [..., A] values; of a distributional network their means.
+        q: [..., A] values; for a distributional network their means.
         temperature: τ, in units of value.
 
     Returns:
@@ -100,7 +100,7 @@ def log_policy(q: Tensor, temperature: float) -> Tensor:
     """
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}: must be above 0")
-    # the largest is taken off before the division: q / τ is large, and its rounding is that of a small action gap
+    # subtract the largest before the division: q / τ is large, and its rounding would hide small action gaps
     return torch.log_softmax((q - q.amax(dim=-1, keepdim=True)) / temperature, dim=-1)
 
 
@@ -121,13 +121,13 @@ def soft_value(q: Tensor, log_pi: Tensor, temperature: float) -> Tensor:
 
 
 def munchausen_bonus(q_tm1_target: Tensor, a_tm1: Tensor, temperature: float, alpha: float, clip: float) -> Tensor:
-    """What Munchausen adds to the reward, `alpha · clip(temperature · log π(a_tm1), clip, 0)`.
+    """Munchausen's addition to the reward, `alpha · clip(temperature · log π(a_tm1), clip, 0)`.
 
     Args:
         q_tm1_target: [B, A] values of the target network at the time of the action.
         a_tm1: [B] int64 actions taken.
         temperature: τ, in units of value.
-        alpha: the share of the scaled log-policy that is paid.
+        alpha: the share of the scaled log-policy in the reward.
         clip: l₀, in units of value, at most 0: the lowest scaled log-policy.
 
     Returns:
@@ -165,9 +165,9 @@ def munchausen_q_learning(
         r_t: [B] rewards that followed.
         discount_t: [B] discounts, 0 where the episode terminated.
         q_t: [B, A] values at the next time, of the target network; no gradient flows into them.
-        q_tm1_target: [B, A] values at the time of the action, of the target network; nor into these.
+        q_tm1_target: [B, A] values at the time of the action, of the target network; no gradient flows into them.
         temperature: τ of the policy, in units of value.
-        alpha: the share of the scaled log-policy that is paid; 0 is soft Q-learning.
+        alpha: the share of the scaled log-policy in the reward; 0 is soft Q-learning.
         clip: l₀, in units of value, at most 0: the lowest scaled log-policy.
 
     Returns:
@@ -198,7 +198,7 @@ def huber(error: Tensor, threshold: float = 1.0) -> Tensor:
 
     Args:
         error: any shape.
-        threshold: where the square becomes a line; its slope there.
+        threshold: error at which the square becomes a line; also the slope there.
 
     Returns:
         The penalty of each error, same shape.
@@ -217,5 +217,5 @@ def squared(error: Tensor) -> Tensor:
 
 
 def _chosen(q: Tensor, action: Tensor) -> Tensor:
-    """Of [B, A] the column of each row's action [B]: [B]."""
+    """The value [B] of each row's action [B], from [B, A]."""
     return q.gather(1, action[:, None]).squeeze(1)
