@@ -34,7 +34,7 @@ def project(z_p: Tensor, probs: Tensor, z_q: Tensor) -> Tensor:
     from_atom = z_p.clamp(z_q[0], z_q[-1])[:, None, :] - z_q[:, None]  # [B, N, M]
     # an atom's share falls from 1 at the atom to 0 at its neighbours: no floor and ceiling that may coincide,
     # and no scatter, whose order of summation changes on a GPU
-    share = 1 - torch.where(from_atom >= 0, from_atom / above[:, None], -from_atom / below[:, None])
+    share = 1 - torch.maximum(from_atom / above[:, None], from_atom / -below[:, None])
     return (share.clamp(min=0) * probs[:, None, :]).sum(dim=2)
 
 
@@ -76,8 +76,9 @@ def categorical_q_learning(
         atoms_t=(atoms_t, "M"),
         logits_t=(logits_t, "B A M"),
     )
-    a_t = (logits_t.softmax(dim=2) * atoms_t).sum(dim=2).argmax(dim=1)
-    target_tm1 = _target(atoms_tm1, r_t, discount_t, atoms_t, _chosen(logits_t, a_t))
+    probs_t = logits_t.softmax(dim=2)
+    a_t = (probs_t * atoms_t).sum(dim=2).argmax(dim=1)
+    target_tm1 = _target(atoms_tm1, r_t, discount_t, atoms_t, _chosen(probs_t, a_t))
     return _cross_entropy(target_tm1, _chosen(logits_tm1, a_tm1))
 
 
@@ -124,14 +125,14 @@ def categorical_double_q_learning(
         q_t_selector=(q_t_selector, "B A"),
     )
     a_t = q_t_selector.argmax(dim=1)
-    target_tm1 = _target(atoms_tm1, r_t, discount_t, atoms_t, _chosen(logits_t, a_t))
+    target_tm1 = _target(atoms_tm1, r_t, discount_t, atoms_t, _chosen(logits_t, a_t).softmax(dim=1))
     return _cross_entropy(target_tm1, _chosen(logits_tm1, a_tm1))
 
 
-def _target(atoms_tm1: Tensor, r_t: Tensor, discount_t: Tensor, atoms_t: Tensor, logits_a_t: Tensor) -> Tensor:
-    """The distribution [B, N] of `r + discount · z` on `atoms_tm1`, z of logits [B, M]; no gradient flows through."""
+def _target(atoms_tm1: Tensor, r_t: Tensor, discount_t: Tensor, atoms_t: Tensor, probs_a_t: Tensor) -> Tensor:
+    """The distribution [B, N] of `r + discount · z` on `atoms_tm1`, z of probs [B, M]; no gradient flows through."""
     z_tm1 = r_t[:, None] + discount_t[:, None] * atoms_t  # [B, M]
-    return project(z_tm1, logits_a_t.softmax(dim=1), atoms_tm1).detach()
+    return project(z_tm1, probs_a_t, atoms_tm1).detach()
 
 
 def _cross_entropy(probs: Tensor, logits: Tensor) -> Tensor:
@@ -139,6 +140,6 @@ def _cross_entropy(probs: Tensor, logits: Tensor) -> Tensor:
     return -(probs * logits.log_softmax(dim=1)).sum(dim=1)
 
 
-def _chosen(logits: Tensor, action: Tensor) -> Tensor:
+def _chosen(dist: Tensor, action: Tensor) -> Tensor:
     """The distribution [B, N] of each row's action [B], from [B, A, N]."""
-    return logits.gather(1, action[:, None, None].expand(-1, 1, logits.shape[2])).squeeze(1)
+    return dist.gather(1, action[:, None, None].expand(-1, 1, dist.shape[2])).squeeze(1)
