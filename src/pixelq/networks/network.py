@@ -17,7 +17,7 @@ from pixelq.networks.heads import (
     QuantileHead,
 )
 from pixelq.networks.initialisation import initialise
-from pixelq.networks.noisy import NoisyLinear
+from pixelq.networks.noisy import NoisyLinear, redraw_noise
 from pixelq.networks.torsos import ImpalaTorso, NatureTorso
 
 __all__ = [
@@ -43,8 +43,8 @@ class Network(Protocol):
     def features(self, obs: Tensor) -> Tensor:
         """The torso's features of observations, [B, 4, 84, 84] uint8 to [B, F], for losses that call the head twice."""
 
-    def q_values(self, obs: Tensor) -> Tensor:
-        """Expected return of each action, [B, 4, 84, 84] uint8 to [B, A] float32."""
+    def q_values(self, obs: Tensor, others: Tensor | None = None) -> Tensor:
+        """Expected return of each action, [B, 4, 84, 84] uint8 to [B, A] float32; of other observations behind them."""
 
     def redraw_noise(self, generator: torch.Generator) -> None:
         """Draw new noise in all noisy layers."""
@@ -92,9 +92,17 @@ class QNetwork(nn.Module):
         features: Tensor = self.torso(self._pixels(obs))
         return features
 
-    def q_values(self, obs: Tensor) -> Tensor:
-        """Expected return of each action, [B, 4, 84, 84] uint8 to [B, A] float32; every network offers it."""
-        return self.head.q_values(self.features(obs))
+    def q_values(self, obs: Tensor, others: Tensor | None = None) -> Tensor:
+        """Expected return of each action; every network offers it.
+
+        Args:
+            obs: [B, 4, 84, 84] uint8.
+            others: [C, 4, 84, 84] uint8, more of them, in the same pass.
+
+        Returns:
+            [B, A] float32, or [B + C, A].
+        """
+        return self.head.q_values(self.features(obs if others is None else torch.cat([obs, others])))
 
     def q_values_of_pixels(self, pixels: Tensor) -> Tensor:
         """The same of pixels [B, 4, 84, 84] of a floating type in 0…1, through which gradients flow."""
@@ -128,8 +136,7 @@ class QNetwork(nn.Module):
 
     def redraw_noise(self, generator: torch.Generator) -> None:
         """Draw new noise in all noisy layers, in order; a network without them draws nothing."""
-        for layer in self._noisy:
-            layer.redraw_noise(generator)
+        redraw_noise(self._noisy, generator)
 
 
 def make_network(
