@@ -685,6 +685,7 @@ def test_acting_sees_the_values_of_learning(name):
         obs = pixels(size, size)
         with torch.no_grad():
             values = quick.networks[0].q_values(obs)
+            assert torch.equal(quick.networks[0].q_values(obs[:4], obs[4:]), values)
         torch.testing.assert_close(values, quick.networks[0](obs).detach(), rtol=1e-5, atol=1e-5)
 
 

@@ -146,6 +146,26 @@ def test_a_pass_back_is_of_its_own_pass_forward():
 
 
 @needs_kernels
+def test_gradients_may_have_the_memory_of_those_before():
+    layers, noise = make(*KINDS[-1].values)
+    kernel = NetworkKernel(layers)
+
+    def gradients(seed):
+        return torch.autograd.grad(kernel(pixels(5, seed), noise).sum(), kernel.weights)
+
+    first, second = gradients(1), gradients(2)
+    kept = [gradient.clone() for gradient in first]
+    for gradient in second:
+        gradient.fill_(torch.nan)
+    kernel.take_back(second)
+    again = gradients(1)
+    assert [gradient.data_ptr() for gradient in again] == [gradient.data_ptr() for gradient in second]
+    gradients(2)  # nobody has given back what it was given
+    for results in (first, again):
+        assert all(torch.equal(a, b) for a, b in zip(results, kept, strict=True))
+
+
+@needs_kernels
 def test_a_network_does_not_depend_on_the_number_of_threads():
     layers, noise = make(*KINDS[-1].values)
     threads, results = torch.get_num_threads(), []
@@ -194,3 +214,15 @@ def test_planes_of_another_size_are_not_for_the_kernel():
     config = PRESETS["fast"].config
     for view in ({"height": 96}, {"stack": 3}, {"colour": True}):
         assert not is_for_kernels(replace(config, env=replace(config.env, **view)))
+
+
+@needs_kernels
+@pytest.mark.parametrize(("sizes", "streams", "noisy", "actions", "each", "normalised"), KINDS[2:4])
+def test_observations_in_two_places_are_one_batch(sizes, streams, noisy, actions, each, normalised):
+    layers, noise = make(sizes, streams, noisy, actions, each, normalised)
+    kernel, obs = NetworkKernel(layers), pixels(13)
+    wanted = kernel(obs, noise)
+    outputs = kernel(obs[:5], noise, obs[5:].clone())
+    assert torch.equal(outputs, wanted)
+    results = [torch.autograd.grad(one.sum(), kernel.weights) for one in (outputs, wanted)]
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))

@@ -30,7 +30,7 @@ def loss(
     """
     with torch.no_grad():
         target.redraw_noise(generator)
-        q_t, q_tm1_target = target.q_values(torch.cat([batch.obs_t, batch.obs_tm1])).chunk(2)
+        q_t, q_tm1_target = target.q_values(batch.obs_t, batch.obs_tm1).chunk(2)
     online.redraw_noise(generator)
     q_tm1 = online.q_values(batch.obs_tm1)
     error = td.munchausen_q_learning(

@@ -1,5 +1,6 @@
 """A network: C kernels compute the layers that they support, PyTorch computes the others."""
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -109,11 +110,13 @@ class KernelNetwork:
         """The torso's features of observations, [B, 4, 84, 84] uint8 to [B, F] bfloat16."""
         return self._network.features(obs) if self._torso is None else torso(obs, *self._torso)
 
-    def numbers(self, obs: Tensor) -> Tensor:
+    def numbers(self, obs: Tensor, others: Tensor | None = None) -> Tensor:
         """The last layer's outputs, [B, A · units] float32, an action's units side by side."""
         assert not isinstance(self.head, ImplicitHead)  # which takes fractions beside the observations
         if self._whole is not None:
-            return self._whole(obs, self._noise())
+            return self._whole(obs, self._noise(), others)
+        if others is not None:
+            obs = torch.cat([obs, others])
         features, body = self.features(obs), self.head.body
         if isinstance(body, DuelingHead):
             features = body.shared(features)
@@ -127,13 +130,21 @@ class KernelNetwork:
             return quantiles
         return self.head.read(self.numbers(obs))
 
-    def q_values(self, obs: Tensor) -> Tensor:
-        """Expected return of each action, [B, 4, 84, 84] uint8 to [B, A] float32."""
+    def q_values(self, obs: Tensor, others: Tensor | None = None) -> Tensor:
+        """Expected return of each action, [B, 4, 84, 84] uint8 to [B, A] float32; of other observations behind them."""
         if self.weights is not None and not torch.is_grad_enabled():
-            return q_values(obs, self.weights)
+            return q_values(self.weights, obs, others)
         if isinstance(self.head, ImplicitHead):
-            return self.head.q_values(self.features(obs))
-        return self.head.values(self.numbers(obs))
+            return self.head.q_values(self.features(obs if others is None else torch.cat([obs, others])))
+        return self.head.values(self.numbers(obs, others))
+
+    def take_back(self, gradients: Sequence[Tensor]) -> None:
+        """Gradients of all parameters, in order, that nobody needs any more: the next ones get their memory."""
+        if self._whole is not None:
+            places = {
+                id(weight): gradient for weight, gradient in zip(self._network.parameters(), gradients, strict=True)
+            }
+            self._whole.take_back([places[id(weight)] for weight in self._whole.weights])
 
     def _noise(self) -> Noise | None:
         """Noise of the noisy layers, which evaluation leaves out."""

@@ -125,4 +125,7 @@ class KernelEngine:
         """Clip, step, round; returns the norms [P] of the gradients before clipping."""
         self._mover.take(gradients)
         (step,) = self._optimiser.described()
-        return self._mover.step(step)
+        norms = self._mover.step(step)
+        if not self._fused:
+            self.networks[0].take_back(gradients)
+        return norms

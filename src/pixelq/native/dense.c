@@ -26,8 +26,24 @@ void dense_pack_by_team(int batch, int depth, const bf16 *x, uint32_t *packed) {
     ORDER();
 }
 
+long dense_own_bytes(int depth) { return lines((long)PAIR * depth * sizeof(bf16)); }
+
+// PAIR rows of weights with their noise, from one of a part's units on.
+static void make_noisy(int depth, const dense *d, int part, int unit, bf16 *to) {
+    const bf16 *mean = d->part[part].w_mean, *sigma = d->part[part].w_sigma;
+    for (int row = unit; row < unit + PAIR; row++)
+        for (long at = (long)row * depth, k = 0; k < depth; k += TILE, at += TILE, to += TILE) {
+            __m512 noise = _mm512_mul_ps(_mm512_set1_ps(d->part[part].noise_out[row]),
+                                         _mm512_loadu_ps(d->part[part].noise_in + k));
+            __m512 scale = widen(_mm256_loadu_si256((const __m256i *)(sigma + at)));
+            __m512 middle = widen(_mm256_loadu_si256((const __m256i *)(mean + at)));
+            _mm256_storeu_si256((__m256i *)to, narrow(_mm512_fmadd_ps(scale, noise, middle)));
+        }
+    ORDER();
+}
+
 // hidden = max(0, x · w + bias).
-void dense_hidden_by_team(int batch, int depth, const dense *d, const uint32_t *packed, int relu, float *hidden) {
+void dense_hidden_by_team(int batch, int depth, const dense *d, const uint32_t *packed, int relu, float *hidden, void *own) {
     int steps = depth / DEPTH, tiles = tiles_of(batch), units = all_units(d);
     __m512 least = _mm512_set1_ps(relu ? 0.0f : -INFINITY);
     float sums[4 * WORDS];
@@ -35,8 +51,10 @@ void dense_hidden_by_team(int batch, int depth, const dense *d, const uint32_t *
     begin_tiles(&acc);
     team_loop *pairs = team_share();
     for (int unit; (unit = (int)team_take(pairs) * PAIR) < units;) {
-        const bf16 *w = d->part[unit / d->units].w + unit % d->units * (long)depth;
-        const bf16 *bias = d->part[unit / d->units].b + unit % d->units;
+        int part = unit / d->units, first = unit % d->units;
+        const bf16 *bias = d->part[part].b + first;
+        bf16 *w = d->part[part].w ? d->part[part].w + first * (long)depth : own;
+        if (d->part[part].w_mean) make_noisy(depth, d, part, first, w);  // just before they are used, in the nearer caches
         for (int tile = 0; tile < tiles; tile += 2) {
             int many_b = tile + 1 < tiles ? 2 : 1;
             const char *a0 = (const char *)w, *a1 = a0 + (long)TILE * depth * sizeof(bf16);
@@ -211,7 +229,7 @@ static void forward_by_team(void *of) {
     const layer *l = of;
     dense_pack_by_team(l->batch, l->depth, l->x, l->packed);
     team_wait();
-    dense_hidden_by_team(l->batch, l->depth, &l->of, l->packed, 1, l->hidden);
+    dense_hidden_by_team(l->batch, l->depth, &l->of, l->packed, 1, l->hidden, NULL);
 }
 
 // hidden [batch][units] float32 = max(0, x [batch][depth] · w [units][depth] + bias [units]).

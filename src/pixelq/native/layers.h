@@ -51,12 +51,15 @@ typedef struct {
     const void *store;
     const int64_t *slots;  // four planes an image
     atomic_int *failed;
+    const uint8_t *others;  // bytes of those from some number on, or NULL
+    long first_other;
 } images;
 
 // The same, starting at a later image.
 static inline images images_from(images all, long image) {
     if (all.bytes) all.bytes += image * PIXELS;
     else all.slots += image * 4;
+    all.first_other -= image;
     return all;
 }
 
@@ -84,13 +87,15 @@ void torso_shares_by_team(
 void torso_gradients_by_team(const sizes *s, int batch, const float *shares, const weights *gradients);
 
 // A dense layer with one or two parts of equal size over the same inputs: w [units][depth], b [units]; or their gradients.
-// For noisy layers, w and b include the noise. The gradients are for the means, and the gradients of the noise scales
-// follow from them and from the noise of inputs and outputs.
+// For noisy layers, b includes the noise. `dense_hidden_by_team` makes w from means, scales and noise, and keeps it if there
+// is memory for it. The gradients are for the means, and the gradients of the noise scales follow from them and from the
+// noise of inputs and outputs.
 typedef struct {
     int parts, units;  // units in each part
     struct {
         bf16 *w, *b, *w_sigma, *b_sigma;
         const float *noise_in, *noise_out;
+        const bf16 *w_mean;  // of noisy weights, or NULL
     } part[2];
 } dense;
 
@@ -99,8 +104,9 @@ static inline int all_units(const dense *d) { return d->parts * d->units; }
 // x [batch][depth], hidden [batch][all units].
 long dense_packed_bytes(int batch, int depth);
 void dense_pack_by_team(int batch, int depth, const bf16 *x, uint32_t *packed);
+long dense_own_bytes(int depth);  // of noisy weights that are not kept
 // With a ReLU, or without.
-void dense_hidden_by_team(int batch, int depth, const dense *d, const uint32_t *packed, int relu, float *hidden);
+void dense_hidden_by_team(int batch, int depth, const dense *d, const uint32_t *packed, int relu, float *hidden, void *own);
 
 long dense_packed_back_bytes(int batch, int depth);
 long dense_slopes_bytes(int batch, int units);

@@ -76,7 +76,7 @@ class OptimiserKernel:
         self, masters: Sequence[Tensor], working: Sequence[Tensor], first: Sequence[Tensor], second: Sequence[Tensor]
     ) -> None:
         self._kept = (list(masters), list(working), list(first), list(second))  # alive, as their addresses are
-        self._gradients: list[Tensor] = []
+        self._copies: list[Tensor] = []  # of gradients that lie otherwise, alive
         self._parameters = (_Parameter * len(masters))()
         for entry, master, weight, mean, square in zip(self._parameters, *self._kept, strict=True):
             assert master.stride() == weight.stride() == mean.stride() == square.stride()
@@ -86,14 +86,17 @@ class OptimiserKernel:
             entry.working = None if weight is master else weight.data_ptr()
 
     def take(self, gradients: Sequence[Tensor]) -> None:
-        """The gradients of the next steps, in the working weights' types; each step reads them."""
-        self._gradients = []
+        """The gradients of the next steps, in the working weights' types.
+
+        Each step reads them, so the caller keeps them until then.
+        """
+        self._copies = []
         for entry, gradient, weight in zip(self._parameters, gradients, self._kept[1], strict=True):
             assert gradient.dtype == weight.dtype
             laid_out = gradient
             if gradient.stride() != weight.stride():
                 laid_out = torch.empty_like(weight, requires_grad=False).copy_(gradient)
-            self._gradients.append(laid_out)  # alive
+                self._copies.append(laid_out)
             entry.gradient = laid_out.data_ptr()
 
     def described(self, steps: Sequence[OptimiserStep]) -> "ctypes.Array[_Step]":

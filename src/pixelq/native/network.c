@@ -63,7 +63,7 @@ static long lay_out(const network *n, int batch, int back, char *memory, scratch
         if (n->streams == 2) x->parts[i] = take(memory, &used, batch * outputs * sizeof(float));
         if (n->streams == 2 && back) x->dparts[i] = take(memory, &used, batch * outputs * sizeof(float));
         if (!n->stream[i].w_sigma) continue;
-        x->noisy[i].w = take(memory, &used, (long)s->units * depth * sizeof(bf16));
+        if (back) x->noisy[i].w = take(memory, &used, (long)s->units * depth * sizeof(bf16));
         x->noisy[i].b = take(memory, &used, s->units * sizeof(bf16));
         x->noisy[i].out_w = take(memory, &used, outputs * s->units * sizeof(float));
         x->noisy[i].out_b = take(memory, &used, outputs * sizeof(float));
@@ -92,8 +92,12 @@ long pixelq_network_scratch(const network *n, int batch, int back) {
 static dense dense_of(const network *n, const scratch *x) {
     dense d = {n->streams, n->of.units, {{0}}};
     for (int i = 0; i < n->streams; i++) {
-        int noisy = x && n->stream[i].noise_in;
-        d.part[i].w = noisy ? x->noisy[i].w : n->stream[i].w, d.part[i].b = noisy ? x->noisy[i].b : n->stream[i].b;
+        const stream *s = n->stream + i;
+        d.part[i].w = s->w, d.part[i].b = s->b;
+        if (!x || !s->noise_in) continue;
+        d.part[i].w = x->noisy[i].w, d.part[i].b = x->noisy[i].b;
+        d.part[i].w_mean = s->w, d.part[i].w_sigma = s->w_sigma;
+        d.part[i].noise_in = s->noise_in, d.part[i].noise_out = s->noise_out;
     }
     return d;
 }
@@ -107,8 +111,9 @@ static linear linear_of(const network *n, const scratch *x, int i) {
 
 static long own_bytes_of(const network *n, int batch) {
     long most = torso_own_bytes(&n->of, batch);
-    long others[2] = {torso_own_back_bytes(&n->of), dense_own_back_bytes(n->streams * n->of.units)};
-    for (int i = 0; i < 2; i++)
+    long others[3] = {torso_own_back_bytes(&n->of), dense_own_back_bytes(n->streams * n->of.units),
+                      dense_own_bytes((int)features_size(&n->of))};
+    for (int i = 0; i < 3; i++)
         if (others[i] > most) most = others[i];
     for (int i = 0; i < n->streams; i++) {
         linear l = linear_of(n, NULL, i);
@@ -121,20 +126,13 @@ static long own_bytes_of(const network *n, int batch) {
 // Bytes of memory that any pass needs beside, on so many threads as there are now.
 long pixelq_network_own(const network *n, int batch) { return team_threads * own_bytes_of(n, batch); }
 
-// Weights with their noise.
+// Biases with their noise, and weights of the outputs.
 static void make_noisy(const network *n, const scratch *x, int i) {
     const stream *s = n->stream + i;
-    int depth = (int)features_size(&n->of), units = n->of.units, outputs = outputs_of(n, i);
+    int units = n->of.units, outputs = outputs_of(n, i);
     team_loop *hidden = team_share(), *last = team_share();
     if (s->noise_in)
         for (int unit; (unit = (int)team_take(hidden) * TILE) < units;) {
-            for (long row = unit; row < unit + TILE; row++)
-                for (long at = row * depth, k = 0; k < depth; k += TILE, at += TILE) {
-                    __m512 noise = _mm512_mul_ps(_mm512_set1_ps(s->noise_out[row]), _mm512_loadu_ps(s->noise_in + k));
-                    __m512 mean = widen(_mm256_loadu_si256((const __m256i *)(s->w + at)));
-                    __m512 sigma = widen(_mm256_loadu_si256((const __m256i *)(s->w_sigma + at)));
-                    _mm256_storeu_si256((__m256i *)(x->noisy[i].w + at), narrow(_mm512_fmadd_ps(sigma, noise, mean)));
-                }
             __m512 mean = widen(_mm256_loadu_si256((const __m256i *)(s->b + unit)));
             __m512 sigma = widen(_mm256_loadu_si256((const __m256i *)(s->b_sigma + unit)));
             mean = _mm512_fmadd_ps(sigma, _mm512_loadu_ps(s->noise_out + unit), mean);
@@ -285,7 +283,7 @@ static void forward(const passing *p) {
     dense_pack_by_team(p->batch, depth, x->features, x->rows);
     team_wait();
     dense d = dense_of(n, x);
-    dense_hidden_by_team(p->batch, depth, &d, x->rows, !x->normal, x->hidden);
+    dense_hidden_by_team(p->batch, depth, &d, x->rows, !x->normal, x->hidden, own);
     team_wait();
     if (x->normal) {
         normalise(n, p->batch, x);

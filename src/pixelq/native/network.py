@@ -124,35 +124,41 @@ class NetworkKernel:
         # memory of the kernels is kept: it would be new pages of the system's every time
         self._own = torch.empty(0, dtype=torch.uint8)
         self._free: tuple[list[Tensor], list[Tensor]] = [], []  # of passes without a way back, and with one
+        self._spare: list[Tensor] = []  # gradients that nobody needs any more
 
-    def __call__(self, obs: Tensor | UnreadPlanes, noise: Noise | None = None) -> Tensor:
+    def __call__(self, obs: Tensor | UnreadPlanes, noise: Noise | None = None, others: Tensor | None = None) -> Tensor:
         """Outputs of observations.
 
         Args:
             obs: [B, 4, 84, 84] uint8, or where they are.
             noise: of noisy layers; None: they are silent, and nothing can be differentiated.
+            others: [C, 4, 84, 84] uint8, more of them.
 
         Returns:
-            [B, actions · numbers of an action] float32, differentiable in all weights if gradients are enabled.
+            [B + C, actions · numbers of an action] float32, differentiable in all weights if gradients are enabled.
         """
         if torch.is_grad_enabled() and any(weight.requires_grad for weight in self.weights):
-            outputs: Tensor = _Outputs.apply(self, obs, noise, *self.weights)  # type: ignore[no-untyped-call]
+            outputs: Tensor = _Outputs.apply(self, obs, noise, others, *self.weights)  # type: ignore[no-untyped-call]
             return outputs
-        return self.forward(obs, noise, back=False)[0]
+        return self.forward(obs, noise, others, back=False)[0]
 
-    def forward(self, obs: Tensor | UnreadPlanes, noise: Noise | None, back: bool) -> tuple[Tensor, _Pass]:
+    def forward(
+        self, obs: Tensor | UnreadPlanes, noise: Noise | None, others: Tensor | None, back: bool
+    ) -> tuple[Tensor, _Pass]:
         """The same without autograd; so that `backward` can follow, or not."""
+        size = len(obs) + (0 if others is None else len(others))
         network = _Network.from_buffer_copy(self._described)
         if noise is not None:
             places = [factor.data_ptr() for factors in noise for factor in factors]
             for stream, at in zip(network.stream, range(0, len(places), 4), strict=False):
                 stream.noise_in, stream.noise_out, stream.out_noise_in, stream.out_noise_out = places[at : at + 4]
         scratch = self._free[back].pop() if self._free[back] else torch.empty(0, dtype=torch.uint8)
-        scratch = _at_least(scratch, ask("pixelq_network_scratch", ctypes.byref(network), len(obs), back))
-        self._make_room(network, len(obs))
+        scratch = _at_least(scratch, ask("pixelq_network_scratch", ctypes.byref(network), size, back))
+        self._make_room(network, size)
         obs = obs if isinstance(obs, UnreadPlanes) else obs.contiguous()
-        outputs = torch.empty(len(obs), self._outputs)
-        arguments = len(obs), ctypes.byref(images_of(obs)), back, outputs, scratch, self._own
+        others = None if others is None else others.contiguous()
+        outputs = torch.empty(size, self._outputs)
+        arguments = size, ctypes.byref(images_of(obs, others)), back, outputs, scratch, self._own
         call("pixelq_network_forward", ctypes.byref(network), *arguments)
         if not back:
             self._free[0].append(scratch)
@@ -160,12 +166,24 @@ class NetworkKernel:
 
     def backward(self, begun: _Pass, gradient: Tensor) -> list[Tensor]:
         """Gradients of `weights` from the gradient [B, outputs] at a pass' outputs; once for each pass."""
-        size, gradients = len(gradient), [torch.empty_like(weight, requires_grad=False) for weight in self.weights]
+        size, gradients = len(gradient), self._spare
+        self._spare = []
+        if not gradients:
+            gradients = [torch.empty_like(weight, requires_grad=False) for weight in self.weights]
         self._make_room(begun.network, size)
         networks = ctypes.byref(begun.network), ctypes.byref(_described(self._layers, gradients))
         call("pixelq_network_backward", *networks, size, gradient.contiguous(), begun.scratch, self._own)
         self._free[1].append(begun.scratch)
         return gradients
+
+    def take_back(self, gradients: Sequence[Tensor]) -> None:
+        """Use gradients' memory for the next ones: new memory would be new pages of the system's every time.
+
+        Args:
+            gradients: of all `weights`, in their order; nobody may need them any more.
+        """
+        assert all(one.stride() == weight.stride() for one, weight in zip(gradients, self.weights, strict=True))
+        self._spare = list(gradients)
 
     def _make_room(self, network: _Network, size: int) -> None:
         self._own = _at_least(self._own, ask("pixelq_network_own", ctypes.byref(network), size))
@@ -174,9 +192,14 @@ class NetworkKernel:
 class _Outputs(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, kernel: NetworkKernel, obs: Tensor | UnreadPlanes, noise: Noise | None, *weights: Tensor
+        ctx: Any,
+        kernel: NetworkKernel,
+        obs: Tensor | UnreadPlanes,
+        noise: Noise | None,
+        others: Tensor | None,
+        *weights: Tensor,
     ) -> Tensor:
-        outputs, ctx.begun = kernel.forward(obs, noise, back=True)
+        outputs, ctx.begun = kernel.forward(obs, noise, others, back=True)
         ctx.kernel = kernel
         return outputs
 
@@ -186,7 +209,7 @@ class _Outputs(torch.autograd.Function):
         begun, ctx.begun = ctx.begun, None
         if begun is None:
             raise RuntimeError("these outputs were differentiated before: a kernel's pass can be gone back once")
-        return None, None, None, *ctx.kernel.backward(begun, gradient)
+        return None, None, None, None, *ctx.kernel.backward(begun, gradient)
 
 
 def _at_least(memory: Tensor, size: int) -> Tensor:

@@ -65,7 +65,7 @@ static void values_by_team(void *of) {
     dense_pack_by_team(a->batch, depth, a->features, a->rows);
     team_wait();
     dense d = dense_of(a->s, a->w);
-    dense_hidden_by_team(a->batch, depth, &d, a->rows, 1, a->hidden);
+    dense_hidden_by_team(a->batch, depth, &d, a->rows, 1, a->hidden, NULL);
 }
 
 static void *take(char *memory, long *used, long bytes) {
@@ -74,9 +74,9 @@ static void *take(char *memory, long *used, long bytes) {
     return taken;
 }
 
-// Values [batch][actions] of observations [batch][4][84][84].
-long pixelq_q_values(const sizes *s, const weights *w, int batch, const uint8_t *obs, float *q) {
-    acting a = {.s = s, .w = w, .batch = batch, .obs = {.bytes = obs}, .own_bytes = torso_own_bytes(s, batch)};
+// Values [batch][actions] of observations, which are bytes.
+long pixelq_q_values(const sizes *s, const weights *w, int batch, const images *obs, float *q) {
+    acting a = {.s = s, .w = w, .batch = batch, .obs = *obs, .own_bytes = torso_own_bytes(s, batch)};
     int depth = (int)features_size(s);
     char *memory = NULL;
     for (int laid_out = 0; laid_out < 2; laid_out++) {
@@ -247,8 +247,8 @@ static void update_by_team(const updates *u, int number) {
     dense_pack_back_by_team(size, depth, x->features, x->columns);
     team_wait();
     dense of_target = dense_of(s, &l->target), of_online = dense_of(s, w), slopes = dense_of(s, g);
-    dense_hidden_by_team(size, depth, &of_target, x->target_rows, 1, x->next_hidden);
-    dense_hidden_by_team(online, depth, &of_online, x->rows, 1, x->chosen_hidden);
+    dense_hidden_by_team(size, depth, &of_target, x->target_rows, 1, x->next_hidden, NULL);
+    dense_hidden_by_team(online, depth, &of_online, x->rows, 1, x->chosen_hidden, NULL);
     team_wait();
     errors_by_team(l, t, x, q, error);
     team_wait();

@@ -31,18 +31,22 @@ class _Learner(ctypes.Structure):
     )
 
 
-def q_values(obs: Tensor, weights: Sequence[Tensor]) -> Tensor:
+def q_values(weights: Sequence[Tensor], obs: Tensor, others: Tensor | None = None) -> Tensor:
     """Values of all actions.
 
     Args:
-        obs: [B, 4, 84, 84] uint8.
         weights: as `QLearningKernel` has them.
+        obs: [B, 4, 84, 84] uint8.
+        others: [C, 4, 84, 84] uint8, more of them.
 
     Returns:
-        [B, A] float32, without gradients.
+        [B + C, A] float32, without gradients.
     """
-    values = torch.empty(len(obs), len(weights[9]))
-    call("pixelq_q_values", _sizes(weights), _pointers(weights), len(obs), obs.contiguous(), values)
+    obs, others = obs.contiguous(), None if others is None else others.contiguous()
+    size = len(obs) + (0 if others is None else len(others))
+    values = torch.empty(size, len(weights[9]))
+    images = ctypes.byref(images_of(obs, others))
+    call("pixelq_q_values", _sizes(weights), _pointers(weights), size, images, values)
     return values
 
 

@@ -100,12 +100,23 @@ class UnreadPlanes:
 class Images(ctypes.Structure):
     """Where kernels find images."""
 
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ("bytes", "read", "store", "slots", "failed"))
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("bytes", "read", "store", "slots", "failed", "others")),
+        ("first_other", ctypes.c_long),
+    )
 
 
-def images_of(obs: Tensor | UnreadPlanes) -> Images:
-    """Observations [B, 4, 84, 84], bytes without holes or unread, as kernels find them; they must be kept."""
-    return Images(None, *obs.where) if isinstance(obs, UnreadPlanes) else Images(obs.data_ptr())
+def images_of(obs: Tensor | UnreadPlanes, others: Tensor | None = None) -> Images:
+    """Observations [B, 4, 84, 84] as kernels find them; they must be kept.
+
+    Args:
+        obs: bytes without holes, or unread.
+        others: bytes of more observations, which follow.
+    """
+    images = Images(None, *obs.where) if isinstance(obs, UnreadPlanes) else Images(obs.data_ptr())
+    if others is not None:
+        images.others, images.first_other = others.data_ptr(), len(obs)
+    return images
 
 
 class UnreadBatch(NamedTuple):

@@ -403,6 +403,7 @@ static void features_of(
 
 // An image's planes [4][84][84], in `room` if they had to be read, where they stay in the nearest cache.
 static const uint8_t *planes_of(const images *from, long image, uint8_t *room) {
+    if (from->others && image >= from->first_other) return from->others + (image - from->first_other) * PIXELS;
     if (from->bytes) return from->bytes + image * PIXELS;
     for (int plane = 0; plane < 4; plane++)
         if (!from->read(from->store, from->slots[4 * image + plane], (char *)room + plane * SIDE * SIDE))
