@@ -332,6 +332,11 @@ TABLES: dict[str, Callable[[], str]] = {
         ("kernels", "`fast`, steps/s", "`keras-example`, steps/s", "commit"),
         *("kernels", "fast_low–fast_high", "keras_low–keras_high", "commit"),
     ),
+    "updates": plain(
+        "updates-speed",
+        ("preset", "FLOPs", "wanted", "before", "now", "operations", "what is above the FLOPs"),
+        *("preset", "flops_ratio", "wanted", "before", "now", "operations", "why"),
+    ),
     "gpu": plain(
         "gpu",
         ("preset", "games", "steps/s", "range", "GPU", "commit", "note"),
