@@ -29,7 +29,7 @@ from pixelq.replay.ring import Ring
 from pixelq.replay.sumtree import SumTree
 from pixelq.replay.transitions import TransitionReader
 from pixelq.training.parts import resolve
-from pixelq.types import Batch
+from pixelq.types import Batch, RolloutBatch
 
 BF16 = torch.bfloat16
 needs_kernels = pytest.mark.usefixtures("instructions")
@@ -328,6 +328,12 @@ def transitions(size, seed):
     return Batch(obs[0], actions, rewards, torch.full((size,), 0.9), obs[1], torch.rand(size, generator=generator))
 
 
+def batch_of(name, size, seed):
+    """What the recipe learns from: transitions, or a part of a rollout."""
+    batch = transitions(size, seed)
+    return RolloutBatch(batch.obs_tm1, batch.a_tm1, batch.r_t, batch.weight) if name == "pqn" else batch
+
+
 def learners(name):
     """One that uses kernels, and its twin that does not."""
     recipe = NARROW if name == "narrow" else preset(name)
@@ -341,14 +347,14 @@ def learners(name):
 
 
 @needs_kernels
-@pytest.mark.parametrize("name", ["narrow", *(name for name in PRESETS if name not in ("pqn", "btr"))])
+@pytest.mark.parametrize("name", ["narrow", *(name for name in PRESETS if name != "btr")])
 def test_updates_are_those_of_pytorch(name):
     quick, plain = learners(name)
     assert isinstance(quick.engine, KernelEngine)
     assert not isinstance(plain.engine, KernelEngine)
     start = {key: tensor.clone() for key, tensor in plain.weights().items()}
     for seed in range(3):
-        batch = transitions(32, seed)
+        batch = batch_of(name, 32, seed)
         torch.testing.assert_close(quick.update(batch), plain.update(batch), rtol=0.05, atol=0.05)
     assert quick.fetch_metrics() == pytest.approx(plain.fetch_metrics(), rel=0.05, abs=0.02)
     ways = [torch.cat([(learner.weights()[key] - start[key]).flatten() for key in start]) for learner in (quick, plain)]
@@ -356,7 +362,7 @@ def test_updates_are_those_of_pytorch(name):
     assert torch.cosine_similarity(*ways, dim=0) > 0.8
     assert quick.trouble() is None
     plain.restore(quick.weights(), quick.state())
-    batch = transitions(32, 9)
+    batch = batch_of(name, 32, 9)
     torch.testing.assert_close(quick.update(batch), plain.update(batch), rtol=0.05, atol=0.05)
 
 
@@ -380,7 +386,7 @@ def test_what_kernels_cannot_do_is_done_without_them(monkeypatch):
         dataclasses.replace(config, precision="float32"),
         dataclasses.replace(config, precision="bfloat16", compile=False),
         dataclasses.replace(config, precision="bfloat16", network=wide),
-        dataclasses.replace(preset("pqn"), device="cpu", precision="bfloat16"),
+        dataclasses.replace(preset("btr"), device="cpu", precision="bfloat16"),
     ):
         learner = moving_learner(other, 4, torch.device("cpu"), torch.Generator().manual_seed(0))
         assert not isinstance(learner.engine, KernelEngine)
@@ -570,7 +576,7 @@ def test_a_machine_of_another_kind_has_the_replay_memorys_kernels_only(tmp_path,
 BY_KERNELS = (
     *("fast", "keras-example", "nature-dqn", "cleanrl-dqn"),
     *("double-dqn", "prioritized-dqn", "n-step-dqn", "dueling-dqn", "noisy-dqn"),
-    *("c51", "qr-dqn", "munchausen-dqn", "rainbow"),
+    *("c51", "qr-dqn", "munchausen-dqn", "rainbow", "pqn"),
 )
 
 
@@ -583,7 +589,7 @@ def test_recipes_that_kernels_make_all_of():
 @needs_kernels
 def test_where_there_are_kernels_their_recipes_are_in_bfloat16(monkeypatch):
     monkeypatch.setattr("pixelq.engines.choice.has_fast_bfloat16", lambda _: False)
-    for name in ("fast", "c51", "rainbow", "pqn"):
+    for name in ("fast", "c51", "rainbow", "pqn", "iqn"):
         precision = resolve(dataclasses.replace(preset(name), device="cpu")).precision
         assert precision == ("bfloat16" if name in BY_KERNELS else "float32")
 

@@ -24,14 +24,16 @@ from test_native import (  # noqa: F401 (a fixture)
 )
 
 SMALL, USUAL = ((16, 32, 32), 64), ((32, 64, 64), 512)
-KINDS = [  # sizes, streams, noisy, actions, numbers of an action, normalised
-    pytest.param(USUAL, 1, False, 4, 1, False, id="values"),
-    pytest.param(SMALL, 1, False, 3, 51, False, id="atoms"),
-    pytest.param(SMALL, 1, True, 6, 1, False, id="noisy"),
-    pytest.param(USUAL, 2, False, 4, 1, False, id="dueling"),
-    pytest.param(USUAL, 1, False, 4, 1, True, id="normalised"),
-    pytest.param(SMALL, 2, True, 5, 33, True, id="dueling, normalised, noisy, wide"),
-    pytest.param(SMALL, 2, True, 5, 33, False, id="dueling, noisy, wide"),
+KINDS = [  # sizes, streams, noisy, actions, numbers of an action, normalised: the dense layers, the convolutions
+    pytest.param(USUAL, 1, False, 4, 1, False, None, id="values"),
+    pytest.param(SMALL, 1, False, 3, 51, False, None, id="atoms"),
+    pytest.param(SMALL, 1, True, 6, 1, False, None, id="noisy"),
+    pytest.param(USUAL, 2, False, 4, 1, False, None, id="dueling"),
+    pytest.param(USUAL, 1, False, 4, 1, True, None, id="normalised"),
+    pytest.param(USUAL, 1, False, 4, 1, True, "pixels", id="normalised at each pixel"),
+    pytest.param(SMALL, 1, False, 4, 1, True, "layers", id="normalised over all of a layer"),
+    pytest.param(((48, 96, 64), 64), 2, True, 5, 33, True, "pixels", id="dueling, normalised, noisy, wide"),
+    pytest.param(SMALL, 2, True, 5, 33, False, None, id="dueling, noisy, wide"),
 ]
 
 
@@ -43,12 +45,12 @@ def dense(inputs, outputs, dtype, noisy, generator):
     return Dense(*(tensor.to(dtype).requires_grad_() for tensor in tensors))
 
 
-def norm(units, generator):
-    numbers = (1 + torch.randn(units, generator=generator) / 4, torch.randn(units, generator=generator) / 4)
+def norm(shape, generator):
+    numbers = (1 + torch.randn(shape, generator=generator) / 4, torch.randn(shape, generator=generator) / 4)
     return Norm(*(tensor.to(BF16).requires_grad_() for tensor in numbers), 1e-3)
 
 
-def make(sizes, streams, noisy, actions, each, normalised, seed=0):
+def make(sizes, streams, noisy, actions, each, normalised, planes, seed=0):
     """Layers, and the noise of an update."""
     filters, units = sizes
     weights, biases = torso_parameters(filters, seed)
@@ -63,16 +65,31 @@ def make(sizes, streams, noisy, actions, each, normalised, seed=0):
         )
         for width in widths
     ]
-    layers = Layers(convolutions, made, actions)
+    shapes = [(n,) if planes == "pixels" else (side, side, n) for side, n in zip((20, 9, 7), filters, strict=True)]
+    layers = Layers(convolutions, made, actions, [norm(shape, generator) for shape in shapes] if planes else ())
     shapes = [layer.weight.shape for stream in made for layer in stream[:2]]
     noise = [tuple(torch.randn(n, generator=generator) for n in reversed(shape)) for shape in shapes]
     return layers, noise if noisy else None
 
 
+def normalised_torso_in_float64(obs, weights, biases, norms, epsilon):
+    """The same sums in float64, rounded where the kernel rounds."""
+    planes = obs.double() / 255
+    gains, shifts = norms[::2], norms[1::2]
+    for weight, bias, stride, gain, shift in zip(weights, biases, (4, 2, 1), gains, shifts, strict=True):
+        sums = rounded(functional.conv2d(planes, weight, bias, stride)).permute(0, 2, 3, 1)
+        planes = rounded(functional.layer_norm(sums, gain.shape, gain, shift, epsilon).permute(0, 3, 1, 2).relu())
+    return planes.flatten(1)
+
+
 def outputs_in_float64(layers, weights, noise, obs):
     """The same sums in float64 of weights in the order of `Layers.weights`, rounded where the kernel rounds."""
     exact = {id(tensor): weight for tensor, weight in zip(layers.weights(), weights, strict=True)}
-    features = torso_in_float64(obs, weights[0:6:2], weights[1:6:2])
+    convolutions = weights[0:6:2], weights[1:6:2]
+    if layers.norms:
+        features = normalised_torso_in_float64(obs, *convolutions, weights[6:12], layers.norms[0].epsilon)
+    else:
+        features = torso_in_float64(obs, *convolutions)
     if len(layers.streams) == 2:
         scale = 0.5**0.5
         features = features * scale + features.detach() * (1 - scale)
@@ -100,10 +117,10 @@ def outputs_in_float64(layers, weights, noise, obs):
 
 
 @needs_kernels
-@pytest.mark.parametrize(("sizes", "streams", "noisy", "actions", "each", "normalised"), KINDS)
+@pytest.mark.parametrize(("sizes", "streams", "noisy", "actions", "each", "normalised", "planes"), KINDS)
 @pytest.mark.parametrize("size", [BATCHES[0], *BATCHES[3:5]])
-def test_outputs_and_gradients_are_those_of_float64(sizes, streams, noisy, actions, each, normalised, size):
-    layers, noise = make(sizes, streams, noisy, actions, each, normalised)
+def test_outputs_and_gradients_are_those_of_float64(sizes, streams, noisy, actions, each, normalised, planes, size):
+    layers, noise = make(sizes, streams, noisy, actions, each, normalised, planes)
     obs = pixels(size)
     kernel = NetworkKernel(layers)
     outputs = kernel(obs, noise)
@@ -166,8 +183,9 @@ def test_gradients_may_have_the_memory_of_those_before():
 
 
 @needs_kernels
-def test_a_network_does_not_depend_on_the_number_of_threads():
-    layers, noise = make(*KINDS[-1].values)
+@pytest.mark.parametrize("kind", [-1, -2])
+def test_a_network_does_not_depend_on_the_number_of_threads(kind):
+    layers, noise = make(*KINDS[kind].values)
     threads, results = torch.get_num_threads(), []
     try:
         for count in (1, 2, 3, 7):
@@ -201,7 +219,10 @@ def test_planes_are_read_when_they_are_wanted():
         ("fast", {"channels": (32, 40, 64)}, False),
         ("fast", {"hidden": 500}, False),
         ("dueling-dqn", {"hidden": 500}, False),
+        ("pqn", {}, True),
+        ("fast", {"norm": "layer"}, True),
         ("iqn", {}, False),
+        ("iqn", {"norm": "layer"}, False),
         ("btr", {}, False),
     ],
 )

@@ -14,6 +14,8 @@ from pixelq.config import DQNConfig, EnvConfig, TrainConfig, from_json
 from pixelq.envs import make_envs
 from pixelq.envs.testing import CounterEnv, decode
 from pixelq.errors import ConfigError, PixelqError
+from pixelq.native.library import instructions, kernels
+from pixelq.presets import preset
 from pixelq.replay.samplers import Draw
 from pixelq.run.checkpoint import CheckpointStore
 from pixelq.training.changes import allowed_changes
@@ -22,7 +24,21 @@ from pixelq.training.progress import follow_restoring
 from pixelq.training.replay_loop import remember
 from pixelq.training.run import resume
 from pixelq.training.state import restore_parts, restore_with_fresh_games, save_parts
-from runs import Watch, assert_same_run, edit, go, metrics, quick, stop_at
+from runs import Watch, assert_same_run, edit, go, metrics, quick, stop_at, tiny
+
+
+@pytest.mark.parametrize("name", ["rainbow", "pqn"])
+@pytest.mark.slow
+def test_stopping_and_resuming_changes_nothing_with_kernels(tmp_path, name):
+    if kernels() is None:
+        pytest.skip("needs a processor with AVX2 and a C compiler")
+    network = dataclasses.replace(preset(name).network, channels=(16, 32, 32), hidden=32)
+    config = tiny(name, precision="bfloat16", network=network, total_steps=1_000)
+    go(config, tmp_path / "whole")
+    go(config, tmp_path / "parts", stop_at(600))
+    resume(tmp_path / "parts", progress=Watch(config))
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    assert json.loads((tmp_path / "whole/provenance.json").read_text())["kernels"] == instructions()
 
 
 def counting_parts(**fields):

@@ -370,7 +370,7 @@ def test_numbers_that_are_not_normal_are_zero_while_a_run_trains_and_only_then()
         ([], None, False, {"precision": "float32"}, False),
         (["AMX"], None, False, {"compile": False}, False),
         (["AMX"], None, False, {"device": "meta", "optimiser": preset("nature-dqn").optimiser}, False),  # no CPU
-        (["AMX"], None, False, {"network": preset("pqn").network}, False),  # which kernels cannot compute
+        (["AMX"], None, False, {"network": preset("btr").network}, False),  # which kernels cannot compute
     ],
 )
 def test_who_lacks_a_compiler_for_kernels_is_told(monkeypatch, usable, library, compiler, settings, told):

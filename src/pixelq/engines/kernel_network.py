@@ -11,6 +11,7 @@ from pixelq.native.network import Dense, Layers, NetworkKernel, Noise, Norm, Str
 from pixelq.native.q_learning import q_values
 from pixelq.networks import DuelingHead, Head, ImplicitHead, LinearHead, QNetwork
 from pixelq.networks.noisy import NoisyLinear
+from pixelq.networks.norms import PlaneNorm
 from pixelq.networks.torsos import ImpalaTorso, NatureTorso
 
 __all__ = ["KernelNetwork", "layers_of", "suits_kernels", "suits_kernels_entirely"]
@@ -19,7 +20,8 @@ __all__ = ["KernelNetwork", "layers_of", "suits_kernels", "suits_kernels_entirel
 def suits_kernels(network: QNetwork) -> bool:
     """Whether kernels for bfloat16 products support any layer."""
     heads = (module for module in network.modules() if isinstance(module, LinearHead))
-    return network.compute_dtype == torch.bfloat16 and (_suits_torso(network.torso) or any(map(_suits_dense, heads)))
+    single = _suits_torso(network.torso) or any(map(_suits_dense, heads))
+    return network.compute_dtype == torch.bfloat16 and (single or layers_of(network) is not None)
 
 
 def suits_kernels_entirely(network: QNetwork) -> bool:
@@ -30,10 +32,18 @@ def suits_kernels_entirely(network: QNetwork) -> bool:
 
 
 def _suits_torso(layers: NatureTorso | ImpalaTorso) -> bool:
-    if not isinstance(layers, NatureTorso) or not all(isinstance(x, nn.Conv2d | nn.ReLU) for x in layers.layers):
+    return not _plane_norms(layers) and _suits_convolutions(layers)
+
+
+def _suits_convolutions(layers: NatureTorso | ImpalaTorso) -> bool:
+    if not isinstance(layers, NatureTorso):
         return False
     first, second, third = (convolution.out_channels for convolution in layers.convolutions)
     return takes_torso((first, second, third), layers.obs_shape.obs)
+
+
+def _plane_norms(layers: NatureTorso | ImpalaTorso) -> list[nn.LayerNorm]:
+    return [module.norm for module in layers.modules() if isinstance(module, PlaneNorm)]
 
 
 def _suits_dense(head: LinearHead) -> bool:
@@ -47,7 +57,7 @@ def _suits_dense(head: LinearHead) -> bool:
 
 def layers_of(network: QNetwork) -> Layers | None:
     """The network for the whole-network kernel; None if the kernel lacks a layer."""
-    if network.compute_dtype != torch.bfloat16 or not _suits_torso(network.torso):
+    if network.compute_dtype != torch.bfloat16 or not _suits_convolutions(network.torso):
         return None
     if isinstance(network.head, ImplicitHead):
         return None
@@ -58,7 +68,8 @@ def layers_of(network: QNetwork) -> Layers | None:
         return None
     convolutions = [(layer.weight, cast(Tensor, layer.bias)) for layer in network.torso.convolutions]
     streams = [Stream(_dense(part.hidden), _dense(part.output), _norm(part.norm)) for part in parts]
-    return Layers(convolutions, streams, body.num_actions)
+    norms = [Norm(layer.weight, layer.bias, layer.eps) for layer in _plane_norms(network.torso)]
+    return Layers(convolutions, streams, body.num_actions, norms)
 
 
 def _dense(layer: nn.Linear | NoisyLinear) -> Dense:

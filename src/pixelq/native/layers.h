@@ -22,9 +22,23 @@ typedef struct {
     float *w5, *b5;
 } weights;
 
+// Layer normalisation between each convolution and its ReLU; or its gradients.
+typedef struct {
+    bf16 *gain[3], *shift[3];  // [channels], or [side][side][channels] of all of a layer
+    int whole;                 // over all of a layer; otherwise each pixel over its channels
+    float epsilon;             // added to the variance
+} norms;
+
+// What they normalise, for the way back; NULL: nothing is kept.
+typedef struct {
+    bf16 *sums[3];         // of convolutions, [images][side][side][channels]
+    float *statistics[3];  // mean and 1 / deviation [images][side][side][2]; the first of an image, if all is normalised at once
+} before_norms;
+
 // The convolutions' intermediate results; the features are [images][f3][7][7].
 typedef struct {
     bf16 *woven, *a1, *a2;  // [images][84][84][4], [images][20][20][f1], [images][9][9][f2]
+    before_norms before;
 } activations;
 
 static inline long first_size(const sizes *s) { return (long)OUT1 * OUT1 * s->f1; }
@@ -37,12 +51,27 @@ static inline long activations_bytes(const sizes *s, int images) {
 
 static inline activations activations_in(const sizes *s, int images, void *memory) {
     bf16 *woven = memory, *a1 = woven + (long)images * PIXELS;
-    return (activations){woven, a1, a1 + images * first_size(s)};
+    return (activations){woven, a1, a1 + images * first_size(s), {{0}, {0}}};
 }
 
+long before_norms_bytes(const sizes *s, int images);
+before_norms before_norms_in(const sizes *s, int images, void *memory);
+before_norms before_norms_from(const sizes *s, const before_norms *all, int image);
+
 static inline activations activations_from(const sizes *s, const activations *all, int image) {
-    return (activations){all->woven + (long)image * PIXELS, all->a1 + image * first_size(s), all->a2 + image * second_size(s)};
+    return (activations){all->woven + (long)image * PIXELS, all->a1 + image * first_size(s), all->a2 + image * second_size(s),
+                         before_norms_from(s, &all->before, image)};
 }
+
+// Gains of a layer, 0 to 2; or its shifts.
+long norm_numbers(const sizes *s, const norms *n, int layer);
+// Of so many images: normalise sums, which may be where the output goes; statistics are kept, or NULL.
+void norm_forward(
+    const sizes *s, const norms *n, int layer, int images, const bf16 *sums, float *statistics, bf16 *out);
+// `slopes`, in frames of zeros as in `torso.c`, become gradients of the sums; gradients of gains and shifts are set or added to.
+void norm_back(
+    const sizes *s, const norms *n, int layer, int images, const bf16 *sums, const float *statistics, bf16 *slopes,
+    float *dgain, float *dshift, int add);
 
 // A source of images [4][84][84] uint8: the bytes of all images, or planes that are read when needed.
 typedef struct {
@@ -68,6 +97,7 @@ typedef struct {
     const weights *w;
     const uint32_t *packed;  // the network's filters
     bf16 *features;          // output
+    const norms *norms;      // or NULL
 } seen;
 
 long torso_packed_bytes(const sizes *s);
@@ -78,13 +108,15 @@ void torso_features_by_team(
     const sizes *s, int batch, const images *obs, int networks, const seen *by, const activations *kept, void *own);
 
 long torso_packed_back_bytes(const sizes *s);
-long torso_shares_bytes(const sizes *s);
+// `n`: NULL of networks without.
+long torso_shares_bytes(const sizes *s, const norms *n);
 long torso_own_back_bytes(const sizes *s);
 void torso_pack_back_by_team(const sizes *s, const weights *w, uint32_t *packed);
 void torso_shares_by_team(
-    const sizes *s, int batch, const uint32_t *packed, const activations *all, const bf16 *features, const bf16 *dfeatures,
-    float *shares, void *own);
-void torso_gradients_by_team(const sizes *s, int batch, const float *shares, const weights *gradients);
+    const sizes *s, const norms *n, int batch, const uint32_t *packed, const activations *all, const bf16 *features,
+    const bf16 *dfeatures, float *shares, void *own);
+void torso_gradients_by_team(
+    const sizes *s, int batch, const float *shares, const weights *gradients, const norms *norm_gradients);
 
 // A dense layer with one or two parts of equal size over the same inputs: w [units][depth], b [units]; or their gradients.
 // For noisy layers, b includes the noise. `dense_hidden_by_team` makes w from means, scales and noise, and keeps it if there

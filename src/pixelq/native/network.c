@@ -1,7 +1,8 @@
 // A network: forward to its outputs, and back from the gradient at the outputs to the gradients of all weights.
 //
-// What lies between the two, the loss, is the caller's. The network has three convolutions, then one stream or two, each a
-// dense layer with a ReLU, perhaps normalised before it, and linear outputs in float32. Two streams are a value and advantages of actions.
+// What lies between the two, the loss, is the caller's. The network has three convolutions, perhaps normalised before their
+// ReLUs; then one stream or two, each a dense layer with a ReLU, perhaps normalised before it, and linear outputs in float32.
+// Two streams are a value and advantages of actions.
 
 #include "layers.h"
 
@@ -20,10 +21,13 @@ typedef struct {
     int streams, each;  // numbers of an action
     weights torso;      // of the three convolutions
     stream stream[2];
-    float epsilon;  // of layer normalisation
+    float epsilon;  // of the streams' layer normalisation
+    norms planes;   // of the convolutions
 } network;  // or its gradients
 
 enum { PAIR = 2 * TILE };
+
+static const norms *norms_of(const network *n) { return n->planes.gain[0] ? &n->planes : NULL; }
 
 static int outputs_of(const network *n, int s) { return n->streams == 2 && s == 0 ? n->each : n->of.actions * n->each; }
 
@@ -76,10 +80,11 @@ static long lay_out(const network *n, int batch, int back, char *memory, scratch
     x->filters_back = take(memory, &used, torso_packed_back_bytes(s));
     x->columns = take(memory, &used, dense_packed_back_bytes(batch, depth));
     x->kept = activations_in(s, batch, take(memory, &used, activations_bytes(s, batch)));
+    if (norms_of(n)) x->kept.before = before_norms_in(s, batch, take(memory, &used, before_norms_bytes(s, batch)));
     x->dfeatures = take(memory, &used, numbers);
     x->slopes = take(memory, &used, dense_slopes_bytes(batch, units));
     x->dhidden = take(memory, &used, floats);
-    x->shares = take(memory, &used, torso_shares_bytes(s));
+    x->shares = take(memory, &used, torso_shares_bytes(s, norms_of(n)));
     return used;
 }
 
@@ -277,7 +282,7 @@ static void forward(const passing *p) {
     torso_pack_by_team(s, &n->torso, x->filters);
     for (int i = 0; i < n->streams; i++) make_noisy(n, x, i);
     team_wait();
-    seen by = {&n->torso, x->filters, x->features};
+    seen by = {&n->torso, x->filters, x->features, norms_of(n)};
     torso_features_by_team(s, p->batch, &p->obs, 1, &by, p->back ? &x->kept : NULL, own);
     team_wait();
     dense_pack_by_team(p->batch, depth, x->features, x->rows);
@@ -336,9 +341,9 @@ static void backward(const passing *p) {
     float scale = n->streams == 2 ? sqrtf(0.5f) : 1.0f;  // where gradients of two streams meet
     dense_gradients_by_team(p->batch, depth, &d, &dd, x->columns, x->slopes, scale, x->dfeatures, own);
     team_wait();
-    torso_shares_by_team(s, p->batch, x->filters_back, &x->kept, x->features, x->dfeatures, x->shares, own);
+    torso_shares_by_team(s, norms_of(n), p->batch, x->filters_back, &x->kept, x->features, x->dfeatures, x->shares, own);
     team_wait();
-    torso_gradients_by_team(s, p->batch, x->shares, &g->torso);
+    torso_gradients_by_team(s, p->batch, x->shares, &g->torso, norms_of(g));
 }
 
 // Losses of distributions have gradients so small that a processor would take a hundred times as long for each of them.

@@ -26,6 +26,15 @@ class _Stream(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_void_p) for name in _POINTERS)
 
 
+class _Norms(ctypes.Structure):
+    _fields_ = (
+        ("gain", ctypes.c_void_p * 3),
+        ("shift", ctypes.c_void_p * 3),
+        ("whole", ctypes.c_int),
+        ("epsilon", ctypes.c_float),
+    )
+
+
 class _Network(ctypes.Structure):
     _fields_ = (
         ("sizes", ctypes.c_int * 5),
@@ -34,6 +43,7 @@ class _Network(ctypes.Structure):
         ("torso", ctypes.c_void_p * 10),
         ("stream", _Stream * 2),
         ("epsilon", ctypes.c_float),
+        ("planes", _Norms),
     )
 
 
@@ -47,12 +57,12 @@ class Dense(NamedTuple):
 
 
 class Norm(NamedTuple):
-    """Layer normalisation of a dense layer, before its ReLU."""
+    """Layer normalisation before a ReLU: of a dense layer; of a convolution at each pixel, or of all of it at once."""
 
-    gain: Tensor  # [units]
-    shift: Tensor  # [units]
+    gain: Tensor  # [units], [channels], [rows, columns, channels]
+    shift: Tensor  # the same
     epsilon: float
-    """Added to the variance; the same in all streams."""
+    """Added to the variance; the same in all streams, and in all convolutions."""
 
 
 class Stream(NamedTuple):
@@ -79,10 +89,13 @@ class Layers(NamedTuple):
     streams: Sequence[Stream]
     """One; or two of as many units, a value and the advantages of actions."""
     num_actions: int
+    norms: Sequence[Norm] = ()
+    """Of the convolutions, all of one kind; none: they are not normalised."""
 
     def weights(self) -> list[Tensor]:
         """All of them, in order."""
         convolutions = [tensor for layer in self.convolutions for tensor in layer]
+        convolutions += [tensor for norm in self.norms for tensor in norm[:2]]
         return [*convolutions, *(tensor for stream in self.streams for _, tensor in stream.places())]
 
 
@@ -102,7 +115,7 @@ class _Pass(NamedTuple):
 
 
 class NetworkKernel:
-    """Three convolutions and one stream or two of dense layers; noisy or normalised or not, any number of outputs.
+    """Three convolutions, normalised or not, and one stream or two of dense layers; noisy or normalised or not.
 
     Two streams are combined as value plus advantages less their mean over the actions, for each number of an action by
     itself; the gradient into what both see is multiplied by 1/√2. Sums are float32, what goes from one layer of the
@@ -225,6 +238,9 @@ def _described(layers: Layers, tensors: Sequence[Tensor]) -> _Network:
     network = _Network(sizes, len(layers.streams), len(output.bias) // layers.num_actions)
     network.torso[:6] = places[:6]
     rest = iter(places[6:])
+    for index, plane_norm in enumerate(layers.norms):
+        network.planes.gain[index], network.planes.shift[index] = next(rest), next(rest)
+        network.planes.whole, network.planes.epsilon = plane_norm.gain.dim() > 1, plane_norm.epsilon
     for stream, of in zip(network.stream, layers.streams, strict=False):
         for name, _ in of.places():
             setattr(stream, name, next(rest))

@@ -59,7 +59,7 @@ static void values_by_team(void *of) {
     int depth = (int)features_size(a->s);
     torso_pack_by_team(a->s, a->w, a->filters);
     team_wait();
-    seen by = {a->w, a->filters, a->features};
+    seen by = {a->w, a->filters, a->features, NULL};
     torso_features_by_team(a->s, a->batch, &a->obs, 1, &by, NULL, a->own + team_member() * a->own_bytes);
     team_wait();
     dense_pack_by_team(a->batch, depth, a->features, a->rows);
@@ -148,7 +148,7 @@ static long lay_out(const learner *l, int batch, const step *o, char *memory, sc
     x->dhidden = take(memory, &used, units);
     x->penalty = take(memory, &used, batch * sizeof(float));
     x->push = take(memory, &used, batch * sizeof(float));
-    x->shares = take(memory, &used, torso_shares_bytes(s));
+    x->shares = take(memory, &used, torso_shares_bytes(s, NULL));
     x->parts = take(memory, &used, o ? norms_bytes(o) : 0);
     long forward = torso_own_bytes(s, batch), back = torso_own_back_bytes(s), dense = dense_own_back_bytes(s->units);
     x->own_bytes = forward > back ? forward : back;
@@ -237,8 +237,8 @@ static void update_by_team(const updates *u, int number) {
     torso_pack_by_team(s, &l->target, x->target_filters);
     torso_pack_back_by_team(s, w, x->filters_back);
     team_wait();
-    seen next[2] = {{&l->target, x->target_filters, x->next_features}, {w, x->filters, x->chosen_features}};
-    seen now = {w, x->filters, x->features};
+    seen next[2] = {{&l->target, x->target_filters, x->next_features, NULL}, {w, x->filters, x->chosen_features, NULL}};
+    seen now = {w, x->filters, x->features, NULL};
     torso_features_by_team(s, size, &t->next_obs, l->doubled ? 2 : 1, next, NULL, own);
     torso_features_by_team(s, size, &t->obs, 1, &now, &x->kept, own);
     team_wait();
@@ -258,9 +258,9 @@ static void update_by_team(const updates *u, int number) {
     team_wait();
     dense_gradients_by_team(size, depth, &of_online, &slopes, x->columns, x->slopes, 1.0f, x->dfeatures, own);
     team_wait();
-    torso_shares_by_team(s, size, x->filters_back, &x->kept, x->features, x->dfeatures, x->shares, own);
+    torso_shares_by_team(s, NULL, size, x->filters_back, &x->kept, x->features, x->dfeatures, x->shares, own);
     team_wait();
-    torso_gradients_by_team(s, size, x->shares, g);
+    torso_gradients_by_team(s, size, x->shares, g, NULL);
     if (!u->steps) return;
     const step *o = u->steps + number;
     team_wait();

@@ -8,6 +8,8 @@
 
 #include "layers.h"
 
+#include <math.h>
+
 enum {
     BLOCK = 8,     // images worked on at once, so that they stay in a core's cache
     NEAR = 192,    // filters times steps of products whose gradients are packed at once
@@ -130,11 +132,11 @@ typedef struct {
     long image[2];
 } block;
 
-// What becomes of sums. Forward: output = max(0, scale · sum + bias). Back: output = sum where `active` > 0, which has as
+// What becomes of sums. Forward: output = max(least, scale · sum + bias). Back: output = sum where `active` > 0, which has as
 // many positions, `active_pixel` numbers apart. `places` are those of output and positions.
 typedef struct {
     const int32_t *places;
-    float scale;
+    float scale, least;
     long active_pixel;
     int back;
 } ending;
@@ -149,7 +151,7 @@ static inline __attribute__((always_inline)) void finish(const block *b, int i, 
             __m256i on = _mm256_loadu_si256((const __m256i *)(by->active + (b->at[i] + r) * e.active_pixel));
             sum = _mm512_maskz_mov_ps(_mm256_cmpgt_epi16_mask(on, _mm256_setzero_si256()), sum);
         } else {
-            sum = _mm512_max_ps(_mm512_fmadd_ps(sum, _mm512_set1_ps(e.scale), shift), _mm512_setzero_ps());
+            sum = _mm512_max_ps(_mm512_fmadd_ps(sum, _mm512_set1_ps(e.scale), shift), _mm512_set1_ps(e.least));
         }
         bf16 *to = by->out + b->image[i] + e.places[b->at[i] + r];
         _mm256_storeu_si256((__m256i *)to, narrow(sum));
@@ -199,15 +201,16 @@ static inline __attribute__((always_inline)) void convolve(
 }
 
 static void convolve_forward(
-    const convolution *c, int images, const bf16 *in, int tiles, const filters16 *by, const int32_t *places, float scale
+    const convolution *c, int images, const bf16 *in, int tiles, const filters16 *by, const int32_t *places, float scale,
+    int relu
 ) {
-    convolve(c, images, in, tiles, by, (ending){places, scale, 0, 0});
+    convolve(c, images, in, tiles, by, (ending){places, scale, relu ? 0.0f : -INFINITY, 0, 0});
 }
 
 static void convolve_back(
     const convolution *c, const bf16 *in, int tiles, const filters16 *by, const int32_t *places, long active_pixel
 ) {
-    convolve(c, 1, in, tiles, by, (ending){places, 1.0f, active_pixel, 1});
+    convolve(c, 1, in, tiles, by, (ending){places, 1.0f, 0.0f, active_pixel, 1});
 }
 
 static int shift_of(const convolution *c, int tap) { return tap / c->kernel * c->in_w + tap % c->kernel; }  // in pixels
@@ -378,8 +381,9 @@ void torso_pack_by_team(const sizes *s, const weights *w, uint32_t *packed) {
     if (team_take(once) == 0) places_forward(s, places_behind(s, packed));
 }
 
-// What one or two networks make of woven images, each convolution with a ReLU. The first one is both networks' at once:
-// an image's tiles are loaded for both. `other` has room for what it makes for the second network.
+// What one or two networks make of woven images, each convolution with a ReLU, perhaps normalised before it. The first
+// convolution is both networks' at once: an image's tiles are loaded for both. `other` has room for what it makes for the
+// second network, which is without norms, as the first one then is.
 static void features_of(
     const sizes *s, int images, const activations *at, int networks, const seen *by, int first, bf16 *other, bf16 *a3
 ) {
@@ -388,15 +392,23 @@ static void features_of(
     int tiles1 = s->f1 / TILE;
     filters16 filters[2 * tiles1 + (s->f2 + s->f3) / TILE], *f2 = filters + 2 * tiles1, *f3 = f2 + s->f2 / TILE;
     bf16 *a1[2] = {at->a1, other};
-    for (int n = 0; n < networks; n++) all_filters(&t.c1, by[n].packed, a1[n], by[n].w->b1, NULL, filters + n * tiles1);
-    convolve_forward(&t.c1, images, at->woven, networks * tiles1, filters, p->of1, 1.0f / 255.0f);
+    const norms *n1 = by->norms;
+    const before_norms *before = &at->before;
+    bf16 *z[3] = {before->sums[0], before->sums[1], before->sums[2]};  // what is normalised, in its place if it isn't kept
+    if (!z[0]) z[0] = at->a1, z[1] = at->a2, z[2] = a3;
+    for (int n = 0; n < networks; n++)
+        all_filters(&t.c1, by[n].packed, n1 ? z[0] : a1[n], by[n].w->b1, NULL, filters + n * tiles1);
+    convolve_forward(&t.c1, images, at->woven, networks * tiles1, filters, p->of1, 1.0f / 255.0f, !n1);
+    if (n1) norm_forward(s, n1, 0, images, z[0], before->statistics[0], at->a1);
     for (int n = 0; n < networks; n++) {
         const uint32_t *p2 = by[n].packed + t.n1 / 2, *p3 = p2 + t.n2 / 2;
         bf16 *features = by[n].features + first * features_size(s);
-        all_filters(&t.c2, p2, at->a2, by[n].w->b2, NULL, f2);
-        all_filters(&t.c3, p3, a3, by[n].w->b3, NULL, f3);
-        convolve_forward(&t.c2, images, a1[n], s->f2 / TILE, f2, p->of2, 1.0f);
-        convolve_forward(&t.c3, images, at->a2, s->f3 / TILE, f3, p->of3, 1.0f);
+        all_filters(&t.c2, p2, z[1], by[n].w->b2, NULL, f2);
+        all_filters(&t.c3, p3, z[2], by[n].w->b3, NULL, f3);
+        convolve_forward(&t.c2, images, a1[n], s->f2 / TILE, f2, p->of2, 1.0f, !n1);
+        if (n1) norm_forward(s, n1, 1, images, z[1], before->statistics[1], at->a2);
+        convolve_forward(&t.c3, images, at->a2, s->f3 / TILE, f3, p->of3, 1.0f, !n1);
+        if (n1) norm_forward(s, n1, 2, images, z[2], before->statistics[2], a3);
         for (int i = 0; i < images; i++) flatten(s->f3, a3 + i * features_size(s), features + i * features_size(s));
     }
 }
@@ -494,10 +506,12 @@ static void places_of_way_back(const sizes *s, places_back *p) {
 
 static long share_size_of(int batch) { return (batch + SHARES - 1) / SHARES; }
 
-// Numbers of a share: gradients of all filters, then of the biases.
-static long share_numbers(const sizes *s) {
+// Numbers of a share: gradients of all filters, then of the biases, then of each norm's gains and shifts.
+static long share_numbers(const sizes *s, const norms *n) {
     torso t = torso_of(s);
-    return t.n1 + t.n2 + t.n3 + s->f1 + s->f2 + s->f3;
+    long numbers = t.n1 + t.n2 + t.n3 + s->f1 + s->f2 + s->f3;
+    for (int layer = 0; n && layer < 3; layer++) numbers += 2 * norm_numbers(s, n, layer);
+    return numbers;
 }
 
 // Gradients of a block's outputs, with their frames.
@@ -511,7 +525,7 @@ long torso_packed_back_bytes(const sizes *s) {
     return lines((t.n2 + t.n3) * sizeof(bf16));
 }
 
-long torso_shares_bytes(const sizes *s) { return lines(SHARES * share_numbers(s) * sizeof(float)); }
+long torso_shares_bytes(const sizes *s, const norms *n) { return lines(SHARES * share_numbers(s, n) * sizeof(float)); }
 
 long torso_own_back_bytes(const sizes *s) {
     torso t = torso_of(s);
@@ -533,10 +547,20 @@ void torso_pack_back_by_team(const sizes *s, const weights *w, uint32_t *packed)
     }
 }
 
-// Gradients of filters and biases, a part of the batch each, from that of the features, [batch][f3][7][7].
+// A block's gradients on the way back through a layer's norm. Gradients of all norms' gains and shifts begin at `to`.
+static void normalise_back(
+    const sizes *s, const norms *n, int layer, int images, const before_norms *before, bf16 *slopes, float *to, int add
+) {
+    for (int earlier = 0; earlier < layer; earlier++) to += 2 * norm_numbers(s, n, earlier);
+    float *dshift = to + norm_numbers(s, n, layer);
+    norm_back(s, n, layer, images, before->sums[layer], before->statistics[layer], slopes, to, dshift, add);
+    ORDER();
+}
+
+// Gradients of filters and biases, and of norms, a part of the batch each, from that of the features, [batch][f3][7][7].
 void torso_shares_by_team(
-    const sizes *s, int batch, const uint32_t *packed, const activations *all, const bf16 *features, const bf16 *dfeatures,
-    float *shares, void *own
+    const sizes *s, const norms *n, int batch, const uint32_t *packed, const activations *all, const bf16 *features,
+    const bf16 *dfeatures, float *shares, void *own
 ) {
     torso t = torso_of(s);
     way_back w = way_back_of(s, BLOCK);
@@ -554,8 +578,8 @@ void torso_shares_by_team(
             memset(own, 0, block_numbers(s) * sizeof(bf16));
             ready = 1;
         }
-        float *d1 = shares + turn * share_numbers(s), *d2 = d1 + t.n1, *d3 = d2 + t.n2, *e1 = d3 + t.n3,
-              *e2 = e1 + s->f1, *e3 = e2 + s->f2;
+        float *d1 = shares + turn * share_numbers(s, n), *d2 = d1 + t.n1, *d3 = d2 + t.n2, *e1 = d3 + t.n3,
+              *e2 = e1 + s->f1, *e3 = e2 + s->f2, *behind = e3 + s->f3;
         int end = start + share_size < batch ? start + share_size : batch;
         for (int first = start; first < end; first += BLOCK) {
             int images = end - first < BLOCK ? end - first : BLOCK, add = first > start;
@@ -566,14 +590,17 @@ void torso_shares_by_team(
             }
             ORDER();
             w = way_back_of(s, images);
+            if (n) normalise_back(s, n, 2, images, &at.before, g3, behind, add);
             all_filters(&w.to2, packed, g2, NULL, at.a2, back2);
             convolve_back(&w.to2, frame3, s->f2 / TILE, back2, places.of2, s->f2);
+            if (n) normalise_back(s, n, 1, images, &at.before, g2, behind, add);
             all_filters(&w.to1, packed + t.n3 / 2, g1, NULL, at.a1, back1);
             for (int tile = 0; tile < 4 * tiles1; tile++) {  // a quarter for every other row and column
                 int quarter = tile / tiles1;
                 back1[tile].out = g1 + (quarter / 2 * IN1 + quarter % 2) * (long)s->f1 + tile % tiles1 * TILE;
             }
             convolve_back(&w.to1, frame2, 4 * tiles1, back1, places.of1, 4L * s->f1);
+            if (n) normalise_back(s, n, 0, images, &at.before, g1, behind, add);
             all_filter_gradients(&t.c3, images, at.a2, g3, d3, e3, add, scratch);
             all_filter_gradients(&t.c2, images, at.a1, g2, d2, e2, add, scratch);
             all_filter_gradients(&t.c1, images, at.woven, g1, d1, e1, add, scratch);
@@ -582,14 +609,21 @@ void torso_shares_by_team(
 }
 
 // The sums of all parts.
-void torso_gradients_by_team(const sizes *s, int batch, const float *shares, const weights *gradients) {
+void torso_gradients_by_team(
+    const sizes *s, int batch, const float *shares, const weights *gradients, const norms *norm_gradients
+) {
     torso t = torso_of(s);
     const weights *g = gradients;
-    int count = (int)((batch + share_size_of(batch) - 1) / share_size_of(batch));
-    long step = share_numbers(s);
-    bf16 *to[6] = {g->w1, g->w2, g->w3, g->b1, g->b2, g->b3};
-    long numbers[6] = {t.n1, t.n2, t.n3, s->f1, s->f2, s->f3};
-    for (int i = 0; i < 6; shares += numbers[i++]) {
+    const norms *n = norm_gradients;
+    int count = (int)((batch + share_size_of(batch) - 1) / share_size_of(batch)), tensors = 6;
+    long step = share_numbers(s, n);
+    bf16 *to[12] = {g->w1, g->w2, g->w3, g->b1, g->b2, g->b3};
+    long numbers[12] = {t.n1, t.n2, t.n3, s->f1, s->f2, s->f3};
+    for (int layer = 0; n && layer < 3; layer++, tensors += 2) {
+        to[tensors] = n->gain[layer], to[tensors + 1] = n->shift[layer];
+        numbers[tensors] = numbers[tensors + 1] = norm_numbers(s, n, layer);
+    }
+    for (int i = 0; i < tensors; shares += numbers[i++]) {
         team_loop *pieces = team_share();
         for (long at; (at = team_take(pieces) * PIECE) < numbers[i];) {
             long size = numbers[i] - at < PIECE ? numbers[i] - at : PIECE;
@@ -615,7 +649,7 @@ static void forward_by_team(void *of) {
     char *own = f->own + team_member() * f->own_bytes;
     torso_pack_by_team(&f->s, &f->w, f->packed);
     team_wait();
-    seen by = {&f->w, f->packed, f->features};
+    seen by = {&f->w, f->packed, f->features, NULL};
     torso_features_by_team(&f->s, f->batch, &f->obs, 1, &by, f->kept, own);
 }
 
@@ -625,7 +659,7 @@ long pixelq_torso_forward(
     int batch, int f1, int f2, int f3, const uint8_t *obs, bf16 *w1, bf16 *b1, bf16 *w2, bf16 *b2, bf16 *w3, bf16 *b3,
     bf16 *woven, bf16 *a1, bf16 *a2, bf16 *features
 ) {
-    activations kept = {woven, a1, a2};
+    activations kept = {.woven = woven, .a1 = a1, .a2 = a2};
     forward f = {.s = {f1, f2, f3, 0, 0}, .w = {w1, b1, w2, b2, w3, b3}, .batch = batch, .obs = {.bytes = obs},
                  .kept = woven ? &kept : NULL, .features = features};
     f.own_bytes = torso_own_bytes(&f.s, batch);
@@ -652,10 +686,10 @@ static void backward_by_team(void *of) {
     const backward *b = of;
     torso_pack_back_by_team(&b->s, &b->w, b->packed);
     team_wait();
-    torso_shares_by_team(&b->s, b->batch, b->packed, &b->all, b->features, b->dfeatures, b->shares,
+    torso_shares_by_team(&b->s, NULL, b->batch, b->packed, &b->all, b->features, b->dfeatures, b->shares,
                          b->own + team_member() * torso_own_back_bytes(&b->s));
     team_wait();
-    torso_gradients_by_team(&b->s, b->batch, b->shares, &b->gradients);
+    torso_gradients_by_team(&b->s, b->batch, b->shares, &b->gradients, NULL);
 }
 
 // Gradients of the weights from that of the features, [batch][f3][7][7], and what was kept on the way there.
@@ -664,8 +698,8 @@ long pixelq_torso_backward(
     const bf16 *dfeatures, bf16 *dw1, bf16 *db1, bf16 *dw2, bf16 *db2, bf16 *dw3, bf16 *db3
 ) {
     backward b = {.s = {f1, f2, f3, 0, 0}, .w = {.w2 = w2, .w3 = w3}, .gradients = {dw1, db1, dw2, db2, dw3, db3},
-                  .batch = batch, .all = {woven, a1, a2}, .features = features, .dfeatures = dfeatures};
-    long packed = torso_packed_back_bytes(&b.s), shared = packed + torso_shares_bytes(&b.s);
+                  .batch = batch, .all = {.woven = woven, .a1 = a1, .a2 = a2}, .features = features, .dfeatures = dfeatures};
+    long packed = torso_packed_back_bytes(&b.s), shared = packed + torso_shares_bytes(&b.s, NULL);
     char *scratch = aligned_alloc(64, shared + team_threads * torso_own_back_bytes(&b.s));
     if (!scratch) return 1;
     b.packed = (uint32_t *)scratch, b.shares = (float *)(scratch + packed), b.own = scratch + shared;
