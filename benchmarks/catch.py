@@ -1,11 +1,12 @@
-"""Solve Catch with every preset: python benchmarks/catch.py [--presets NAME ...] [--seeds 1 2 3 …] [--json].
+"""Solve Catch with every preset: python benchmarks/catch.py [--kernels] [--presets NAME …] [--seeds 1 2 3 …] [--json].
 
 A preset is cut down by the settings below: sizes, schedules, periods, learning rates and γ, nothing else, so that loss,
 head, bootstrapping, noise, priorities and kind of optimiser are its own; btr alone takes another torso. A run stops as
 soon as its last games are nearly perfect; its agent then plays 200 games of ten balls each, with ε 0.01. Solved is who
 catches 95% of the balls. An agent that does not was lucky in its last games: its run goes on until they are better
 still, within the same budget of steps. Rounding is a seed: on another processor a run with the same seed is another
-run, so budgets leave a margin. `--seeds 1 2 3 4 5` shows it.
+run, so budgets leave a margin. `--seeds 1 2 3 4 5` shows it. Layers are narrower than the C kernels take them. With
+`--kernels` the torso is as wide as they need it, in bfloat16, and a run that they do not update is an error.
 Prints a table by run and one by preset, or with --json only its last line: one JSON document. The exit status is 1 if
 anything is not solved.
 """
@@ -25,8 +26,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded
 
 from pixelq import load_agent, preset, train
 from pixelq.config import PQNConfig, TrainConfig
+from pixelq.errors import PixelqError
 from pixelq.evaluation import PROTOCOLS
 from pixelq.evaluation.evaluate import evaluate
+from pixelq.native.library import instructions, kernels, why_missing
 from pixelq.presets import PRESETS
 from pixelq.training.progress import PlainProgress
 from pixelq.training.run import resume
@@ -58,6 +61,10 @@ WITH_REPLAY: dict[str, Any] = {
     "target_period_steps": 200,
     "replay": {"capacity": 10_000, "learn_start": 500, "train_period": 4},
 }
+
+
+# the narrowest torso that kernels compute
+BY_KERNELS: dict[str, Any] = {"precision": "bfloat16", "network": {"channels": (16, 32, 32)}}
 
 
 def _falling(learning_rate: float) -> dict[str, float]:
@@ -121,6 +128,7 @@ class Result(NamedTuple):
     caught_percent: float
     cpu_seconds: float  # of training and play
     seconds: float
+    kernels: str | None  # instructions of those that updated it
 
     @property
     def solved(self) -> bool:
@@ -137,17 +145,22 @@ def overridden(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
     return dataclasses.replace(config, **new)
 
 
-def catch_config(name: str, seed: int) -> TrainConfig:
-    """A preset cut down to Catch."""
+def catch_config(name: str, seed: int, by_kernels: bool = False) -> TrainConfig:
+    """A preset cut down to Catch; wide enough for the kernels, if asked."""
     config = overridden(preset(name), ALL | {"seed": seed})
     if not isinstance(config.algo, PQNConfig):
         config = overridden(config, WITH_REPLAY)
-    return overridden(config, EACH[name])
+    config = overridden(config, EACH[name])
+    return overridden(config, BY_KERNELS) if by_kernels else config
 
 
-def solve(name: str, seed: int) -> Result:
-    """Train a preset on Catch in a folder of its own until its agent catches what it takes, or its steps are over."""
-    config = catch_config(name, seed)
+def solve(name: str, seed: int, by_kernels: bool = False) -> Result:
+    """Train a preset on Catch in a folder of its own until its agent catches what it takes, or its steps are over.
+
+    Raises:
+        PixelqError: kernels were to update it, and did not.
+    """
+    config = catch_config(name, seed, by_kernels)
     started, cpu_started = time.monotonic(), time.process_time()
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w", encoding="utf-8") as silence:
         path = Path(folder) / "run"
@@ -157,12 +170,15 @@ def solve(name: str, seed: int) -> Result:
                     run = train(config, path, progress=PlainProgress(config))
                 else:
                     run = resume(path, stop_at=mark, progress=PlainProgress(config))
+            used = json.loads((path / "provenance.json").read_text(encoding="utf-8"))["kernels"]
+            if by_kernels and not used:
+                raise PixelqError(f"{name} was updated without kernels")
             played = evaluate(load_agent(path), PROTOCOL, GAMES, seed, threads=1)
             caught = 100 * (played.mean + BALLS) / (2 * BALLS)  # a ball caught is +1, one missed is -1
             if caught >= SOLVED_PERCENT or not run.solved:
                 break
     seconds, cpu = time.monotonic() - started, time.process_time() - cpu_started
-    return Result(name, seed, run.step, config.total_steps, round(caught, 2), round(cpu, 1), round(seconds, 1))
+    return Result(name, seed, run.step, config.total_steps, round(caught, 2), round(cpu, 1), round(seconds, 1), used)
 
 
 def margin(results: list[Result]) -> str:
@@ -179,14 +195,20 @@ def main() -> int:
     parser.add_argument("--presets", nargs="+", default=list(PRESETS), choices=list(PRESETS), metavar="NAME")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], metavar="SEED")
     parser.add_argument("--json", action="store_true", help="print the JSON line alone")
+    parser.add_argument("--kernels", action="store_true", help="layers as wide as the C kernels need, in bfloat16")
     options = parser.parse_args()
+    if options.kernels and kernels() is None:
+        why = why_missing() or "this processor lacks AVX2, or PIXELQ_INSTRUCTIONS forbids them"
+        parser.error(f"--kernels: there are none: {why}")
     say = (lambda _: None) if options.json else (lambda line: print(line, flush=True))
+    if options.kernels:
+        say(f"kernels for {instructions()}\n")
     say("| preset | seed | steps | balls caught | CPU seconds | seconds |")
     say("| --- | --- | --- | --- | --- | --- |")
     results = []
     for name in options.presets:
         for seed in options.seeds:
-            result = solve(name, seed)
+            result = solve(name, seed, options.kernels)
             results.append(result)
             caught = f"{result.caught_percent:.1f}%" + ("" if result.solved else " (not solved)")
             say(f"| {name} | {seed} | {result.steps:,} | {caught} | {result.cpu_seconds} | {result.seconds} |")

@@ -238,9 +238,9 @@ def test_planes_of_another_size_are_not_for_the_kernel():
 
 
 @needs_kernels
-@pytest.mark.parametrize(("sizes", "streams", "noisy", "actions", "each", "normalised"), KINDS[2:4])
-def test_observations_in_two_places_are_one_batch(sizes, streams, noisy, actions, each, normalised):
-    layers, noise = make(sizes, streams, noisy, actions, each, normalised)
+@pytest.mark.parametrize(("sizes", "streams", "noisy", "actions", "each", "normalised", "planes"), KINDS[2:4])
+def test_observations_in_two_places_are_one_batch(sizes, streams, noisy, actions, each, normalised, planes):
+    layers, noise = make(sizes, streams, noisy, actions, each, normalised, planes)
     kernel, obs = NetworkKernel(layers), pixels(13)
     wanted = kernel(obs, noise)
     outputs = kernel(obs[:5], noise, obs[5:].clone())
