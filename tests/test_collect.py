@@ -211,6 +211,15 @@ def test_half_a_dataset_is_none(root, monkeypatch, failure, raised):
     assert list(root.iterdir()) == []
 
 
+def test_the_folder_may_be_a_relative_path(root, monkeypatch, capsys):
+    monkeypatch.chdir(root)
+    assert main(["collect", "random", "--game", "catch", "--out", "sets/a-v0", "--steps", "60"]) == 0
+    assert f"MINARI_DATASETS_PATH={root / 'sets'} " in capsys.readouterr().out
+    assert [path.name for path in (root / "sets").iterdir()] == ["a-v0"]
+    monkeypatch.setenv("MINARI_DATASETS_PATH", "sets")
+    assert minari.load_dataset("a-v0").total_steps >= 60
+
+
 def test_an_agent_of_another_game_is_refused(root):
     agent = write_agent(root / "agent.safetensors")
     with pytest.raises(PixelqError, match="this agent plays catch"):

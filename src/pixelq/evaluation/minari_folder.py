@@ -135,7 +135,7 @@ def dataset_folder(
     import minari
     from minari.dataset.minari_storage import MinariStorage
 
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    temporary = path.absolute().with_name(f".tmp-{os.getpid()}-{path.name}")  # Minari loses its way from a relative one
     try:
         with storage_errors(path):
             (temporary / _DATA).mkdir(parents=True)
