@@ -172,6 +172,11 @@ def test_pictures_are_written_and_the_same_numbers_give_the_same_file(runs, tmp_
         assert "matplotlib" not in text.split("<metadata>")[0]
 
 
+def test_a_game_without_scores_beside_one_with_scores_is_drawn_without_a_warning(runs, tmp_path):
+    runs.append(make_run(tmp_path / "pong", [1.0, 2.0], game="pong"))
+    draw(plotted(runs), tmp_path / "curves.svg")  # matplotlib would warn, and warnings are errors here
+
+
 def test_the_terminal_shows_curves_legend_and_scores(runs):
     numbers = plotted(runs)
     lines = ["".join(text for text, _ in line) for line in chart_lines(numbers, "breakout", 60)]

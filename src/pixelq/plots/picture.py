@@ -99,7 +99,7 @@ def _draw_scores(axes: Any, numbers: Plotted, game: str) -> None:
             axes.plot([value], [row + offset], marker, color=colour, markersize=5)
     names = [f"{s.label}\n{s.protocol}, {name_seeds(s.seeds)}, {s.games} games" for s in scores]
     axes.set_yticks(range(len(scores)), names, fontsize=8)
-    axes.set_ylim(len(scores) - 0.5, -0.5)
+    axes.set_ylim(max(1, len(scores)) - 0.5, -0.5)
     axes.set_xlabel("raw score: mean ●, IQM ◆, 95% intervals")
     axes.grid(axis="x", alpha=0.25)
     if scores:
