@@ -220,3 +220,22 @@ class Remembers(Dodge):
 
 
 not_callable = 7
+
+
+class OldSteps(Dodge):
+    """A game of the form before Gymnasium: `done` in place of two flags."""
+
+    def step(self, action):
+        obs, reward, terminated, truncated, info = super().step(action)
+        return obs, reward, terminated or truncated, info
+
+
+class OldStart(Dodge):
+    """A game of that form whose `reset` gives the observation alone."""
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed)[0]
+
+
+def needs_a_level(level):
+    return Dodge(level)

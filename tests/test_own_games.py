@@ -212,6 +212,11 @@ WRONG = {
     "own_games:no_pictures": "shows no picture: its observations are Box",
     "own_games:rendered_for_humans": 'make it with render_mode="rgb_array"',
     "own_games:two_pictures": "choose --env.observation left or right",
+    "own_games:OldStart": "reset gives a ndarray: Gymnasium's form is \\(observation, info\\)$",
+    "own_games:needs_a_level": "missing 1 required positional argument: 'level'$",
+    "own_games.py:make": 'a module is named without ".py", as in "own_games:make"',
+    "own_games:": "must be module:function or module:Id-v0",
+    ":make": "must be module:function or module:Id-v0",
     "make_env:mine": "comes from a function",
 }
 
@@ -232,6 +237,7 @@ def test_what_does_not_fit_is_said_in_a_line(game):
         (GAME, {"observation": "camera"}, "own_games:make has observation, and render"),
         ("own_games:no_pictures", {"observation": "render"}, "cannot be rendered"),
         ("own_games:GivesNan", {}, "reward nan"),
+        ("own_games:OldSteps", {}, r"step gives 4 values: .* \(observation, reward, terminated, truncated, info\)$"),
     ],
 )
 def test_settings_that_do_not_fit_are_said_in_a_line(game, settings, said):

@@ -145,6 +145,8 @@ def maker_of(name: str) -> "str | Callable[..., Any]":
         PixelqError: the module cannot be imported, or has no such function; Gymnasium knows no such id.
     """
     module, colon, rest = name.rpartition(":")
+    if colon and not (module and rest):
+        raise PixelqError(f'game "{name}": must be module:function or module:Id-v0')
     found = _imported(module, name) if colon else None
     if found is None or _ID.fullmatch(rest):
         return _known_id(rest, name)
@@ -165,9 +167,14 @@ def _imported(module: str, name: str) -> Any:
     except ModuleNotFoundError as error:
         package = next((package for _, known, package in _PACKAGES if known == module), None)
         install = f": pip install {package}" if package else "; is it in this folder, or installed?"
+        if module.endswith(".py"):
+            install = (
+                f': a module is named without ".py", as in "{module.removesuffix(".py")}:{name.rpartition(":")[2]}"'
+            )
         raise PixelqError(f'game "{name}": there is no module "{error.name}"{install}') from error
     except Exception as error:  # a user's module may raise anything
-        raise PixelqError(f'game "{name}": {module} cannot be imported: {type(error).__name__}: {error}') from error
+        text = " ".join(str(error).split())
+        raise PixelqError(f'game "{name}": {module} cannot be imported: {type(error).__name__}: {text}') from error
 
 
 def _known_id(text: str, name: str) -> str:

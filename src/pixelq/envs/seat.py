@@ -26,6 +26,8 @@ __all__ = ["MakeEnv", "Replayed", "Seat", "ignore_interrupts", "open_env"]
 MakeEnv = Callable[[], gymnasium.Env[Any, Any]]
 _SMALLEST = 36  # sides of an observation that counts as a picture
 _MOST_ACTIONS = 256  # replay memories keep an action in a byte
+_RESET = ("observation", "info")
+_STEP = ("observation", "reward", "terminated", "truncated", "info")
 _PICTURES = ("screen", "image", "pixels", "rgb")  # entries of observations that are taken first
 
 
@@ -84,8 +86,17 @@ def _said_in_a_line(game: str, what: str, kind: type[PixelqError] = PixelqError)
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         text = " ".join(str(error).split()) or "no message"
-        place = f"{os.path.basename(where.filename)}, line {where.lineno}"
-        raise kind(f"{game} {what}: {type(error).__name__}: {text} ({place})") from error
+        ours = where.filename == __file__  # the call itself went wrong
+        place = "" if ours else f" ({os.path.basename(where.filename)}, line {where.lineno})"
+        raise kind(f"{game} {what}: {type(error).__name__}: {text}{place}") from error
+
+
+def _parts(given: Any, wanted: Sequence[str], method: str) -> Any:
+    """What `reset` or `step` gave, if it is Gymnasium's form; old environments have another."""
+    if not isinstance(given, tuple) or len(given) != len(wanted):
+        what = f"{len(given)} values" if isinstance(given, tuple) else f"a {type(given).__name__}"
+        raise TypeError(f"{method} gives {what}: Gymnasium's form is ({', '.join(wanted)})")
+    return given
 
 
 class Seat(gymnasium.Env[NDArray[np.uint8], np.int64]):
@@ -121,7 +132,7 @@ class Seat(gymnasium.Env[NDArray[np.uint8], np.int64]):
         self.source = _source(game, self._env, view.observation)
         """The source of its pictures: an entry's name, `observation` or `render()`."""
         with _said_in_a_line(game, "cannot be started"):
-            obs, info = self._env.reset(seed=game_seed(seed, index, 0))
+            obs, info = _parts(self._env.reset(seed=game_seed(seed, index, 0)), _RESET, "reset")
             picture = self._picture(obs)
         self.has_lives = "lives" in info
         """Whether `info` has `lives`."""
@@ -155,7 +166,8 @@ class Seat(gymnasium.Env[NDArray[np.uint8], np.int64]):
         pictures: list[NDArray[np.uint8]] = []
         with _said_in_a_line(self._game, f"failed in game {self._index}", GameError):
             for frame in range(self._skip):
-                obs, reward, terminated, truncated, info = self._env.step(self._first_action + int(action))
+                given = self._env.step(self._first_action + int(action))
+                obs, reward, terminated, truncated, info = _parts(given, _STEP, "step")
                 total += float(reward)
                 over = bool(terminated or truncated)
                 if frame >= self._skip - 2 or over:
@@ -196,7 +208,7 @@ class Seat(gymnasium.Env[NDArray[np.uint8], np.int64]):
 
     def _begin(self) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         with _said_in_a_line(self._game, f"failed at the start of game {self._index}", GameError):
-            obs, info = self._env.reset(seed=game_seed(self._seed, self._index, self.count))
+            obs, info = _parts(self._env.reset(seed=game_seed(self._seed, self._index, self.count)), _RESET, "reset")
             picture = self._picture(obs)
         self._over, self.steps = False, 0
         return self._see([picture]), self._told(info, False, False, True)
