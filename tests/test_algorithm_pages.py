@@ -108,12 +108,12 @@ def test_a_command_is_understood(words, tmp_path, monkeypatch):
         seen.append(config.preset)
         return SimpleNamespace(interrupted=False)
 
-    def open_player(agent, game, device):
-        seen.append(agent)
+    def open_play(play):
+        seen.append(play.agent)
         raise PixelqError("understood")
 
     monkeypatch.setattr(pixelq.training.run, "train", train)
-    monkeypatch.setattr(cli_eval, "open_player", open_player)
+    monkeypatch.setattr(cli_eval, "open_play", open_play)
     if words[0] == "eval":
         (tmp_path / words[1] / "checkpoints").mkdir(parents=True)
     status = main(words)

@@ -88,9 +88,9 @@ def fields(kind: type, default: Any, prefix: str = "") -> Iterator[tuple[str, st
         hint = hints[field.name]
         inner = typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
         marks = getattr(hint, "__metadata__", ())
-        given = next((mark.name for mark in marks if getattr(mark, "name", None)), None)
-        if dataclasses.is_dataclass(inner) and given:  # a group of options of the verb's own
-            yield from fields(inner, None, f"{prefix}{given}.")
+        given = next((mark.name for mark in marks if getattr(mark, "name", None) is not None), None)
+        if dataclasses.is_dataclass(inner) and given is not None and inner is not TrainConfig:  # of the verb's own
+            yield from fields(inner, None, f"{prefix}{given}." if given else prefix)
         if dataclasses.is_dataclass(inner) or inner is TrainConfig.__annotations__["algo"]:
             continue
         positional = any("Positional" in str(mark) for mark in marks)

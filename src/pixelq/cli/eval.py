@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from pixelq.cli.options import parse
-from pixelq.cli.players import check_play, open_player, show_games
-from pixelq.evaluation import Changes
+from pixelq.cli.players import Play, open_play, show_games
 from pixelq.run.storage import StorageError
 
 if TYPE_CHECKING:
@@ -26,26 +25,9 @@ _READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}  # a read-only run of anot
 
 @dataclass(frozen=True)
 class _Options:
-    agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
-    """A run directory, a .safetensors or .onnx file, hf:USER/NAME, `breakout` (ships with pixelq), or `random`."""
-    protocol: Annotated[str | None, tyro.conf.arg(metavar="P")] = None
-    """Protocol: nature (default on Atari), noop, dopamine, machado, or plain (default elsewhere)."""
+    play: Annotated[Play, tyro.conf.arg(name="")]
     episodes: Annotated[int, tyro.conf.arg(metavar="N")] = 30
     """Games to play."""
-    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 1
-    """Seed of the games and of all random choices. The same seed gives the same scores."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where the network lives."""
-    game: Annotated[str | None, tyro.conf.arg(metavar="G")] = None
-    """Game for `random`: a ROM name, a Gymnasium id or `module:name` (default: breakout). Agents play their own."""
-    epsilon: Annotated[float | None, tyro.conf.arg(metavar="E")] = None
-    """ε in place of the protocol's. The score's name says so."""
-    sticky: Annotated[float | None, tyro.conf.arg(metavar="P")] = None
-    """Sticky-action probability in place of the protocol's. The score's name says so."""
-    noops: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """No-op frames at a game's start, at most, in place of the protocol's. The score's name says so."""
-    max_frames: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Frame cap of a game in place of the protocol's. The score's name says so."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """The last line of stdout is the result as JSON."""
 
@@ -54,25 +36,23 @@ def run(words: Sequence[str]) -> int:
     """Run the verb and return the exit status."""
     about = "Play whole games and summarise their raw scores. A run directory keeps the result in its eval/."
     options = parse(_Options, words, "pixelq eval", about)
-    changes = Changes(options.epsilon, options.sticky, options.noops, options.max_frames)
-    check_play(options.agent, options.game, options.protocol, options.episodes, options.seed, changes)
+    play = options.play
+    play.check(options.episodes)
 
     from pixelq.agent import Agent
     from pixelq.evaluation.evaluate import evaluate
     from pixelq.evaluation.kept import is_run
-    from pixelq.evaluation.players import conditions
 
-    player = open_player(options.agent, options.game, options.device)
-    protocol = conditions(player, options.protocol, changes)
+    player, protocol = open_play(play)
     with show_games(f"{player.game}, protocol {protocol.name}") as progress:
-        result = evaluate(player, protocol, options.episodes, options.seed, progress=progress)
+        result = evaluate(player, protocol, options.episodes, play.seed, progress=progress)
     at = f" at step {player.card.step:,}" if isinstance(player, Agent) else ""
     with suppress(BrokenPipeError):  # keep the scores even if the output's reader has ended
-        print(f"{player.game}: {options.agent}{at}, seed {options.seed}", *_lines(result), sep="\n", flush=True)
+        print(f"{player.game}: {play.agent}{at}, seed {play.seed}", *_lines(result), sep="\n", flush=True)
     try:
-        if isinstance(player, Agent) and is_run(options.agent):
-            print(_keep(Path(options.agent), player, result, options.seed))
-    finally:  # nor is a disk that is full
+        if isinstance(player, Agent) and is_run(play.agent):
+            print(_keep(Path(play.agent), player, result, play.seed))
+    finally:  # also if the disk is full
         if options.json:
             print(json.dumps(result.to_json()))
     return 0

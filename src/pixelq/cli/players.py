@@ -1,9 +1,12 @@
-"""Shared parts of `pixelq eval` and `pixelq record`: player, protocol and progress."""
+"""Shared parts of `eval`, `record` and `collect`: options, player, protocol and progress."""
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
 
 from pixelq.errors import PixelqError
 from pixelq.evaluation import AS_NAMED, Changes, find_protocol
@@ -14,12 +17,53 @@ from pixelq.training.output import can_draw
 
 if TYPE_CHECKING:
     from pixelq.agent import Agent
+    from pixelq.evaluation import Protocol
     from pixelq.evaluation.players import Player
 
-__all__ = ["check_play", "open_agent", "open_player", "show_games"]
+__all__ = ["Play", "check_play", "open_agent", "open_play", "open_player", "show_games"]
 
 _MOST_EPISODES = 100_000
 _SEEDS = 2**31
+
+
+@dataclass(frozen=True)
+class Play:
+    """Options of a verb that plays games to their ends."""
+
+    agent: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")]
+    """A run directory, a .safetensors or .onnx file, hf:USER/NAME, `breakout` (ships with pixelq), or `random`."""
+    protocol: Annotated[str | None, tyro.conf.arg(metavar="P")] = None
+    """Protocol: nature (default on Atari), noop, dopamine, machado, or plain (default elsewhere)."""
+    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    """Seed of the games and of all random choices. The same seed gives the same games."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where the network lives."""
+    game: Annotated[str | None, tyro.conf.arg(metavar="G")] = None
+    """Game for `random`: a ROM name, a Gymnasium id or `module:name` (default: breakout). Agents play their own."""
+    epsilon: Annotated[float | None, tyro.conf.arg(metavar="E")] = None
+    """ε in place of the protocol's. The protocol's name then says so."""
+    sticky: Annotated[float | None, tyro.conf.arg(metavar="P")] = None
+    """Sticky-action probability in place of the protocol's. The protocol's name then says so."""
+    noops: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """No-op frames at a game's start, at most, in place of the protocol's. The protocol's name then says so."""
+    max_frames: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Frame cap of a game in place of the protocol's. The protocol's name then says so."""
+
+    @property
+    def changes(self) -> Changes:
+        """Conditions in place of the protocol's."""
+        return Changes(self.epsilon, self.sticky, self.noops, self.max_frames)
+
+    def check(self, episodes: int = 1) -> None:
+        """Say what is wrong before torch is loaded.
+
+        Args:
+            episodes: games to play.
+
+        Raises:
+            PixelqError: the first that is wrong, with what would be right.
+        """
+        check_play(self.agent, self.game, self.protocol, episodes, self.seed, self.changes)
 
 
 def check_play(
@@ -66,6 +110,21 @@ def open_player(agent: str, game: str | None, device: str) -> "Player":
 
     with _told_of_damage() as on_damage:
         return players.open_player(agent, game, device, on_damage)
+
+
+def open_play(play: Play) -> tuple["Player", "Protocol"]:
+    """The player and the protocol that the options ask for.
+
+    Args:
+        play: checked.
+
+    Raises:
+        PixelqError: the agent's file, its game or the device is not what it should be.
+    """
+    from pixelq.evaluation.players import conditions
+
+    player = open_player(play.agent, play.game, play.device)
+    return player, conditions(player, play.protocol, play.changes)
 
 
 def open_agent(agent: str, device: str) -> "Agent":
