@@ -134,7 +134,7 @@ CASES = {
         'game id "Breakout-v4" has another frame skip: use "breakout", "ALE/Breakout-v5" or "BreakoutNoFrameskip-v4"',
         2,
     ),
-    "empty game": ("train --game ''", 'unknown game ""; see: pixelq games', 2),
+    "empty game": ("train --game ''", "--game is empty; see: pixelq train --help", 2),
     "unicode game": ("train --game прорыв", 'unknown game "прорыв"; see: pixelq games', 2),
     "unknown option": (
         "train --sed 3",
@@ -170,7 +170,8 @@ CASES = {
     # values of another type
     "no whole number": ("train --seed x", "--seed is x: must be a whole number; see: pixelq train --help", 2),
     "half a number": ("train --envs 1.5", "--envs is 1.5: must be a whole number; see: pixelq train --help", 2),
-    "empty number": ("train --seed ''", '--seed is "": must be a whole number; see: pixelq train --help', 2),
+    "empty number": ("train --seed ''", "--seed is empty; see: pixelq train --help", 2),
+    "an empty address": ("train --actors 2 --ray=", "--ray needs a value; see: pixelq train --help", 2),
     "no number": (
         "train --env.sticky often",
         "--env.sticky is often: must be a number; see: pixelq train --help",
@@ -185,6 +186,14 @@ CASES = {
         "train --optimiser.name rmsprop",
         "--optimiser.name is rmsprop: must be adam, keras_adam, radam or centred_rmsprop "
         '(did you mean "centred_rmsprop"?); see: pixelq train --help',
+        2,
+    ),
+    "no values": ("sweep fast --games --folder f", "--games needs a value; see: pixelq sweep --help", 2),
+    "no values at the end": ("sweep fast --folder f --games", "--games needs a value; see: pixelq sweep --help", 2),
+    "an empty list": ("sweep fast --folder f --seeds ''", "--seeds is empty; see: pixelq sweep --help", 2),
+    "a tracker's option alone": (
+        "train --track.project p",
+        "--track.project, .name and .tags need a tracker: --track wandb, mlflow, trackio or tensorboard",
         2,
     ),
     "no value": ("train --game", "--game needs a value; see: pixelq train --help", 2),
@@ -248,7 +257,7 @@ CASES = {
     "a folder that exists": (f"train {TINY} --run videos", "videos exists already: give --run a new path", 2),
     "a file that exists": (f"train {TINY} --run notes.txt", "notes.txt exists already: give --run a new path", 2),
     "a link to nowhere": (f"train {TINY} --run link", "link exists already: give --run a new path", 2),
-    "no place at all": (f"train {TINY} --run ''", ". exists already: give --run a new path", 2),
+    "no place at all": (f"train {TINY} --run ''", "--run is empty; see: pixelq train --help", 2),
     "a file for a folder": (
         f"train {TINY} --run notes.txt/run",
         re.compile(r"--run notes.txt/run cannot be made: \S+/notes.txt is not a folder"),
@@ -380,7 +389,7 @@ CASES = {
         "nowhere does not exist: give a run directory, a .safetensors file or an agent that ships: breakout",
         2,
     ),
-    "an empty name": ("eval ''", ". is no run directory: it has no checkpoints folder", 2),
+    "an empty name": ("eval ''", "AGENT is empty; see: pixelq eval --help", 2),
     "another kind of file": ("eval agent.pt", "agent.pt is no agent file: pixelq loads .safetensors and .onnx", 2),
     "an empty file": ("eval empty.safetensors", "empty.safetensors is damaged, or no safetensors file", 2),
     "half a file": ("eval truncated.safetensors", "truncated.safetensors is damaged, or no safetensors file", 2),
@@ -434,7 +443,7 @@ CASES = {
     "no agent to record": ("record --out a.mp4", "AGENT is missing: pixelq record AGENT --out FILE.mp4", 2),
     "no video named": ("record random", "--out is missing: pixelq record AGENT --out FILE.mp4", 2),
     "another kind of video": ("record random --out a.gif", "--out a.gif: a video's name must end in .mp4", 2),
-    "a video without name": ("record random --out ''", "--out .: a video's name must end in .mp4", 2),
+    "a video without name": ("record random --out ''", "--out is empty; see: pixelq record --help", 2),
     "a folder for a video": (
         "record random --out folder.mp4",
         "--out folder.mp4 is a folder: give the video a file name",

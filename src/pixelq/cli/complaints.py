@@ -1,4 +1,4 @@
-"""One-line messages for wrong options of a verb; used only after the option parser has refused them."""
+"""One-line messages for wrong options of a verb."""
 
 import dataclasses
 import itertools
@@ -13,7 +13,7 @@ import tyro
 from pixelq.config import ALGO_KINDS, TrainConfig
 from pixelq.games import did_you_mean
 
-__all__ = ["explain"]
+__all__ = ["explain", "find_empty"]
 
 _LONGEST = 60  # characters of a value that are repeated
 _NUMBER = re.compile(r"-(\d|\.\d|inf|nan)")  # a word that begins so is a value, not an option
@@ -57,6 +57,33 @@ def explain(kind: Any, words: Sequence[str], command: str) -> str | None:
     if missing:
         usage = " ".join([command, *(option.usage for option in options if option.required)])
         return f"{missing[0].name} is missing: {usage}"
+    return None
+
+
+def find_empty(kind: Any, words: Sequence[str]) -> str | None:
+    """Find an option without its value, as `--games $GAMES` leaves it where the variable is not set.
+
+    The option parser takes an empty word for a value, and no words for an empty list.
+
+    Args:
+        kind: as for `explain`.
+        words: what follows the verb.
+
+    Returns:
+        One line; None if every option has its value.
+    """
+    named = {option.name: option for option in _options(kind)}
+    place = next((option.name for option in named.values() if option.positional), "a word")
+    for before, word, after in zip(["", *words], words, [*words[1:], "--"], strict=False):
+        if not word:
+            return f"{_name(before) if _name(before) in named else place} is empty"
+        option = named.get(_name(word))
+        if option is None or option.positional or option.kind is bool:
+            continue
+        _, equals, value = word.partition("=")
+        several = ... in typing.get_args(option.kind)
+        if not value and (equals or (several and (_is_option(after) or after == "--"))):
+            return f"{option.name} needs a value"
     return None
 
 

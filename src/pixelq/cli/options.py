@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from pixelq.cli.complaints import explain
+from pixelq.cli.complaints import explain, find_empty
 from pixelq.errors import PixelqError
 
 __all__ = ["parse"]
@@ -54,6 +54,8 @@ def _checked(read: Callable[..., Any], kind: Any, words: Sequence[str], command:
     """Let tyro read the words, and say in a line why it cannot."""
     if "-h" in words or "--help" in words:
         read(args=["--help"])
+    if line := find_empty(kind, words):
+        raise PixelqError(f"{line}; see: {command} --help")
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):

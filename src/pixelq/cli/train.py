@@ -59,6 +59,10 @@ def run(words: Sequence[str]) -> int:
         raise PixelqError(f"--preset is not how to choose one: pixelq train {options.config.preset} …")
     config, actors = options.config, options.actors
     check_actors(options.ray, actors)
+    if not options.track and options.tracking != TrackOptions():
+        raise PixelqError(
+            "--track.project, .name and .tags need a tracker: --track wandb, mlflow, trackio or tensorboard"
+        )
     if actors is not None:
         config = with_actors(config, actors)
     # everything that can be wrong without torch is said before torch is loaded
