@@ -144,12 +144,28 @@ def test_what_is_left_out_is_told(folder):
     assert "catch is not finished: it has come to step 200 of 300" in notes
 
 
+@pytest.mark.parametrize("solved", [False, True])
+def test_a_run_that_may_stop_early_is_finished_once_it_is_solved(folder, solved):
+    write_run(folder / "goal", config(seed=5, **{"stop-on": "return_per_game", "stop-at": 20.0}), [3.0, 4.0])
+    place = folder / "goal" / "checkpoints" / "step-000000000200"
+    place.mkdir(parents=True)
+    (place / "state.json").write_text(json.dumps({"step": 200, "solved": solved}))
+    told = any("goal is not finished: it has come to step 200 of 300" in note for note in pixelq.report(folder).notes)
+    assert told is not solved
+
+
 def test_folders_without_a_report(capsys, tmp_path, folder):
     assert main(["report", str(tmp_path / "none")]) == 2
     assert "is no folder" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert main(["report", str(tmp_path / "empty")]) == 2
-    assert "holds no run with a finished game" in capsys.readouterr().err
+    assert "holds no run: give the folder of a sweep" in capsys.readouterr().err
+    write_run(tmp_path / "young" / "a", config(), [None])
+    assert main(["report", str(tmp_path / "young")]) == 2
+    assert "young: no run has finished a game yet" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main(["report", str(folder), "--out", str(tmp_path / "file")]) == 2
+    assert "file is a file: give a folder" in capsys.readouterr().err
     write_run(folder / "again", config(), [0.0])
     with pytest.raises(PixelqError, match="have the same settings and the same seed"):
         pixelq.report(folder)

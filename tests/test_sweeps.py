@@ -18,7 +18,8 @@ from pixelq.presets import preset
 from pixelq.run.rundir import RunDir
 from pixelq.sweeps import runner
 from pixelq.sweeps.budget import share
-from pixelq.sweeps.plan import FILE, Plan, keep_plan, planned_runs, read_plan, read_seeds, read_setting
+from pixelq.sweeps.folder import PLAN as PLAN_FILE
+from pixelq.sweeps.plan import Plan, keep_plan, planned_runs, read_plan, read_seeds, read_setting
 from pixelq.sweeps.state import run_state
 from runs import assert_same_run
 
@@ -64,7 +65,7 @@ def test_a_plan_combines_everything_and_names_what_varies():
 def test_a_plan_comes_back_from_its_file(tmp_path):
     plan = Plan(("fast",), ("pong",), (1, 2), (("env.sticky", (None, 0.25)), ("network.channels", ([4, 4, 4],))))
     keep_plan(tmp_path, plan)
-    assert planned_runs(read_plan(tmp_path / FILE)) == planned_runs(plan)
+    assert planned_runs(read_plan(tmp_path / PLAN_FILE)) == planned_runs(plan)
     keep_plan(tmp_path, plan)
     keep_plan(tmp_path, Plan(("fast",), ("pong",), (1, 2, 3), plan.settings))  # more seeds: the same sweep, longer
     with pytest.raises(PixelqError, match="holds a sweep with fast-pong-sticky=None-s2"):
@@ -86,7 +87,7 @@ def test_seeds_and_settings_as_a_person_writes_them():
         (["fast", "--set", "algo.nstep=1"], 'unknown setting "algo.nstep" of fast (did you mean "algo.n-step"?)'),
         (["fast", "--set", "algo.n-step=many"], "must be a whole number"),
         (["fast", "--set", "algo.n-step=0"], "--algo.n-step is 0: must be between 1 and 100"),
-        (["fast", "--set", "seed=3"], "--set seed is not how to choose it"),
+        (["fast", "--set", "seed=3"], "--set seed cannot be: seeds of a sweep are given by --seeds"),
         (["fast", "fast"], "would be run twice"),
         (["fast", "--seeds", "5-1"], "--seeds is 5-1"),
         (["fast", "--jobs", "0"], "--jobs is 0: must be at least 1"),
@@ -232,6 +233,37 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(capsys, tmp_path):
     assert "memory about" in last
     assert "disk about" in last
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_dry_run_counts_the_threads_that_runs_are_given(capsys, tmp_path):
+    one = [*words(Plan(("fast",), ("pong",), (1,), (("threads", (1,)),)), tmp_path), "--jobs", "1", "--dry-run"]
+    assert main(one) == 0
+    assert "1 run, 1 left with 700,000 steps; 1 at once with 1 thread each" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("config.json", "holds a run: give a sweep a folder of its own"),
+        ("study.journal", "holds a study: give a sweep a folder of its own"),
+        (None, "is a file: give a folder"),
+        ("sweep.toml", "holds a sweep with fast-pong-s1, which this one has not: give --folder a new one"),
+    ],
+)
+@pytest.mark.parametrize("way", [["--dry-run"], []])
+def test_a_folder_that_is_no_place_for_a_sweep(capsys, tmp_path, file, line, way):
+    place = tmp_path / "place"
+    if file is None:
+        place.touch()
+    elif file == PLAN_FILE:
+        keep_plan(place, Plan(("fast",), ("pong",)))
+    else:
+        place.mkdir()
+        (place / file).touch()
+    before = sorted(tmp_path.rglob("*"))
+    assert main([*words(PLAN, place), *way]) == 2
+    assert line in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_two_sweeps_do_not_share_a_folder(tmp_path):

@@ -17,10 +17,11 @@ import pixelq
 from pixelq.cli.main import main
 from pixelq.errors import ConfigError, PixelqError
 from pixelq.presets import preset
+from pixelq.sweeps.folder import STUDY
 from pixelq.sweeps.state import run_state
 from pixelq.tuning import tune as tuning
 from pixelq.tuning.search import Search, check_search, read_search
-from pixelq.tuning.study import STORAGE, StudyPlan, check_plan, open_study, trial_runs
+from pixelq.tuning.study import StudyPlan, check_plan, open_study, trial_runs
 from pixelq.tuning.trials import Curve, Trials, read_curve, value_at
 from runs import assert_same_run
 from test_sweeps import SHORT, wait_for
@@ -71,6 +72,7 @@ def test_ends_of_a_whole_number_are_whole():
     [
         ([], "--search is missing"),
         (["--search", "optimiser.learning-rate"], "must be NAME=LOW..HIGH"),
+        (["--search", "algo.n-step=1,3,1"], "every value must be given once"),
         (["--search", "optimiser.learning-rate=1e-3..1e-5"], "LOW must be less than HIGH"),
         (["--search", "optimiser.learning-rate=0..1e-3:log"], "and more than 0 for log"),
         (["--search", "optimiser.learning-rate=1e-5..1e-3:lin"], "must be NAME=LOW..HIGH"),
@@ -259,7 +261,7 @@ def test_another_study_does_not_go_into_the_folder(tmp_path):
 
 
 def test_a_damaged_study_is_named(tmp_path):
-    (tmp_path / STORAGE).write_text("no journal\nat all\n")
+    (tmp_path / STUDY).write_text("no journal\nat all\n")
     with pytest.raises(PixelqError, match=r"study.journal is damaged"):
         begin(tmp_path)
 

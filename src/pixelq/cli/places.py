@@ -6,7 +6,7 @@ from pathlib import Path
 from pixelq.errors import PixelqError
 from pixelq.run.storage import reason
 
-__all__ = ["check_new_file", "check_new_place"]
+__all__ = ["check_new_file", "check_new_folder", "check_new_place"]
 
 
 def check_new_place(option: str, path: Path) -> None:
@@ -28,6 +28,21 @@ def check_new_place(option: str, path: Path) -> None:
             raise PixelqError(f"{option} {path} cannot be made: {parent} cannot be written")
     except OSError as error:
         raise PixelqError(f"{option} {path} cannot be made: {reason(error)}") from error
+
+
+def check_new_folder(option: str, path: Path) -> None:
+    """Refuse a path that is no place for a folder; a folder may be there.
+
+    Args:
+        option: what gave the path, for the error's text.
+        path: what will be made, its parents too.
+
+    Raises:
+        PixelqError: the place is none, or a file is there.
+    """
+    check_new_place(option, path)
+    if path.exists() and not path.is_dir():
+        raise PixelqError(f"{option} {path} is a file: give a folder")
 
 
 def check_new_file(option: str, path: Path, suffix: str, file: str, thing: str) -> None:

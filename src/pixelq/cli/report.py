@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from pixelq.cli.options import parse
-from pixelq.cli.places import check_new_place
+from pixelq.cli.places import check_new_folder
 
 __all__ = ["run"]
 
@@ -30,7 +30,7 @@ def run(words: Sequence[str]) -> int:
     options = parse(_Options, words, "pixelq report", about)
     place = options.out or options.folder / "report"
     if options.out is not None:
-        check_new_place("--out", options.out)
+        check_new_folder("--out", options.out)
 
     from pixelq.reports.report import report
     from pixelq.reports.tables import as_markdown

@@ -8,11 +8,11 @@ from typing import Annotated
 import tyro
 
 from pixelq.cli.options import parse
-from pixelq.cli.places import check_new_place
+from pixelq.cli.places import check_new_folder
 from pixelq.errors import PixelqError
 from pixelq.extras import need
-from pixelq.sweeps.budget import describe, share
-from pixelq.sweeps.plan import Plan, planned_runs, read_plan, read_seeds, read_setting
+from pixelq.sweeps.budget import counted, describe, share
+from pixelq.sweeps.plan import Plan, check_kept, planned_runs, read_plan, read_seeds, read_setting
 from pixelq.sweeps.state import run_state
 
 __all__ = ["run"]
@@ -46,10 +46,11 @@ def run(words: Sequence[str]) -> int:
     if options.jobs is not None and options.jobs < 1:
         raise PixelqError(f"--jobs is {options.jobs}: must be at least 1")
     runs = planned_runs(plan)
-    check_new_place("--folder", options.folder)
+    check_new_folder("--folder", options.folder)
     if options.ray is not None:
         need("ray", "ray")
     if options.dry_run:
+        check_kept(options.folder, plan)
         states = [run_state(options.folder, run) for run in runs]
         left = [run for run, state in zip(runs, states, strict=True) if state.status != "finished"]
         for run, state in zip(runs, states, strict=True):
@@ -61,7 +62,7 @@ def run(words: Sequence[str]) -> int:
     from pixelq.training.output import Output
 
     result = sweep(plan, options.folder, jobs=options.jobs, ray=options.ray)
-    print(f"{len(result.finished)} of {len(runs)} runs finished in {result.folder}", file=Output(), flush=True)
+    print(f"{len(result.finished)} of {counted(len(runs))} finished in {result.folder}", file=Output(), flush=True)
     if result.interrupted and len(result.finished) < len(runs):
         print("to continue, run the same command again", file=Output(), flush=True)
         return 130
@@ -71,7 +72,7 @@ def run(words: Sequence[str]) -> int:
 def _plan(options: _Options) -> Plan:
     files = [name for name in options.presets if name.endswith(".toml")]
     if not files:
-        seeds = read_seeds(options.seeds or "1")
+        seeds = read_seeds("1" if options.seeds is None else options.seeds)
         return Plan(options.presets, options.games, seeds, tuple(map(read_setting, options.set)))
     if len(options.presets) > 1 or options.games or options.seeds or options.set:
         raise PixelqError(f"{files[0]} is the whole plan: leave out other presets, --games, --seeds and --set")

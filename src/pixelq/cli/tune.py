@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from pixelq.cli.options import parse
-from pixelq.cli.places import check_new_place
+from pixelq.cli.places import check_new_folder
 from pixelq.errors import PixelqError
 from pixelq.sweeps.plan import read_seeds, read_setting
 from pixelq.tuning.search import read_search
@@ -48,9 +48,9 @@ def run(words: Sequence[str]) -> int:
     about = "Search for a recipe's best settings. Every trial trains all seeds of all games; Optuna chooses the trials."
     options = parse(_Options, words, "pixelq tune", about)
     search = list(map(read_search, options.search))
-    seeds = read_seeds(options.seeds or "1")
+    seeds = read_seeds("1" if options.seeds is None else options.seeds)
     settings = dict(map(_one, options.set))
-    check_new_place("--folder", options.folder)
+    check_new_folder("--folder", options.folder)
 
     from pixelq.training.output import Output
     from pixelq.tuning.tune import tune

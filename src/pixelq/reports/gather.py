@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pixelq.errors import PixelqError
 from pixelq.run.reading import FREE, LENGTH, MACHINE, Evaluation, flat, read_evaluation, read_object
 from pixelq.run.storage import reason
+from pixelq.sweeps.state import is_solved
 
 __all__ = ["Gathered", "Run", "gather"]
 
@@ -64,8 +65,10 @@ def gather(folder: Path) -> Gathered:
             found.append(_Found(path, read_object(path / "config.json"), curve, _evaluations(path)))
         else:
             notes.append(f"{path.name} has no finished game yet and is left out")
+    if not found and notes:
+        raise PixelqError(f"{folder}: no run has finished a game yet, so there are no scores")
     if not found:
-        raise PixelqError(f"{folder} holds no run with a finished game: give the folder of a sweep, or of runs")
+        raise PixelqError(f"{folder} holds no run: give the folder of a sweep, or of runs")
     shared = set.intersection(*(set(run.evaluations) for run in found))
     conditions = min(shared) if shared else None
     measure = "mean return of the last games in training" if conditions is None else conditions
@@ -78,7 +81,7 @@ def gather(folder: Path) -> Gathered:
         if key in runs:
             raise PixelqError(f"{runs[key].path} and {run.path} have the same settings and the same seed")
         total = run.config.get("total_steps")
-        if isinstance(total, int) and run.curve[-1, 0] < total and run.config.get("stop_on") == "none":
+        if isinstance(total, int) and run.curve[-1, 0] < total and not is_solved(run.path):
             notes.append(f"{run.path.name} is not finished: it has come to step {int(run.curve[-1, 0]):,} of {total:,}")
         runs[key] = Run(run.path, *key, score, run.curve)
     return Gathered(tuple(runs[key] for key in sorted(runs)), measure, tuple(notes))

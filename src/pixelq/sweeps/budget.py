@@ -9,7 +9,7 @@ from pixelq.sweeps.plan import PlannedRun
 from pixelq.sweeps.state import RunState
 from pixelq.system import cores
 
-__all__ = ["Share", "describe", "memory_of", "share"]
+__all__ = ["Share", "counted", "describe", "memory_of", "share"]
 
 _PROCESS = 600_000_000  # bytes of memory: Python, torch, networks and games
 _TRANSITION = 1_500  # bytes in memory: LZ4 blocks of a busy game, and the ring's numbers
@@ -53,6 +53,11 @@ def share(runs: Sequence[PlannedRun], jobs: int | None = None) -> Share:
     return Share(jobs, max(1, available // jobs))
 
 
+def counted(runs: int) -> str:
+    """A number of runs in words."""
+    return f"{runs} run{'s' * (runs != 1)}"
+
+
 def describe(runs: Sequence[PlannedRun], states: Sequence[RunState], divided: Share) -> str:
     """One line: number of runs, time, memory and disk.
 
@@ -67,13 +72,15 @@ def describe(runs: Sequence[PlannedRun], states: Sequence[RunState], divided: Sh
     steps = sum(max(0, run.config.total_steps - state.step) for run, state in left)
     seconds, done = sum(state.seconds for state in states), sum(state.step for state in states)
     if not left:
-        return f"{len(runs)} runs, all finished"
+        return f"{counted(len(runs))}, all finished"
+    given = sorted({run.config.threads or divided.threads for run, _ in left})
+    threads = f"{'–'.join(map(str, given[:1] + given[1:][-1:]))} thread{'s' * (given[-1] > 1)}"
     time = "how long is unknown before a first run has logged"
     if done and seconds:
         minutes = steps * seconds / done / divided.jobs / 60
         time = f"about {minutes:.0f} minutes at the speed of its runs so far" if minutes >= 1 else "about a minute"
     room = f"memory about {format_bytes(sum(sizes[: divided.jobs]))}, disk about {format_bytes(disk)}"
     return (
-        f"{len(runs)} runs, {len(left)} left with {steps:,} steps; {divided.jobs} at once with {divided.threads} "
-        f"thread{'s' if divided.threads > 1 else ''} each; {time}; {room}"
+        f"{counted(len(runs))}, {len(left)} left with {steps:,} steps; {divided.jobs} at once with {threads} each; "
+        f"{time}; {room}"
     )

@@ -16,11 +16,12 @@ from pixelq.errors import PixelqError
 from pixelq.games import did_you_mean, resolve_game
 from pixelq.presets import preset
 from pixelq.run.storage import reason, storage_errors, write_atomically
+from pixelq.sweeps.folder import PLAN, check_folder
 
 __all__ = [
-    "FILE",
     "Plan",
     "PlannedRun",
+    "check_kept",
     "directory_name",
     "keep_plan",
     "planned_runs",
@@ -29,7 +30,6 @@ __all__ = [
     "read_setting",
 ]
 
-FILE = "sweep.toml"
 _MOST_RUNS = 10_000
 _LONGEST_NAME = 200  # letters
 
@@ -136,9 +136,9 @@ def planned_runs(plan: Plan) -> list[PlannedRun]:
     if not plan.presets:
         raise PixelqError("PRESET is missing: pixelq sweep PRESET … --folder DIR")
     names = [name for name, _ in plan.settings]
-    for name in ("seed", "game", "preset"):
+    for name, place in (("seed", "--seeds"), ("game", "--games"), ("preset", "the words after `pixelq sweep`")):
         if name in names:
-            raise PixelqError(f"--set {name} is not how to choose it: {name}s have their own place in a sweep")
+            raise PixelqError(f"--set {name} cannot be: {name}s of a sweep are given by {place}")
     if len(set(names)) < len(names):
         raise PixelqError(f"--set {next(name for name in names if names.count(name) > 1)} is given twice")
     choices = [values for _, values in plan.settings]
@@ -185,14 +185,14 @@ def _plain(value: Any) -> str:
     return "x".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def keep_plan(folder: Path, plan: Plan) -> None:
-    """Write a plan into the sweep's folder, or check that it takes in the one that is there.
+def check_kept(folder: Path, plan: Plan) -> None:
+    """Check that a folder is fit for a sweep, and that the plan takes in the one that the folder holds.
 
     Raises:
-        PixelqError: the folder holds a sweep with runs that this plan lacks or changes.
-        StorageError: it cannot be written.
+        PixelqError: the folder holds something else, or a sweep with runs that this plan lacks or changes.
     """
-    path = folder / FILE
+    check_folder(folder, PLAN)
+    path = folder / PLAN
     if path.exists():
         before = {run.name: run.config for run in planned_runs(read_plan(path))}
         now = {run.name: run.config for run in planned_runs(plan)}
@@ -200,9 +200,19 @@ def keep_plan(folder: Path, plan: Plan) -> None:
             if now.get(name) != config:
                 what = "has not" if name not in now else "has with other settings"
                 raise PixelqError(f"{folder} holds a sweep with {name}, which this one {what}: give --folder a new one")
+
+
+def keep_plan(folder: Path, plan: Plan) -> None:
+    """Write a plan into the sweep's folder, or check that it takes in the one that is there.
+
+    Raises:
+        PixelqError: as for `check_kept`.
+        StorageError: it cannot be written.
+    """
+    check_kept(folder, plan)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, _toml(plan).encode())
+        write_atomically(folder / PLAN, _toml(plan).encode())
 
 
 def _toml(plan: Plan) -> str:

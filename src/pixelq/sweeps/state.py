@@ -9,7 +9,7 @@ from pixelq.errors import PixelqError
 from pixelq.run.reading import read_object
 from pixelq.sweeps.plan import PlannedRun
 
-__all__ = ["LOGS", "RunState", "last_line", "run_state"]
+__all__ = ["LOGS", "RunState", "is_solved", "last_line", "run_state"]
 
 LOGS = "logs"  # in the sweep's folder: what each run printed
 _TAIL = 16_384  # bytes
@@ -45,6 +45,15 @@ def run_state(folder: Path, run: PlannedRun) -> RunState:
         record.get("train/return_per_game"),
         record.get("perf/steps_per_second"),
     )
+
+
+def is_solved(path: Path) -> bool:
+    """Whether a run ended since it reached the return that it was to stop at.
+
+    Args:
+        path: its directory.
+    """
+    return _newest_checkpoint(path).get("solved") is True
 
 
 def _newest_checkpoint(path: Path) -> dict[str, Any]:

@@ -270,12 +270,20 @@ def _go_on(run: RunDir, parts: Parts, saver: Saver, show: Progress, stop: Stop, 
     videos = Videos(run.videos, config.video_every_episodes, config.video_min_seconds, config.keep_videos, show.note)
     session = Session(parts, saver, videos, show, stop, hooks)
     with closing(videos), session.clock.stops_with_the_process(), _given_up(run, saver, show), stop.saves_first():
-        machine = filter(None, (config.device, config.precision, parts.engine.describe(), f"{config.threads} threads"))
+        machine = filter(
+            None,
+            (
+                config.device,
+                config.precision,
+                parts.engine.describe(),
+                f"{config.threads} thread{'s' * (config.threads > 1)}",
+            ),
+        )
         show.note(
             f"{config.preset} on {config.game}: {config.envs} games, {', '.join(machine)}, seed {config.seed}; "
             f"run directory {run.path}"
         )
-        for line in game_notes(parts.envs.spec):
+        for line in game_notes(parts.envs.spec, parts.actors is not None):
             show.note(line)
         if parts.actors is not None:
             show.note(parts.actors.describe())
@@ -306,15 +314,17 @@ def _given_up(run: RunDir, saver: Saver, show: Progress) -> Iterator[None]:
         raise
 
 
-def game_notes(spec: EnvSpec) -> list[str]:
+def game_notes(spec: EnvSpec, actors: bool) -> list[str]:
     """The network's observations and whether the games can be replayed, in lines; none for Atari.
 
     Args:
         spec: the games' spec.
+        actors: whether other processes play them.
     """
     notes = [spec.view] if spec.view else []
     if not spec.deterministic:
-        notes.append("this environment is not deterministic: a resumed run starts new games")
+        why = "actors play these games" if actors else "this environment is not deterministic"
+        notes.append(f"{why}: a resumed run starts new games")
     return notes
 
 

@@ -43,6 +43,8 @@ def read_search(text: str) -> Search:
         words = tuple(read_value(word.strip()) for word in values.split(","))
         if len(words) < 2 or "" in words or any(isinstance(word, list) for word in words):
             raise PixelqError(f"{wrong}with at least two single values")
+        if len(set(words)) < len(words):
+            raise PixelqError(f"--search is {text}: every value must be given once")
         return Search(name, choices=words)
     ends, _, scale = values.partition(":")
     low, high = (read_value(word.strip()) for word in ends.split("..", 1))

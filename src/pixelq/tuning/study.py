@@ -13,12 +13,12 @@ from pixelq.evaluation.scores import REFERENCE
 from pixelq.games import resolve_game
 from pixelq.presets import preset
 from pixelq.run.storage import reason, storage_errors
+from pixelq.sweeps.folder import STUDY
 from pixelq.sweeps.plan import PlannedRun, directory_name
 from pixelq.tuning.search import Scalar, Search, check_search
 
-__all__ = ["STORAGE", "Pruner", "Study", "StudyPlan", "check_plan", "open_study", "trial_runs"]
+__all__ = ["Pruner", "Study", "StudyPlan", "check_plan", "open_study", "trial_runs"]
 
-STORAGE = "study.journal"
 Pruner = Literal["median", "halving", "none"]
 _NAME = "pixelq"
 _PLAN = "plan"  # the study's attribute
@@ -184,7 +184,7 @@ def open_study(folder: Path, plan: StudyPlan, trials: int) -> Study:
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    path = folder / STORAGE
+    path = folder / STUDY
     with storage_errors(path):
         lock = JournalFileOpenLock(str(path))
         try:

@@ -10,10 +10,11 @@ from pixelq.errors import PixelqError
 from pixelq.extras import need
 from pixelq.run.rundir import RunDir
 from pixelq.run.storage import storage_errors
+from pixelq.sweeps.folder import STUDY, check_folder
 from pixelq.sweeps.plan import PlannedRun
 from pixelq.sweeps.runner import divide, place, run_work
 from pixelq.tuning.search import Scalar, Search, read_search
-from pixelq.tuning.study import STORAGE, Pruner, Study, StudyPlan, check_plan, open_study, trial_runs
+from pixelq.tuning.study import Pruner, Study, StudyPlan, check_plan, open_study, trial_runs
 from pixelq.tuning.trials import REASON, Trials
 
 __all__ = ["Trial", "TuneResult", "tune"]
@@ -97,6 +98,7 @@ def _run(plan: StudyPlan, folder: Path, trials: int, jobs: int | None, ray: str 
     example = trial_runs(plan, 0, {})
     if not example:
         raise PixelqError("--seeds names no seed")
+    check_folder(folder, STUDY)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with RunDir(folder).lock(), place(ray) as cluster:
@@ -113,7 +115,7 @@ def _about(study: Study, example: Sequence[PlannedRun], trials: int, jobs: int, 
     done = study.count() - len(study.unfinished())
     return (
         f"{trials} trials of {len(example)} run{'s' * (len(example) > 1)}, {max(0, trials - done)} left; "
-        f"{jobs} at once with {threads} thread{'s' * (threads > 1)} each; optuna-dashboard reads {STORAGE}"
+        f"{jobs} at once with {threads} thread{'s' * (threads > 1)} each; optuna-dashboard reads {STUDY}"
     )
 
 
