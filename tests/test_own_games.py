@@ -19,6 +19,7 @@ from pixelq.envs import make_envs
 from pixelq.envs.interface import game_seed
 from pixelq.errors import CheckpointError, GameError, PixelqError
 from pixelq.games import file_word, game_kind, resolve_game
+from pixelq.training.stopping import Stop
 
 GAME = "own_games:make"
 
@@ -253,6 +254,20 @@ def test_a_game_that_fails_says_what_and_where(vector):
         with pytest.raises(GameError, match=r"failed in game \d: KeyError: 'level 7' \(own_games.py, line") as caught:
             play(envs, 300)
         assert caught.value.exit_status == 1
+
+
+def test_a_games_process_leaves_signals_to_the_run(capfd):
+    with Stop().heeded(), opened(GAME, vector="processes") as envs:
+        envs.reset()
+        for number in filter(
+            None, (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"))
+        ):
+            os.kill(envs._vector.processes[1].pid, number)
+        play(envs, 5)
+    with Stop().heeded(), opened(GAME, vector="processes") as envs:
+        pass  # closed before it began: the run could not be started
+    assert not any(process.is_alive() for process in envs._vector.processes)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("by", ["itself", "a signal"])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pixelq.config import EnvConfig
 from pixelq.envs.interface import EnvSpec, StepResult, check_actions
-from pixelq.envs.seat import MakeEnv, Replayed, Seat, ignore_interrupts
+from pixelq.envs.seat import MakeEnv, Replayed, Seat, ignore_signals
 from pixelq.errors import CheckpointError, GameError
 from pixelq.system import cores
 
@@ -169,6 +169,8 @@ class GymnasiumEnvs:
         if vector.closed:
             return
         broken = self._sent is not None or self._last is None
+        for process in getattr(vector, "processes", []) if broken else ():
+            process.kill()  # it heeds no gentler signal, and Gymnasium would wait for it
         with contextlib.suppress(Exception), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             vector.close(**({"terminate": broken} if isinstance(vector, AsyncVectorEnv) else {}))
@@ -243,7 +245,7 @@ class GymnasiumEnvs:
 
 
 def _make_seat(owner: int, game: str, make_env: MakeEnv | None, env: EnvConfig, seed: int, index: int) -> Seat:
-    ignore_interrupts(owner)
+    ignore_signals(owner)
     return Seat(game, make_env, env.view, env.max_steps, seed, index)
 
 

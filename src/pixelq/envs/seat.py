@@ -21,11 +21,12 @@ from pixelq.errors import GameError, PixelqError
 from pixelq.games import maker_of
 from pixelq.system import hide_windows
 
-__all__ = ["MakeEnv", "Replayed", "Seat", "ignore_interrupts", "open_env"]
+__all__ = ["MakeEnv", "Replayed", "Seat", "ignore_signals", "open_env"]
 
 MakeEnv = Callable[[], gymnasium.Env[Any, Any]]
 _SMALLEST = 36  # sides of an observation that counts as a picture
 _MOST_ACTIONS = 256  # replay memories keep an action in a byte
+_ASK_TO_STOP = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # some only on some systems
 _RESET = ("observation", "info")
 _STEP = ("observation", "reward", "terminated", "truncated", "info")
 _PICTURES = ("screen", "image", "pixels", "rgb")  # entries of observations that are taken first
@@ -231,14 +232,18 @@ class Seat(gymnasium.Env[NDArray[np.uint8], np.int64]):
         return self._last
 
 
-def ignore_interrupts(owner: int) -> None:
-    """A game in its own process leaves Ctrl-C to the run, which saves first.
+def ignore_signals(owner: int) -> None:
+    """A game in its own process leaves every signal that asks to stop to the run, which saves first.
+
+    A fork has the run's handlers, which would raise in the game. The process ends when the run closes its pipe.
 
     Args:
         owner: the run's process.
     """
     if os.getpid() != owner:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for name in _ASK_TO_STOP:
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def _is_picture(shape: tuple[int, ...], dtype: Any, smallest: int) -> bool:
