@@ -472,7 +472,7 @@ CASES = {
     ),
     "another kind of agent file": (
         "export catch.safetensors --out a.pt",
-        "--out a.pt: an agent file's name must end in .safetensors",
+        "--out a.pt: an agent file's name must end in .safetensors, .onnx or .pt2",
         2,
     ),
     "a folder for an agent": (

@@ -117,7 +117,7 @@ def test_an_exported_agent_cannot_be_learned_on_or_exported_again(exported, tmp_
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--out", "a.bin"], "must end in .safetensors"),
+        (["--out", "a.bin"], "must end in .safetensors, .onnx or .pt2"),
         (["--out", "a.pt2", "--format", "onnx"], "must end in .onnx"),
         (["--out", "a.onnx", "--weights", "float16"], "go with a .safetensors file"),
     ],

@@ -38,7 +38,7 @@ def run(words: Sequence[str]) -> int:
     with show_games(f"{player.game}, protocol {protocol.name}") as progress:
         made = collect(player, options.out, options.steps, options.play.seed, protocol=protocol, progress=progress)
     print(made.settings)
-    print(f"{made.games} games, {made.steps:,} steps, mean raw score {made.mean:.2f}")
+    print(f"{made.games} game{'s' * (made.games != 1)}, {made.steps:,} steps, mean raw score {made.mean:.2f}")
     print(f"{made.path}: {made.bytes / 1e6:.1f} MB, {made.bytes / made.steps:.0f} bytes a step")
     print(f'to read it: MINARI_DATASETS_PATH={made.path.absolute().parent} and minari.load_dataset("{made.path.name}")')
     return 0

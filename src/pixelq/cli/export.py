@@ -18,6 +18,7 @@ from pixelq.shipped import RANDOM
 __all__ = ["run"]
 
 _SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx", "torch": ".pt2"}
+_FILES = {"safetensors": "an agent file", "onnx": "an ONNX file", "torch": "a torch.export program"}
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,10 @@ def run(words: Sequence[str]) -> int:
     if options.agent == RANDOM:
         raise PixelqError("random has no weights: give a run directory or a .safetensors file")
     kinds = {suffix: kind for kind, suffix in _SUFFIXES.items()}
-    kind = kinds.get(options.out.suffix, "safetensors") if options.format == "auto" else options.format
-    file = "an agent file" if kind == "safetensors" else f"a file of format {kind}"
-    check_new_file("--out", options.out, _SUFFIXES[kind], file, "agent")
+    if options.format == "auto" and options.out.suffix not in kinds:
+        raise PixelqError(f"--out {options.out}: an agent file's name must end in .safetensors, .onnx or .pt2")
+    kind = kinds[options.out.suffix] if options.format == "auto" else options.format
+    check_new_file("--out", options.out, _SUFFIXES[kind], _FILES[kind], "agent")
     find_agent(options.agent)
     if kind == "onnx":
         need("onnx", "onnx", "onnxscript")
