@@ -95,6 +95,19 @@ def test_rollout_runs_call_them_too(tmp_path):
     assert len(diary.records) == len(metrics(tmp_path / "run"))
 
 
+@pytest.mark.parametrize(
+    ("callbacks", "says"),
+    [
+        ([Diary], r"Diary is a class: must be an object of it, Diary\(\)"),
+        (Diary(), "callbacks is a Diary: must be a list"),
+    ],
+)
+def test_a_class_and_a_callback_outside_of_a_list_are_refused(tmp_path, callbacks, says):
+    with pytest.raises(PixelqError, match=says):
+        train(quick(), tmp_path / "run", callbacks=callbacks)
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_is_no_callback_is_refused_before_anything_is_made(tmp_path):
     with pytest.raises(PixelqError, match="list is no callback"):
         go(quick(), tmp_path / "run", [])

@@ -177,6 +177,24 @@ def test_games_of_a_function_are_trained_resumed_scored_and_recorded(tmp_path):
         pixelq.evaluate(tmp_path / "run", episodes=2)
 
 
+def test_a_name_in_place_of_a_config_is_refused(tmp_path):
+    with pytest.raises(
+        pixelq.PixelqError, match=r"config is a str: must be a TrainConfig, e.g. pixelq.preset\('fast'\)"
+    ):
+        pixelq.train("fast", tmp_path / "run")
+
+
+def test_one_name_or_value_does_where_several_may_be(tmp_path, monkeypatch):
+    planned = []
+    monkeypatch.setattr("pixelq.sweeps.runner.run_all", lambda folder, runs, jobs, cluster: planned.append(runs))
+    for folder, presets, games, seeds, value in (("a", "c51", "pong", "1-2", 3), ("b", ["c51"], ["pong"], (1, 2), [3])):
+        pixelq.sweep(presets, tmp_path / folder, games=games, seeds=seeds, settings={"algo.n-step": value})
+    one, other = planned
+    assert one == other
+    assert [run.name for run in one] == ["c51-pong-s1", "c51-pong-s2"]
+    assert one[0].config.algo.n_step == 3
+
+
 def test_export_takes_what_load_agent_takes(tmp_path):
     file = write_agent(tmp_path / "agent.safetensors")
     for agent in (file, str(file), pixelq.load_agent(file)):

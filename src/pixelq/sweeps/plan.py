@@ -5,7 +5,7 @@ import itertools
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ __all__ = [
     "read_plan",
     "read_seeds",
     "read_setting",
+    "several",
 ]
 
 _MOST_RUNS = 10_000
@@ -73,6 +74,15 @@ def read_seeds(text: str) -> tuple[int, ...]:
             raise PixelqError(f"--seeds is {text}: {part.strip()} holds no seeds, or more than {_MOST_RUNS:,}")
         seeds += range(low, high + 1)
     return tuple(dict.fromkeys(seeds))
+
+
+def several(given: Any) -> tuple[Any, ...]:
+    """The values of a list, or a value that stands alone.
+
+    Args:
+        given: e.g. `["fast", "c51"]`, `range(1, 6)`, `"fast"` or 3.
+    """
+    return tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
 
 
 def read_setting(text: str) -> tuple[str, tuple[Any, ...]]:

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import signal
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
@@ -19,7 +19,7 @@ from pixelq.extras import need
 from pixelq.run.rundir import RunDir
 from pixelq.run.storage import storage_errors, write_atomically
 from pixelq.sweeps.budget import Share, describe, memory_of, share
-from pixelq.sweeps.plan import Plan, PlannedRun, keep_plan, planned_runs
+from pixelq.sweeps.plan import Plan, PlannedRun, keep_plan, planned_runs, read_seeds, several
 from pixelq.sweeps.show import Line, Show, make_show
 from pixelq.sweeps.state import LOGS, RunState, last_line, run_state
 from pixelq.training.stopping import free_signals
@@ -40,23 +40,23 @@ class SweepResult(NamedTuple):
 
 
 def sweep(
-    presets: Sequence[str] | Plan,
+    presets: str | Sequence[str] | Plan,
     folder: Path | str,
     *,
-    games: Sequence[str] = (),
-    seeds: Sequence[int] = (1,),
-    settings: dict[str, Sequence[Any]] | None = None,
+    games: str | Sequence[str] = (),
+    seeds: int | str | Sequence[int] = 1,
+    settings: Mapping[str, Any] | None = None,
     jobs: int | None = None,
     ray: str | None = None,
 ) -> SweepResult:
     """Train presets × games × seeds × settings, each an ordinary run directory in one folder; continue a stopped sweep.
 
     Args:
-        presets: recipes by name, or a whole plan; a plan replaces `games`, `seeds` and `settings`.
+        presets: recipes by name, one or several, or a whole plan, which replaces `games`, `seeds` and `settings`.
         folder: of the runs and the plan. If it already holds the same sweep, the sweep continues.
         games: ROM names or Gymnasium ids; none: each preset's own.
-        seeds: one run each.
-        settings: values to try by an option's name, e.g. {"algo.n-step": [1, 3]}.
+        seeds: one run each; "1-5" will do.
+        settings: a value, or a list of values to try, by an option's name, e.g. {"algo.n-step": [1, 3]}.
         jobs: runs at once; None: as many as cores and memory allow.
         ray: the Ray cluster to send runs to, HOST:PORT, "auto" or "local"; None: this machine without Ray. All nodes
             must see the folder under the same path.
@@ -70,9 +70,10 @@ def sweep(
     """
     plan = presets
     if not isinstance(plan, Plan):
-        given = {} if settings is None else settings
-        several = tuple((name, tuple(values)) for name, values in given.items())
-        plan = Plan(tuple(presets), tuple(games), tuple(seeds), several)  # type: ignore[arg-type]
+        given = tuple((name, several(values)) for name, values in (settings or {}).items())
+        plan = Plan(
+            several(presets), several(games), read_seeds(seeds) if isinstance(seeds, str) else several(seeds), given
+        )
     if jobs is not None and jobs < 1:
         raise PixelqError(f"--jobs is {jobs}: must be at least 1")
     if ray is not None:

@@ -1,6 +1,6 @@
 """What a program may do at certain moments of a run, without changing it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -102,7 +102,11 @@ class Callbacks:
 
     def __init__(self, callbacks: Sequence[object] = ()) -> None:
         self._hooks: dict[str, list[Callable[..., None]]] = {name: [] for name in _HOOKS}
+        if not isinstance(callbacks, Iterable):
+            raise PixelqError(f"callbacks is a {type(callbacks).__name__}: must be a list")
         for callback in callbacks:
+            if isinstance(callback, type):
+                raise PixelqError(f"{callback.__name__} is a class: must be an object of it, {callback.__name__}()")
             found = [name for name in _HOOKS if _has(callback, name)]
             if not found and not isinstance(callback, Callback):
                 raise PixelqError(f"{type(callback).__name__} is no callback: it has none of {', '.join(_HOOKS)}")

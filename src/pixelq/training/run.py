@@ -90,6 +90,8 @@ def train(
         DivergedError: the loss or the weights became NaN.
     """
     hooks = Callbacks(callbacks)
+    if not isinstance(config, TrainConfig):
+        raise PixelqError(f"config is a {type(config).__name__}: must be a TrainConfig, e.g. pixelq.preset('fast')")
     if make_env is not None:
         config = dataclasses.replace(config, game=function_game(make_env))
     if actors is not None:

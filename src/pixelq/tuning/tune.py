@@ -11,7 +11,7 @@ from pixelq.extras import need
 from pixelq.run.rundir import RunDir
 from pixelq.run.storage import storage_errors
 from pixelq.sweeps.folder import STUDY, check_folder
-from pixelq.sweeps.plan import PlannedRun
+from pixelq.sweeps.plan import PlannedRun, read_seeds, several
 from pixelq.sweeps.runner import divide, place, run_work
 from pixelq.tuning.search import Scalar, Search, read_search
 from pixelq.tuning.study import Pruner, Study, StudyPlan, check_plan, open_study, trial_runs
@@ -46,10 +46,10 @@ def tune(
     preset: str,
     folder: Path | str,
     trials: int,
-    search: Sequence[str | Search],
+    search: str | Search | Sequence[str | Search],
     *,
-    games: Sequence[str] = (),
-    seeds: Sequence[int] = (1,),
+    games: str | Sequence[str] = (),
+    seeds: int | str | Sequence[int] = 1,
     settings: dict[str, Any] | None = None,
     pruner: Pruner = "median",
     jobs: int | None = None,
@@ -64,7 +64,7 @@ def tune(
         preset: the recipe.
         folder: folder of the runs and the study; the same study in it is continued.
         trials: final number of trials, earlier ones included.
-        search: the search space, e.g. "optimiser.learning-rate=1e-5..1e-3:log" or "algo.n-step=1,3,5".
+        search: one setting or several, e.g. "optimiser.learning-rate=1e-5..1e-3:log" or "algo.n-step=1,3,5".
         games: ROM names or Gymnasium ids; none: the recipe's own.
         seeds: of every game in every trial.
         settings: values by an option's name, the same in all trials.
@@ -88,9 +88,10 @@ def tune(
         need("ray", "ray")
     if trials < 1:
         raise PixelqError(f"--trials is {trials}: must be at least 1")
-    wanted = tuple(item if isinstance(item, Search) else read_search(item) for item in search)
+    wanted = tuple(item if isinstance(item, Search) else read_search(item) for item in several(search))
     fixed = tuple((settings or {}).items())
-    plan = check_plan(StudyPlan(preset, tuple(games), tuple(seeds), fixed, wanted, pruner, 1))
+    numbers = read_seeds(seeds) if isinstance(seeds, str) else several(seeds)
+    plan = check_plan(StudyPlan(preset, several(games), numbers, fixed, wanted, pruner, 1))
     return _run(plan, Path(folder), trials, jobs, ray)
 
 
