@@ -484,11 +484,47 @@ def test_the_config_is_obeyed_not_guessed():
     assert isinstance(has_fast_bfloat16(CPU), bool)
 
 
+def centred(name, **settings):
+    config = preset(name)
+    network = dataclasses.replace(config.network, centred_filters=True)
+    return dataclasses.replace(config, network=network, device="cpu", **settings)
+
+
+@pytest.mark.parametrize("compile", [True, False])
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", ["fast", "c51", "nature-dqn"])
+def test_first_filters_keep_mean_zero(name, precision, compile):
+    """With each engine of a CPU; and a restored learner continues bit for bit."""
+    config = centred(name, precision=precision, compile=compile)
+    learner, restored = (make_learner(config, seed) for seed in (0, 1))
+    filters = "torso.layers.0.weight"
+    assert learner.weights()[filters].mean((1, 2, 3)).abs().max() < 1e-8
+    for seed in range(3):
+        before = learner.weights()[filters].clone()
+        learner.update(make_batch(seed))
+        assert not torch.equal(before, learner.weights()[filters])
+        assert learner.weights()[filters].mean((1, 2, 3)).abs().max() < 1e-8
+    restored.restore(through_a_file(learner.weights()), through_a_file(learner.state()))
+    for one in (learner, restored):
+        one.update(make_batch(9))
+    assert_equal(learner.weights(), restored.weights())
+
+
+def test_only_the_first_layer_is_centred():
+    with_mean, without = (make_learner(config) for config in (preset("c51"), centred("c51")))
+    start, other = with_mean.weights(), without.weights()
+    filters = next(name for name in start if not torch.equal(start[name], other[name]))
+    assert start[filters].shape == (32, 4, 8, 8)
+    expected = start[filters] - torch.stack([one.mean() for one in start[filters]])[:, None, None, None]
+    torch.testing.assert_close(other[filters], expected)
+    assert_equal({**start, filters: other[filters]}, other)
+
+
 @pytest.mark.parametrize("compile", [True, False])
 @pytest.mark.parametrize("name", ["fast", "keras-example", "c51", "rainbow"])
 def test_updates_in_one_go_are_those_made_one_by_one(name, compile):
     """With kernels where there are any, as the presets ask for them on a CPU, and without."""
-    config = dataclasses.replace(preset(name), precision="bfloat16", device="cpu", compile=compile)
+    config = centred(name, precision="bfloat16", compile=compile)
     batches = [make_batch(seed) for seed in range(3)]
     together, single = (make_learner(config) for _ in range(2))
     whole = Batch(*(torch.cat(tensors) for tensors in list(zip(*batches, strict=True))[:5]), torch.rand(24) + 0.5)

@@ -281,6 +281,33 @@ def test_steps_are_those_of_the_formula(name, clip, clip_norm, weight_decay):
 
 
 @needs_kernels
+@pytest.mark.parametrize("shape", [(5, 3, 3, 3), (16, 4, 8, 8), (70, 12, 8, 8)])  # the last has filters in two pieces
+@pytest.mark.parametrize("name", ["radam", "centred_rmsprop"])
+def test_filters_keep_mean_zero(name, shape):
+    config = OptimiserConfig(name, 1e-2, epsilon=1e-5, weight_decay=0.1, clip="global", clip_norm=5.0)
+    generator = torch.Generator().manual_seed(3)
+    start = [torch.randn(size, generator=generator) for size in (shape, (40,))]
+    start[0] = start[0].contiguous(memory_format=torch.channels_last)
+    masters, plain = ([tensor.clone() for tensor in start] for _ in range(2))
+    working = [masters[0].to(BF16), masters[1]]
+    mine, formula = (make_optimiser(config, weights, elementwise=True) for weights in (masters, plain))
+    kernel = OptimiserKernel(masters, working, *mine.moments, centred=[0])
+    for _ in range(4):
+        gradients = [torch.randn(weight.shape, generator=generator).to(weight.dtype) for weight in working]
+        kernel.take(gradients)
+        mine.prepare()
+        formula.prepare()
+        factors = clipping_factors(config, kernel.step(*mine.described()))
+        scaled = [gradient.float() * factor for gradient, factor in zip(gradients, factors, strict=True)]
+        formula.step([torch.empty_like(p).copy_(g) for p, g in zip(plain, scaled, strict=True)])
+        for index in range(shape[0]):  # the formula, filter by filter
+            plain[0][index] -= plain[0][index].double().mean()
+        for one, other in zip(masters, plain, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+        assert torch.equal(working[0], masters[0].to(BF16))
+
+
+@needs_kernels
 def test_weights_are_rounded_as_pytorch_rounds_them():
     """Ties to even, too large numbers to infinity, and NaN stays NaN."""
     ties = [1 + 2**-8, 1 + 3 * 2**-8, -(1 + 2**-8), 1 + 2**-8 + 2**-20]

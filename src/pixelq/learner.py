@@ -12,6 +12,7 @@ from pixelq.config import TrainConfig
 from pixelq.device import generator_on, restore_generator_on
 from pixelq.divergence import all_finite, watch_on
 from pixelq.networks import QNetwork
+from pixelq.networks.initialisation import centre, first_filters
 from pixelq.optimisers import Optimiser, make_optimiser
 
 __all__ = ["Learner", "LearnerMetrics"]
@@ -71,6 +72,8 @@ class Learner:
         """The same in float32; the optimiser updates them."""
         self.lowered = [index for index, p in enumerate(self.working) if p.dtype != torch.float32]
         """Which of them are not their own masters."""
+        self.centred = self._centre_filters()
+        """Indices of the weights whose filters keep mean zero."""
         self._has_target = self.algo.memory == "replay"
         self.target = copy.deepcopy(self.online).requires_grad_(False) if self._has_target else self.online
         self._buffers, self._target_buffers = _buffers(self.online), _buffers(self.target)
@@ -115,6 +118,22 @@ class Learner:
         self._loss_sum += loss
         self._q_sum += q_mean
         self._norm_sum += gradient_norm
+
+    def _centre_filters(self) -> list[int]:
+        if not self.config.network.centred_filters:
+            return []
+        filters = first_filters(self.online)
+        (index,) = (i for i, parameter in enumerate(self.working) if parameter is filters)
+        centre(self.masters[index])
+        self.masters_to_working()
+        return [index]
+
+    @torch.no_grad()
+    def conclude_step(self) -> None:
+        """What follows each step of the optimiser by PyTorch: centre filters, and round the masters."""
+        for index in self.centred:
+            centre(self.masters[index])
+        self.masters_to_working()
 
     @torch.no_grad()
     def masters_to_working(self) -> None:

@@ -57,7 +57,7 @@ class KernelEngine:
         optimiser = make_optimiser(learner.config.optimiser, learner.masters, elementwise=True)
         assert isinstance(optimiser, ElementwiseAdam | CentredRMSProp)
         learner.optimiser = self._optimiser = optimiser
-        self._mover = OptimiserKernel(learner.masters, learner.working, *optimiser.moments)
+        self._mover = OptimiserKernel(learner.masters, learner.working, *optimiser.moments, learner.centred)
         self.networks = KernelNetwork(learner.online), KernelNetwork(learner.target)
         """The online and the target network, computed by kernels."""
         self._fused = fused_q_learning(learner.config.algo, *self.networks)
