@@ -297,7 +297,10 @@ CASES = {
     ),
     "an agent of another network": (
         f"train {TINY} --network.hidden 5 --init catch.safetensors --run new",
-        re.compile(r"--init catch.safetensors: its network is made with .*--network.hidden 4; begin with the same"),
+        re.compile(
+            r"--init catch.safetensors: its network is made with .*--network.hidden 4 --network.no-centred-filters; "
+            r"begin with the same"
+        ),
         2,
     ),
     "an agent of another game": (
@@ -308,7 +311,10 @@ CASES = {
     ),
     "an agent of a preset with another network": (
         f"train {TINY} --game breakout --init breakout --run new",
-        re.compile(r"--init breakout: its network is made with .*--network.norm layer; begin with the same"),
+        re.compile(
+            r"--init breakout: its network is made with .*--network.norm layer --network.no-centred-filters; "
+            r"begin with the same"
+        ),
         2,
     ),
     "an agent of an algorithm with another head": (

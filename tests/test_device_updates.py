@@ -160,6 +160,12 @@ def meta_chance(monkeypatch):
     for name in ("rand", "randn"):
         draw = getattr(torch, name)
         monkeypatch.setattr(torch, name, lambda *size, generator, draw=draw, **how: draw(*size, **how))
+    fill = torch.Tensor.normal_
+
+    def normal(tensor, *parameters, generator):
+        return fill(tensor, *parameters)
+
+    monkeypatch.setattr(torch.Tensor, "normal_", normal)
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if not isinstance(preset(name).algo, PQNConfig)])

@@ -107,6 +107,9 @@ class Reference:
         named = oracles.clip(self.config.optimiser, named)
         moved = self.optimiser.step({name: tensor.numpy() for name, tensor in self.online.items()}, named)
         self.online = {name: torch.from_numpy(np.asarray(array)) for name, array in moved.items()}
+        if self.config.network.centred_filters:
+            filters = self.online["torso.layers.0.weight"]
+            self.online["torso.layers.0.weight"] = torch.stack([one - one.sum() / one.numel() for one in filters])
         return loss.item(), q_mean.item(), error
 
 

@@ -83,7 +83,7 @@ class OptimiserKernel:
         centred: Sequence[int] = (),
     ) -> None:
         self._kept = (list(masters), list(working), list(first), list(second))  # alive, as their addresses are
-        self._copies: list[Tensor] = []  # of gradients that lie otherwise, alive
+        self._gradients: list[Tensor] = []  # alive until a step has read them
         self._parameters = (_Parameter * len(masters))()
         for entry, master, weight, mean, square in zip(self._parameters, *self._kept, strict=True):
             assert master.stride() == weight.stride() == mean.stride() == square.stride()
@@ -95,17 +95,17 @@ class OptimiserKernel:
             self._parameters[index].filter = masters[index][0].numel()
 
     def take(self, gradients: Sequence[Tensor]) -> None:
-        """The gradients of the next steps, in the working weights' types.
+        """The gradients of the next step, in the working weights' types.
 
-        Each step reads them, so the caller keeps them until then.
+        They are kept until `step`. A kernel that makes steps by `described` reads them too; its caller keeps them.
         """
-        self._copies = []
+        self._gradients = []
         for entry, gradient, weight in zip(self._parameters, gradients, self._kept[1], strict=True):
             assert gradient.dtype == weight.dtype
             laid_out = gradient
             if gradient.stride() != weight.stride():
                 laid_out = torch.empty_like(weight, requires_grad=False).copy_(gradient)
-                self._copies.append(laid_out)
+            self._gradients.append(laid_out)
             entry.gradient = laid_out.data_ptr()
 
     def described(self, steps: Sequence[OptimiserStep]) -> "ctypes.Array[_Step]":
@@ -119,4 +119,5 @@ class OptimiserKernel:
         """Move all weights by the gradients that were taken; returns their norms before clipping, [P] float32."""
         norms = torch.empty(len(self._parameters))
         call("pixelq_move", self.described([step]), norms)
+        self._gradients = []
         return norms
