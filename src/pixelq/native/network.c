@@ -1,24 +1,24 @@
-// A network: forward to its outputs, and back from the gradient at the outputs to the gradients of all weights.
+// A network: forward to its outputs, and backward from the outputs' gradient to the gradients of all weights.
 //
-// What lies between the two, the loss, is the caller's. The network has three convolutions, perhaps normalised before their
-// ReLUs; then one stream or two, each a dense layer with a ReLU, perhaps normalised before it, and linear outputs in float32.
-// Two streams are a value and advantages of actions.
+// The loss between the two passes is the caller's. The network has three convolutions, optionally normalised before their
+// ReLUs; then one or two streams. A stream is a dense layer with a ReLU, optionally normalised before it, and linear outputs
+// in float32. Two streams are a value and advantages of actions.
 
 #include "layers.h"
 
 #include <math.h>
 
-// Weights are means, if there are scales of noise too; then the noise is that of inputs and outputs, or NULL: silent.
+// With scales of noise, weights are means; the noise is given for inputs and outputs, NULL: none.
 typedef struct {
     bf16 *w, *b, *w_sigma, *b_sigma;
     float *out_w, *out_b, *out_w_sigma, *out_b_sigma;
-    bf16 *gain, *shift;  // of a layer normalisation before the ReLU, or NULL
+    bf16 *gain, *shift;  // of layer normalisation before the ReLU, or NULL
     const float *noise_in, *noise_out, *out_noise_in, *out_noise_out;
 } stream;
 
 typedef struct {
-    sizes of;           // units: of a stream
-    int streams, each;  // numbers of an action
+    sizes of;           // units: in a stream
+    int streams, each;  // outputs an action
     weights torso;      // of the three convolutions
     stream stream[2];
     float epsilon;  // of the streams' layer normalisation
@@ -31,9 +31,9 @@ static const norms *norms_of(const network *n) { return n->planes.gain[0] ? &n->
 
 static int outputs_of(const network *n, int s) { return n->streams == 2 && s == 0 ? n->each : n->of.actions * n->each; }
 
-// Where everything that is made on the way lies.
+// Scratch memory of a pass.
 typedef struct {
-    uint32_t *filters, *filters_back, *rows, *columns;  // packed for products
+    uint32_t *filters, *filters_back, *rows, *columns;  // packed for the products
     activations kept;
     bf16 *features, *dfeatures, *slopes;
     float *hidden, *dhidden;     // [batch][streams][units]
@@ -52,7 +52,7 @@ static void *take(char *memory, long *used, long bytes) {
     return taken;
 }
 
-// Lays it out in memory; returns the bytes it takes.
+// Lay it out in memory; return its size in bytes.
 static long lay_out(const network *n, int batch, int back, char *memory, scratch *x) {
     *x = (scratch){0};
     const sizes *s = &n->of;
@@ -88,7 +88,7 @@ static long lay_out(const network *n, int batch, int back, char *memory, scratch
     return used;
 }
 
-// Bytes of memory that a forward pass needs, so that there can be a backward pass or without.
+// Bytes of memory for a forward pass, with or without a later backward pass.
 long pixelq_network_scratch(const network *n, int batch, int back) {
     scratch x;
     return lay_out(n, batch, back, NULL, &x);
@@ -128,7 +128,7 @@ static long own_bytes_of(const network *n, int batch) {
     return most;
 }
 
-// Bytes of memory that any pass needs beside, on so many threads as there are now.
+// Further bytes of memory for any pass, with the present number of threads.
 long pixelq_network_own(const network *n, int batch) { return team_threads * own_bytes_of(n, batch); }
 
 // Biases with their noise, and weights of the outputs.
@@ -154,8 +154,8 @@ static void make_noisy(const network *n, const scratch *x, int i) {
         }
 }
 
-// Layer normalisation of a dense layer and its ReLU (Ba et al. 2016, eq. 3 and 4): sums in `hidden` become what the ReLU
-// lets through.
+// Layer normalisation of a dense layer, and its ReLU (Ba et al. 2016, eq. 3 and 4). Replaces the sums in `hidden` by the
+// ReLU's output.
 static void normalise(const network *n, int batch, const scratch *x) {
     int units = n->of.units;
     team_loop *rows = team_share();
@@ -182,7 +182,7 @@ static void normalise(const network *n, int batch, const scratch *x) {
     }
 }
 
-// The gradient of what the ReLU lets through, for 16 units.
+// The gradient behind the ReLU, for 16 units.
 static inline __m512 let_back(const float *hidden, const float *dhidden) {
     __mmask16 on = _mm512_cmp_ps_mask(_mm512_loadu_ps(hidden), _mm512_setzero_ps(), _CMP_GT_OQ);
     return _mm512_maskz_loadu_ps(on, dhidden);
@@ -205,7 +205,7 @@ static void normalise_gains_back(const network *n, const network *gradients, int
     }
 }
 
-// `dhidden` becomes the gradient of the sums that were normalised.
+// Turn `dhidden` into the gradient of the sums before normalisation.
 static void normalise_back(const network *n, int batch, const scratch *x) {
     int units = n->of.units;
     team_loop *rows = team_share();
@@ -231,7 +231,7 @@ static void normalise_back(const network *n, int batch, const scratch *x) {
     }
 }
 
-// outputs [batch][actions][each] = value [batch][each] + advantage [batch][actions][each] less its mean over the actions.
+// outputs [batch][actions][each] = value [batch][each] + advantage [batch][actions][each] − its mean over the actions.
 static void combine(const network *n, int batch, float *const *parts, float *outputs) {
     int actions = n->of.actions, each = n->each;
     team_loop *rows = team_share();
@@ -247,7 +247,7 @@ static void combine(const network *n, int batch, float *const *parts, float *out
     }
 }
 
-// The way back.
+// The backward pass.
 static void separate(const network *n, int batch, const float *doutputs, float *const *dparts) {
     int actions = n->of.actions, each = n->each;
     team_loop *rows = team_share();
@@ -338,7 +338,7 @@ static void backward(const passing *p) {
     }
     dense_slopes_by_team(p->batch, &dd, x->normal ? NULL : x->hidden, x->dhidden, x->slopes);
     team_wait();
-    float scale = n->streams == 2 ? sqrtf(0.5f) : 1.0f;  // where gradients of two streams meet
+    float scale = n->streams == 2 ? sqrtf(0.5f) : 1.0f;  // where the gradients of two streams meet
     dense_gradients_by_team(p->batch, depth, &d, &dd, x->columns, x->slopes, scale, x->dfeatures, own);
     team_wait();
     torso_shares_by_team(s, norms_of(n), p->batch, x->filters_back, &x->kept, x->features, x->dfeatures, x->shares, own);
@@ -346,7 +346,7 @@ static void backward(const passing *p) {
     torso_gradients_by_team(s, p->batch, x->shares, &g->torso, norms_of(g));
 }
 
-// Losses of distributions have gradients so small that a processor would take a hundred times as long for each of them.
+// Losses of distributions have denormal gradients, each of which would take a hundred times as long.
 static void without_denormals(void (*work)(const passing *), const passing *of) {
     unsigned mode = _mm_getcsr();
     _mm_setcsr(mode | FLUSH);
@@ -358,8 +358,8 @@ static void forward_by_team(void *of) { without_denormals(forward, of); }
 
 static void backward_by_team(void *of) { without_denormals(backward, of); }
 
-// Outputs [batch][actions][each] of images; in memory that a backward pass needs, if there is to be one. 1 if planes could
-// not be read.
+// Compute the outputs [batch][actions][each] of images, with memory for a backward pass if one follows. Returns 1 if planes
+// could not be read.
 long pixelq_network_forward(
     const network *n, int batch, const images *obs, int back, float *outputs, void *memory, void *own
 ) {
@@ -372,7 +372,7 @@ long pixelq_network_forward(
     return atomic_load(&failed);
 }
 
-// Gradients of all weights from the gradient at the outputs, and the memory of the forward pass.
+// Compute the gradients of all weights from the outputs' gradient and the forward pass's memory.
 long pixelq_network_backward(
     const network *n, const network *gradients, int batch, const float *doutputs, void *memory, void *own
 ) {

@@ -1,26 +1,26 @@
-// Three convolutions with a ReLU after each, forward and back.
+// Three convolutions with a ReLU after each, forward and backward.
 //
-// Arrays are dense and lie in memory as comments say, channels last. Pixels that a filter steps over are folded into one
-// with as many times the channels, after which every convolution has stride 1: what a filter sees of a row of pixels is
-// contiguous, and what it sees from the next pixel on begins one pixel further. So nothing is copied to make a matrix
-// product of a convolution: 32 numbers of each of 16 pixels in a row, from wherever on, are a tile. It runs on over the ends
-// of rows, where a few sums are of no use: an output of [out][out] has places at y · width of the input + x.
+// Arrays are dense, channels last, with shapes as in the comments. The pixels of a filter's step are folded into one pixel
+// with as many times the channels, so that every convolution has stride 1. Then a filter's inputs from one row are
+// contiguous, and the inputs at the next pixel begin one pixel later. So a convolution is a matrix product without copies:
+// 32 numbers of each of 16 consecutive pixels are a tile. Tiles run over the ends of rows, where a few sums are unused: an
+// output [out][out] has its places at y · (width of the input) + x.
 
 #include "layers.h"
 
 #include <math.h>
 
 enum {
-    BLOCK = 8,     // images worked on at once, so that they stay in a core's cache
-    NEAR = 192,    // filters times steps of products whose gradients are packed at once
-    PIECE = 1024,  // gradients that one thread adds up at once
-    SHARES = 4,    // parts of a batch with sums of their own, so that sums do not depend on the number of threads
+    BLOCK = 8,     // images in one turn, so that they stay in a core's cache
+    NEAR = 192,    // filters times steps of gradients that are packed at once
+    PIECE = 1024,  // gradients that are summed in one turn
+    SHARES = 4,    // parts of a batch with separate sums, so that sums do not depend on the number of threads
     IN1 = SIDE / 4,
     IN2 = OUT1 / 2,
     IN3 = OUT2,
 };
 
-// Pixels of an image, [4][84][84] bytes to [21][21] of [4][4][4] bfloat16, 0 to 255.
+// Convert an image's pixels from [4][84][84] bytes to [21][21] of [4][4][4] bfloat16, 0 to 255.
 static void weave_planes(const uint8_t *planes, bf16 *woven) {
     for (int y = 0; y < SIDE; y++)
         for (int part = 0; part < 6; part++) {
@@ -42,28 +42,28 @@ static void weave_planes(const uint8_t *planes, bf16 *woven) {
         }
 }
 
-// Input [images][in_w][in_w][channels], filters of kernel × kernel. A pixel of the input is `fold` × `fold` ones of
-// channels / fold² before folding, when the weights were [filters][fold · kernel][fold · kernel][channels / fold²]; so
-// they lie.
+// Input [images][in_w][in_w][channels], filters of kernel × kernel. A pixel of the input has `fold` × `fold` original pixels
+// of channels / fold². The weights are stored for the original pixels:
+// [filters][fold · kernel][fold · kernel][channels / fold²].
 typedef struct {
     int in_w, channels, kernel, fold, filters;
-    int positions;  // of the output, [filters] each, of an image
+    int positions;  // output positions of an image, [filters] each
     long in_image, out_image;
 } convolution;
 
-static int slices(const convolution *c) { return c->kernel * c->channels / DEPTH; }  // of a row that a filter sees
+static int slices(const convolution *c) { return c->kernel * c->channels / DEPTH; }  // in a filter's input from one row
 
 static long weights_of(const convolution *c) { return (long)c->kernel * c->kernel * c->channels; }  // of one filter
 
-// Where in a filter's weights 16 numbers of what it sees, [kernel][kernel][channels], lie.
+// The offset in a filter's weights of 16 numbers of its input [kernel][kernel][channels].
 static long unfolded(const convolution *c, long number) {
-    int run = c->channels / c->fold;  // numbers of a folded pixel side by side before
+    int run = c->channels / c->fold;  // adjacent numbers of an original row in a folded pixel
     long tap = number / c->channels, inside = number % c->channels;
     long y = tap / c->kernel * c->fold + inside / run;
     return (y * c->kernel + tap % c->kernel) * run + inside % run;
 }
 
-// Weights as B tiles [filters/16][kernel][slices].
+// Pack weights as B tiles [filters/16][kernel][slices].
 static void pack_filters(const convolution *c, const bf16 *weight, uint32_t *packed) {
     long all = weights_of(c);
     team_loop *tiles = team_share();
@@ -78,8 +78,8 @@ static void pack_filters(const convolution *c, const bf16 *weight, uint32_t *pac
         }
 }
 
-// Weights [outputs][taps][inputs] of a convolution as B tiles of the one that leads back from its outputs to its
-// inputs; tap t of the way back is tap `tap[t]` of the way there: [inputs/16][taps back][outputs/32].
+// Pack weights [outputs][taps][inputs] as B tiles of the backward convolution, from outputs to inputs:
+// [inputs/16][taps back][outputs/32]. Backward tap t is forward tap `tap[t]`.
 static void pack_filters_back(
     const bf16 *weight, int outputs, int taps, int inputs, const int *tap, int taps_back, uint32_t *packed
 ) {
@@ -94,14 +94,14 @@ static void pack_filters_back(
     }
 }
 
-// 16 filters, and what becomes of their sums.
+// 16 filters, and the use of their sums.
 typedef struct {
     const uint32_t *packed;
     bf16 *out;
     const bf16 *bias, *active;
 } filters16;
 
-// Those of a convolution, one after the other.
+// The tiles of a convolution, one after the other.
 static void all_filters(
     const convolution *c, const uint32_t *packed, bf16 *out, const bf16 *bias, const bf16 *active, filters16 *to
 ) {
@@ -112,8 +112,8 @@ static void all_filters(
     }
 }
 
-// Places of an output [out][out] in numbers from the image's first, for rows, columns and odd ones of them so far apart, by
-// position in an input `in_w` wide. A position beyond the end of a row has the place of the next one that is not, which is
+// Places of an output [out][out], by position in an input `in_w` wide: numbers from the image's first, for given distances of
+// rows, columns and odd rows and columns. A position past a row's end has the place of the next valid position, which is
 // written later.
 static void find_places(int out, int in_w, int fold, long row, long column, long odd_row, long odd_column, int32_t *places) {
     long next = 0;
@@ -124,16 +124,16 @@ static void find_places(int out, int in_w, int fold, long row, long column, long
     }
 }
 
-// Sums of two times 16 positions by two tiles of filters, [2][2][16][16], and where the positions are: the first one, and
-// numbers from the first image's output to that of the image.
+// Sums of two times 16 positions by two tiles of filters, [2][2][16][16], with the first position, and the offset of the
+// image's output from the first image's.
 typedef struct {
     _Alignas(64) float sums[4 * WORDS];
     int at[2];
     long image[2];
 } block;
 
-// What becomes of sums. Forward: output = max(least, scale · sum + bias). Back: output = sum where `active` > 0, which has as
-// many positions, `active_pixel` numbers apart. `places` are those of output and positions.
+// The use of sums. Forward: output = max(least, scale · sum + bias). Backward: output = sum where `active` > 0; `active` has
+// the same positions, `active_pixel` numbers apart. `places` maps positions to the output.
 typedef struct {
     const int32_t *places;
     float scale, least;
@@ -145,7 +145,7 @@ static inline __attribute__((always_inline)) void finish(const block *b, int i, 
     const float *sums = b->sums + (2 * i + j) * WORDS;
     __m512 shift = e.back ? _mm512_setzero_ps() : widen(_mm256_loadu_si256((const __m256i *)by->bias));
 #pragma GCC unroll 16
-    for (int r = 0; r < TILE; r++) {  // no branches: with a wrong guess, products that have begun would begin again
+    for (int r = 0; r < TILE; r++) {  // no branches: a wrong prediction would restart products that have begun
         __m512 sum = _mm512_loadu_ps(sums + r * TILE);
         if (e.back) {
             __m256i on = _mm256_loadu_si256((const __m256i *)(by->active + (b->at[i] + r) * e.active_pixel));
@@ -158,8 +158,8 @@ static inline __attribute__((always_inline)) void finish(const block *b, int i, 
     }
 }
 
-// Convolve images by so many tiles of filters. A block's outputs are made from its sums between the products of the next
-// block, for which the processor would otherwise only wait.
+// Convolve images with the given tiles of filters. A block's outputs are computed from its sums between the products of
+// the next block, where the processor would only wait.
 static inline __attribute__((always_inline)) void convolve(
     const convolution *c, int images, const bf16 *in, int tiles, const filters16 *by, ending e
 ) {
@@ -174,7 +174,7 @@ static inline __attribute__((always_inline)) void convolve(
         for (int first = 0; first < pieces; first += 2) {
             block *now = blocks + first / 2 % 2, *before = blocks + !(first / 2 % 2);
             const char *a0, *a1, *b0 = (const char *)two[0].packed, *b1 = (const char *)two[many - 1].packed;
-            for (int i = 0; i < 2; i++) {  // the last one twice, if their number is odd
+            for (int i = 0; i < 2; i++) {  // the last tile twice, if their number is odd
                 int number = first + i < pieces ? first + i : first, image = number / each, at = number % each * TILE;
                 if (at > c->positions - TILE) at = c->positions - TILE;
                 now->at[i] = at, now->image[i] = image * c->out_image;
@@ -215,7 +215,7 @@ static void convolve_back(
 
 static int shift_of(const convolution *c, int tap) { return tap / c->kernel * c->in_w + tap % c->kernel; }  // in pixels
 
-// Steps of products that sum over pixels whose gradients are packed at once, so that they stay in the first cache.
+// Number of product steps over pixels with gradients packed at once, so that they stay in the L1 cache.
 static int near_steps(const convolution *c) { return c->filters < 64 ? NEAR / c->filters : NEAR / 64; }
 
 static long packed_gradient_numbers(const convolution *c) {
@@ -223,8 +223,8 @@ static long packed_gradient_numbers(const convolution *c) {
     return 2 * c->filters * pixels + DEPTH * (pixels + shift_of(c, c->kernel * c->kernel - 1));
 }
 
-// The gradients dy [pixels][filters] as A tiles [filters/16][steps]; and the same with each one a pixel later, behind them.
-// Their sum is added to db [filters], or put there.
+// Pack the gradients dy [pixels][filters] as A tiles [filters/16][steps], then the same shifted by one pixel. Their sum is
+// added to db [filters], or stored there.
 static void pack_gradients(
     const convolution *c, int pixels, int steps, const bf16 *dy, float *db, int add, uint32_t *packed
 ) {
@@ -254,19 +254,18 @@ static void pack_gradients(
     }
 }
 
-// Gradients of filters: dw [filters][weights] and db [filters], set or added to, from so many pixels of the output's gradient
-// and those of the input from there on, of which so many are `left`. The gradient lies as the input does, an image being
-// [in_w][in_w][filters], with zeros beyond the output; so a tap's gradient is a product with the input some pixels later,
-// and the input is packed once for all taps. It is packed in pairs of pixels, so it is the output's gradient that is moved
-// by an odd pixel.
+// Filter gradients dw [filters][weights] and db [filters], set or added to, from `pixels` pixels of the output's gradient and
+// of the input; `left` pixels of the input are valid. The gradient has the input's layout, [in_w][in_w][filters] an image,
+// with zeros past the output. So a tap's gradient is a product with the input some pixels later, and the input is packed
+// once for all taps. It is packed in pairs of pixels, so for odd distances the output's gradient is shifted by one pixel.
 static void filter_gradients(
     const convolution *c, int pixels, int left, const bf16 *in, const bf16 *dy, float *dw, float *db, int add, bf16 *scratch
 ) {
-    int steps = (pixels + DEPTH) / DEPTH, taps = c->kernel * c->kernel;  // one pixel more, if it is moved
+    int steps = (pixels + DEPTH) / DEPTH, taps = c->kernel * c->kernel;  // one pixel more, if it is shifted
     int tiles = c->filters / TILE;
     long all = weights_of(c), next = (long)steps * WORDS * 4;
     uint32_t *a = (uint32_t *)scratch, *b0 = a + 2L * tiles * steps * WORDS;
-    long words = (steps * DEPTH + shift_of(c, taps - 1)) / 2 * 16L;  // of half of the channels that a product sees
+    long words = (steps * DEPTH + shift_of(c, taps - 1)) / 2 * 16L;  // for half of a product's channels
     uint32_t *b1 = b0 + words;
     pack_gradients(c, pixels, steps, dy, db, add, a);
     accumulators acc;
@@ -278,7 +277,7 @@ static void filter_gradients(
             weave32(at < left ? even : NONE, at + 1 < left ? even + c->channels : NONE, b0 + at * 8, b1 + at * 8);
         }
         ORDER();
-        for (int number = 0; number < 2 * taps; number++) {  // taps that are an even number of pixels away come first
+        for (int number = 0; number < 2 * taps; number++) {  // taps at an even distance in pixels come first
             int tap = number % taps, shift = shift_of(c, tap), odd = shift % 2;
             if (odd != number / taps) continue;
             const char *from0 = (const char *)(b0 + shift / 2 * 16), *from1 = (const char *)(b1 + shift / 2 * 16);
@@ -298,7 +297,7 @@ static void filter_gradients(
     end_tiles(&acc);
 }
 
-// The same from so many images, some pixels after the others, no matter where an image ends.
+// The same from `images` images, in runs of pixels that ignore the images' ends.
 static void all_filter_gradients(
     const convolution *c, int images, const bf16 *in, const bf16 *dy, float *dw, float *db, int add, bf16 *scratch
 ) {
@@ -310,7 +309,7 @@ static void all_filter_gradients(
     }
 }
 
-// The three convolutions, and numbers of their weights.
+// The three convolutions, and their numbers of weights.
 typedef struct {
     convolution c1, c2, c3;
     long n1, n2, n3;
@@ -326,7 +325,7 @@ static torso torso_of(const sizes *s) {
                    layer(IN3, s->f2, 3, 1, OUT3, s->f3), 256L * s->f1, 16L * s->f1 * s->f2, 9L * s->f2 * s->f3};
 }
 
-static const int STARTS[4] = {0, 16, 32, SPOTS - 16};  // of 16 spots each, which are all of them
+static const int STARTS[4] = {0, 16, 32, SPOTS - 16};  // starts of groups of 16 spots that cover all spots
 
 // The last layer's output [7][7][filters] as features [filters][7][7].
 static void flatten(int filters, const bf16 *output, bf16 *features) {
@@ -343,7 +342,7 @@ static void flatten(int filters, const bf16 *output, bf16 *features) {
         }
 }
 
-// Places of the three outputs, the first of which is folded for the second layer.
+// Places of the three outputs; the first output is folded for the second layer.
 typedef struct {
     int32_t of1[IN1 * OUT1], of2[IN2 * OUT2], of3[IN3 * OUT3];
 } places;
@@ -361,10 +360,10 @@ static long packed_bytes(const sizes *s) {
 
 long torso_packed_bytes(const sizes *s) { return packed_bytes(s) + lines(sizeof(places)); }
 
-// Of filters that were packed.
+// The tiles of packed filters.
 static places *places_behind(const sizes *s, const uint32_t *packed) { return (places *)((char *)packed + packed_bytes(s)); }
 
-// Images that a thread works on at once: fewer of a small batch, so that there is work for more threads.
+// Images in one turn: fewer for a small batch, so that more threads have work.
 static int block_of(int batch) { return batch >= 16 ? BLOCK / 2 : 2; }
 
 long torso_own_bytes(const sizes *s, int batch) {
@@ -381,9 +380,9 @@ void torso_pack_by_team(const sizes *s, const weights *w, uint32_t *packed) {
     if (team_take(once) == 0) places_forward(s, places_behind(s, packed));
 }
 
-// What one or two networks make of woven images, each convolution with a ReLU, perhaps normalised before it. The first
-// convolution is both networks' at once: an image's tiles are loaded for both. `other` has room for what it makes for the
-// second network, which is without norms, as the first one then is.
+// The convolutions of one or two networks on woven images, with a ReLU after each, optionally normalised before it. The first
+// convolution runs for both networks at once: an image's tiles are loaded once. `other` is room for its output for the second
+// network. Two networks have no norms.
 static void features_of(
     const sizes *s, int images, const activations *at, int networks, const seen *by, int first, bf16 *other, bf16 *a3
 ) {
@@ -413,7 +412,7 @@ static void features_of(
     }
 }
 
-// An image's planes [4][84][84], in `room` if they had to be read, where they stay in the nearest cache.
+// An image's planes [4][84][84]; if they must be read, in `room`, which stays in the L1 cache.
 static const uint8_t *planes_of(const images *from, long image, uint8_t *room) {
     if (from->others && image >= from->first_other) return from->others + (image - from->first_other) * PIXELS;
     if (from->bytes) return from->bytes + image * PIXELS;
@@ -423,7 +422,7 @@ static const uint8_t *planes_of(const images *from, long image, uint8_t *room) {
     return room;
 }
 
-// What each of the networks makes of images; what it makes on the way is kept, if `kept` is given.
+// The features of images for each network; with `kept` the intermediate results are kept.
 void torso_features_by_team(
     const sizes *s, int batch, const images *obs, int networks, const seen *by, const activations *kept, void *own
 ) {
@@ -449,7 +448,7 @@ static void add_up(int count, long size, long distance, const float *shares, flo
     }
 }
 
-// The gradient of an image's features [filters][7][7] where they are above zero, channels last, in an image [9][9].
+// The gradient of an image's active features [filters][7][7], channels last, in an image [9][9].
 static void spread_active(int filters, const bf16 *features, const bf16 *dfeatures, bf16 *to) {
     for (int filter = 0; filter < filters; filter += DEPTH)
         for (int part = 0; part < 4; part++) {
@@ -473,12 +472,12 @@ static void spread_active(int filters, const bf16 *features, const bf16 *dfeatur
         }
 }
 
-// The way back from gradients of a block's outputs, which lie as inputs do: [images][in_w][in_w], zeros beyond an output. So
-// the zeros after a row's end, or an image's, are also those before the next one's beginning, and a convolution goes through
-// all images as if they were one row.
+// The backward pass from gradients of a block's outputs. They have the inputs' layout [images][in_w][in_w], with zeros past an
+// output. So the zeros after the end of a row or an image also precede the next one, and a convolution runs through all
+// images as if they were one row.
 typedef struct {
-    convolution to2, to1;  // from the gradient of the third layer's output to the second's, from there to the first's
-    long frame2, frame3;   // numbers before the second's and the third's, zeros, that are seen from the first position
+    convolution to2, to1;  // from the third layer's output gradient to the second's; from there to the first's
+    long frame2, frame3;   // zeros before the second's and the third's gradients, read from the first position
     long g1, g2, g3;       // numbers of gradients
 } way_back;
 
@@ -490,7 +489,7 @@ static way_back way_back_of(const sizes *s, int images) {
     return w;
 }
 
-// Places of a block's gradients by position.
+// Places of a block's gradients, by position.
 typedef struct {
     int32_t of2[BLOCK * IN3 * IN3], of1[BLOCK * IN2 * IN2];
 } places_back;
@@ -506,7 +505,7 @@ static void places_of_way_back(const sizes *s, places_back *p) {
 
 static long share_size_of(int batch) { return (batch + SHARES - 1) / SHARES; }
 
-// Numbers of a share: gradients of all filters, then of the biases, then of each norm's gains and shifts.
+// Size of a share: gradients of all filters, then of the biases, then of each norm's gains and shifts.
 static long share_numbers(const sizes *s, const norms *n) {
     torso t = torso_of(s);
     long numbers = t.n1 + t.n2 + t.n3 + s->f1 + s->f2 + s->f3;
@@ -514,7 +513,7 @@ static long share_numbers(const sizes *s, const norms *n) {
     return numbers;
 }
 
-// Gradients of a block's outputs, with their frames.
+// Gradients of a block's outputs, with their frames of zeros.
 static long block_numbers(const sizes *s) {
     way_back w = way_back_of(s, BLOCK);
     return (w.g1 + w.frame2 + w.g2 + w.frame3 + w.g3 + 31) / 32 * 32;
@@ -547,7 +546,7 @@ void torso_pack_back_by_team(const sizes *s, const weights *w, uint32_t *packed)
     }
 }
 
-// A block's gradients on the way back through a layer's norm. Gradients of all norms' gains and shifts begin at `to`.
+// A block's gradients, backward through a layer's norm. The gradients of all norms' gains and shifts begin at `to`.
 static void normalise_back(
     const sizes *s, const norms *n, int layer, int images, const before_norms *before, bf16 *slopes, float *to, int add
 ) {
@@ -557,7 +556,7 @@ static void normalise_back(
     ORDER();
 }
 
-// Gradients of filters and biases, and of norms, a part of the batch each, from that of the features, [batch][f3][7][7].
+// Gradients of filters, biases and norms for each part of the batch, from the features' gradient [batch][f3][7][7].
 void torso_shares_by_team(
     const sizes *s, const norms *n, int batch, const uint32_t *packed, const activations *all, const bf16 *features,
     const bf16 *dfeatures, float *shares, void *own
@@ -608,7 +607,7 @@ void torso_shares_by_team(
     }
 }
 
-// The sums of all parts.
+// Sum the shares of all parts.
 void torso_gradients_by_team(
     const sizes *s, int batch, const float *shares, const weights *gradients, const norms *norm_gradients
 ) {
@@ -637,7 +636,7 @@ typedef struct {
     weights w;
     int batch;
     images obs;
-    const activations *kept;  // for the way back, or NULL
+    const activations *kept;  // for the backward pass, or NULL
     bf16 *features;
     uint32_t *packed;
     char *own;
@@ -653,8 +652,8 @@ static void forward_by_team(void *of) {
     torso_features_by_team(&f->s, f->batch, &f->obs, 1, &by, f->kept, own);
 }
 
-// Three convolutions, a ReLU after each, of obs [batch][4][84][84]; `woven`, `a1` and `a2` are kept for the way back, or
-// NULL.
+// Three convolutions of obs [batch][4][84][84], with a ReLU after each. `woven`, `a1` and `a2` are kept for the backward pass,
+// or NULL.
 long pixelq_torso_forward(
     int batch, int f1, int f2, int f3, const uint8_t *obs, bf16 *w1, bf16 *b1, bf16 *w2, bf16 *b2, bf16 *w3, bf16 *b3,
     bf16 *woven, bf16 *a1, bf16 *a2, bf16 *features
@@ -692,7 +691,7 @@ static void backward_by_team(void *of) {
     torso_gradients_by_team(&b->s, b->batch, b->shares, &b->gradients, NULL);
 }
 
-// Gradients of the weights from that of the features, [batch][f3][7][7], and what was kept on the way there.
+// Gradients of the weights, from the features' gradient [batch][f3][7][7] and the results kept by the forward pass.
 long pixelq_torso_backward(
     int batch, int f1, int f2, int f3, bf16 *w2, bf16 *w3, bf16 *woven, bf16 *a1, bf16 *a2, const bf16 *features,
     const bf16 *dfeatures, bf16 *dw1, bf16 *db1, bf16 *dw2, bf16 *db2, bf16 *dw3, bf16 *db3
