@@ -28,6 +28,7 @@ __all__ = [
     "read_plan",
     "read_seeds",
     "read_setting",
+    "seeds_of",
     "several",
 ]
 
@@ -74,6 +75,15 @@ def read_seeds(text: str) -> tuple[int, ...]:
             raise PixelqError(f"--seeds is {text}: {part.strip()} holds no seeds, or more than {_MOST_RUNS:,}")
         seeds += range(low, high + 1)
     return tuple(dict.fromkeys(seeds))
+
+
+def seeds_of(given: int | str | Iterable[int]) -> tuple[int, ...]:
+    """Seeds as Python code gives them: a number, several, or a text as `read_seeds` takes it.
+
+    Raises:
+        PixelqError: as for `read_seeds`.
+    """
+    return read_seeds(given) if isinstance(given, str) else several(given)
 
 
 def several(given: Any) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ from pixelq.extras import need
 from pixelq.run.rundir import RunDir
 from pixelq.run.storage import storage_errors, write_atomically
 from pixelq.sweeps.budget import Share, describe, memory_of, share
-from pixelq.sweeps.plan import Plan, PlannedRun, keep_plan, planned_runs, read_seeds, several
+from pixelq.sweeps.plan import Plan, PlannedRun, keep_plan, planned_runs, seeds_of, several
 from pixelq.sweeps.show import Line, Show, make_show
 from pixelq.sweeps.state import LOGS, RunState, last_line, run_state
 from pixelq.training.stopping import free_signals
@@ -71,9 +71,7 @@ def sweep(
     plan = presets
     if not isinstance(plan, Plan):
         given = tuple((name, several(values)) for name, values in (settings or {}).items())
-        plan = Plan(
-            several(presets), several(games), read_seeds(seeds) if isinstance(seeds, str) else several(seeds), given
-        )
+        plan = Plan(several(presets), several(games), seeds_of(seeds), given)
     if jobs is not None and jobs < 1:
         raise PixelqError(f"--jobs is {jobs}: must be at least 1")
     if ray is not None:

@@ -11,7 +11,7 @@ from pixelq.extras import need
 from pixelq.run.rundir import RunDir
 from pixelq.run.storage import storage_errors
 from pixelq.sweeps.folder import STUDY, check_folder
-from pixelq.sweeps.plan import PlannedRun, read_seeds, several
+from pixelq.sweeps.plan import PlannedRun, seeds_of, several
 from pixelq.sweeps.runner import divide, place, run_work
 from pixelq.tuning.search import Scalar, Search, read_search
 from pixelq.tuning.study import Pruner, Study, StudyPlan, check_plan, open_study, trial_runs
@@ -90,7 +90,7 @@ def tune(
         raise PixelqError(f"--trials is {trials}: must be at least 1")
     wanted = tuple(item if isinstance(item, Search) else read_search(item) for item in several(search))
     fixed = tuple((settings or {}).items())
-    numbers = read_seeds(seeds) if isinstance(seeds, str) else several(seeds)
+    numbers = seeds_of(seeds)
     plan = check_plan(StudyPlan(preset, several(games), numbers, fixed, wanted, pruner, 1))
     return _run(plan, Path(folder), trials, jobs, ray)
 
