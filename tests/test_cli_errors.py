@@ -298,7 +298,7 @@ CASES = {
     "an agent of another network": (
         f"train {TINY} --network.hidden 5 --init catch.safetensors --run new",
         re.compile(
-            r"--init catch.safetensors: its network is made with .*--network.hidden 4 --network.no-centred-filters; "
+            r"--init catch.safetensors: its network is made with .*--network.hidden 4 --network.background none; "
             r"begin with the same"
         ),
         2,
@@ -312,7 +312,7 @@ CASES = {
     "an agent of a preset with another network": (
         f"train {TINY} --game breakout --init breakout --run new",
         re.compile(
-            r"--init breakout: its network is made with .*--network.norm layer --network.no-centred-filters; "
+            r"--init breakout: its network is made with .*--network.norm layer --network.background none; "
             r"begin with the same"
         ),
         2,

@@ -165,7 +165,13 @@ def test_the_remedies_that_a_watch_names_go_with_the_recipe(name):
     line = watch.look()[1]
     parts.envs.close()
     named = dict(re.findall(r"--network\.(\w+) (\w+)", line))
-    expected = {"fast": ["norm"], "keras-example": ["init", "norm"], "noisy-dqn": ["init"], "pqn": ["init"], "btr": []}
+    expected = {
+        "fast": ["norm"],
+        "keras-example": ["init", "background", "norm"],
+        "noisy-dqn": ["init", "background"],
+        "pqn": ["init", "background"],
+        "btr": ["background"],
+    }
     assert list(named) == expected[name]
     validate(dataclasses.replace(parts.config, network=dataclasses.replace(parts.config.network, **named)))
     # rectified Adam is what an Adam could be

@@ -71,15 +71,15 @@ def assert_equal(one, other):
 class Reference:
     """The update by its formulas, in float64: no module, no learner, no optimiser of torch's."""
 
-    def __init__(self, config, online, target):
+    def __init__(self, config, online, target, background=0.0):
         self.config = config
+        self.background = background
         self.online = {name: tensor.double() for name, tensor in snapshot(online).items()}
         self.target = {name: tensor.double() for name, tensor in snapshot(target).items()}
         self.optimiser = oracles.make_optimiser(config.optimiser)
 
-    @staticmethod
-    def values(weights, obs):
-        out = obs.double() / 255
+    def values(self, weights, obs):
+        out = (obs.double() - self.background) / 255
         for layer, stride in (("0", 4), ("2", 2), ("4", 1)):
             weight, bias = weights[f"torso.layers.{layer}.weight"], weights[f"torso.layers.{layer}.bias"]
             out = functional.conv2d(out, weight, bias, stride).relu()
@@ -107,9 +107,6 @@ class Reference:
         named = oracles.clip(self.config.optimiser, named)
         moved = self.optimiser.step({name: tensor.numpy() for name, tensor in self.online.items()}, named)
         self.online = {name: torch.from_numpy(np.asarray(array)) for name, array in moved.items()}
-        if self.config.network.centred_filters:
-            filters = self.online["torso.layers.0.weight"]
-            self.online["torso.layers.0.weight"] = torch.stack([one - one.sum() / one.numel() for one in filters])
         return loss.item(), q_mean.item(), error
 
 
@@ -133,8 +130,11 @@ def test_updates_are_those_of_the_formulas(name):
         config = dataclasses.replace(config, optimiser=dataclasses.replace(config.optimiser, learning_rate=1.0))
     learner = make_learner(config)
     learner.target.load_state_dict(make_learner(config, seed=1).online.state_dict())
-    start = snapshot(learner.weights())
-    reference = Reference(config, start, state_of(learner.target))
+    background = 0.0 if config.network.background == "none" else 87.0
+    for network in (learner.online, learner.target):
+        network.see_background(np.full((1, 84, 84), 87, np.uint8))
+    start = snapshot(state_of(learner.online))
+    reference = Reference(config, start, state_of(learner.target), background)
     seeds = itertools.count()
     for count in range(4):
         batch = make_batch(next(seeds), reward_scale=10.0 ** (count % 2))  # large errors and small ones by turns
@@ -150,9 +150,10 @@ def test_updates_are_those_of_the_formulas(name):
         assert metrics.loss == pytest.approx(loss, rel=1e-4, abs=1e-6)
         assert metrics.q_mean == pytest.approx(q_mean, rel=1e-4, abs=1e-6)
         assert oracles.relative_error(start, learner.weights(), reference.online) < 1e-4, count
-    for tensor, moved in zip(start.values(), learner.weights().values(), strict=True):
-        assert not torch.equal(tensor, moved)
-    assert_equal(state_of(learner.online), learner.weights())
+    moved = {name: tensor for name, tensor in learner.weights().items() if name != "background"}
+    for tensor, now in zip(start.values(), moved.values(), strict=True):
+        assert not torch.equal(tensor, now)
+    assert_equal(state_of(learner.online), moved)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -487,47 +488,11 @@ def test_the_config_is_obeyed_not_guessed():
     assert isinstance(has_fast_bfloat16(CPU), bool)
 
 
-def centred(name, **settings):
-    config = preset(name)
-    network = dataclasses.replace(config.network, centred_filters=True)
-    return dataclasses.replace(config, network=network, device="cpu", **settings)
-
-
-@pytest.mark.parametrize("compile", [True, False])
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("name", ["fast", "c51", "nature-dqn"])
-def test_first_filters_keep_mean_zero(name, precision, compile):
-    """With each engine of a CPU; and a restored learner continues bit for bit."""
-    config = centred(name, precision=precision, compile=compile)
-    learner, restored = (make_learner(config, seed) for seed in (0, 1))
-    filters = "torso.layers.0.weight"
-    assert learner.weights()[filters].mean((1, 2, 3)).abs().max() < 1e-8
-    for seed in range(3):
-        before = learner.weights()[filters].clone()
-        learner.update(make_batch(seed))
-        assert not torch.equal(before, learner.weights()[filters])
-        assert learner.weights()[filters].mean((1, 2, 3)).abs().max() < 1e-8
-    restored.restore(through_a_file(learner.weights()), through_a_file(learner.state()))
-    for one in (learner, restored):
-        one.update(make_batch(9))
-    assert_equal(learner.weights(), restored.weights())
-
-
-def test_only_the_first_layer_is_centred():
-    with_mean, without = (make_learner(config) for config in (preset("c51"), centred("c51")))
-    start, other = with_mean.weights(), without.weights()
-    filters = next(name for name in start if not torch.equal(start[name], other[name]))
-    assert start[filters].shape == (32, 4, 8, 8)
-    expected = start[filters] - torch.stack([one.mean() for one in start[filters]])[:, None, None, None]
-    torch.testing.assert_close(other[filters], expected)
-    assert_equal({**start, filters: other[filters]}, other)
-
-
 @pytest.mark.parametrize("compile", [True, False])
 @pytest.mark.parametrize("name", ["fast", "keras-example", "c51", "rainbow"])
 def test_updates_in_one_go_are_those_made_one_by_one(name, compile):
     """With kernels where there are any, as the presets ask for them on a CPU, and without."""
-    config = centred(name, precision="bfloat16", compile=compile)
+    config = dataclasses.replace(preset(name), precision="bfloat16", device="cpu", compile=compile)
     batches = [make_batch(seed) for seed in range(3)]
     together, single = (make_learner(config) for _ in range(2))
     whole = Batch(*(torch.cat(tensors) for tensors in list(zip(*batches, strict=True))[:5]), torch.rand(24) + 0.5)

@@ -66,15 +66,17 @@ def make(sizes, streams, noisy, actions, each, normalised, planes, seed=0):
         for width in widths
     ]
     shapes = [(n,) if planes == "pixels" else (side, side, n) for side, n in zip((20, 9, 7), filters, strict=True)]
-    layers = Layers(convolutions, made, actions, [norm(shape, generator) for shape in shapes] if planes else ())
+    norms = [norm(shape, generator) for shape in shapes] if planes else ()
+    background = torch.tensor([87.0]) if sizes[1] == 64 else None
+    layers = Layers(convolutions, made, actions, norms, background)
     shapes = [layer.weight.shape for stream in made for layer in stream[:2]]
     noise = [tuple(torch.randn(n, generator=generator) for n in reversed(shape)) for shape in shapes]
     return layers, noise if noisy else None
 
 
-def normalised_torso_in_float64(obs, weights, biases, norms, epsilon):
+def normalised_torso_in_float64(obs, weights, biases, norms, epsilon, background):
     """The same sums in float64, rounded where the kernel rounds."""
-    planes = obs.double() / 255
+    planes = (obs.double() - (0 if background is None else background.double())) / 255
     gains, shifts = norms[::2], norms[1::2]
     for weight, bias, stride, gain, shift in zip(weights, biases, (4, 2, 1), gains, shifts, strict=True):
         sums = rounded(functional.conv2d(planes, weight, bias, stride)).permute(0, 2, 3, 1)
@@ -87,9 +89,10 @@ def outputs_in_float64(layers, weights, noise, obs):
     exact = {id(tensor): weight for tensor, weight in zip(layers.weights(), weights, strict=True)}
     convolutions = weights[0:6:2], weights[1:6:2]
     if layers.norms:
-        features = normalised_torso_in_float64(obs, *convolutions, weights[6:12], layers.norms[0].epsilon)
+        kind = layers.norms[0].epsilon, layers.background
+        features = normalised_torso_in_float64(obs, *convolutions, weights[6:12], *kind)
     else:
-        features = torso_in_float64(obs, *convolutions)
+        features = torso_in_float64(obs, *convolutions, layers.background)
     if len(layers.streams) == 2:
         scale = 0.5**0.5
         features = features * scale + features.detach() * (1 - scale)

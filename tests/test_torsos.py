@@ -1,5 +1,7 @@
 """Torsos: layer normalisation against PyTorch's own, the IMPALA torso's shapes, spectral norm against two oracles."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
 
-from pixelq.config import NetworkConfig
+from pixelq.config import NetworkConfig, ObsShape
 from pixelq.networks import make_network
 from pixelq.networks.norms import PlaneNorm, dense_norm, plane_norm
 from pixelq.networks.spectral import SpectralConv2d
@@ -241,6 +243,57 @@ def test_pixels_and_observations_give_the_same_values_and_gradients_reach_pixels
     assert torch.equal(values, network.q_values(obs))
     values.sum().backward()
     assert pixels.grad.abs().sum() > 0
+
+
+def with_background(torso, shape):
+    """A network that subtracts a background, and its twin that subtracts none."""
+    config = NetworkConfig(torso, (3, 4, 5), hidden=6)
+    networks = [make_network(replace(config, background=kind), 2, generator(), shape) for kind in ("common", "none")]
+    assert networks[1].background is None
+    return networks
+
+
+def test_the_background_is_the_most_common_byte_of_each_colour():
+    network, twin = with_background("nature", ObsShape(2, 3, 40, 36))
+    pictures = np.zeros((2, 3, 40, 36), np.uint8)  # nothing is more common than 0, but in red and in blue
+    pictures[:, 0, :21] = 255
+    pictures[0, 2, :30], pictures[1, 2, :10], pictures[1, 2, 10:] = 7, 8, 9
+    network.see_background(pictures)
+    assert network.background.tolist() == [255, 0, 7]
+    twin.see_background(pictures)
+    assert twin.background is None
+    grey, _ = with_background("nature", ObsShape(4, 1, 36, 36))
+    assert grey.background.tolist() == [0]
+    grey.see_background(np.full((3, 36, 36), 87, np.uint8))
+    assert grey.background.tolist() == [87]
+
+
+@pytest.mark.parametrize("shape", [ObsShape(), ObsShape(2, 3, 40, 36)], ids=["grey", "colour"])
+@pytest.mark.parametrize("torso", ["nature", "impala"])
+def test_a_background_is_subtracted_from_each_pixel(torso, shape):
+    network, twin = with_background(torso, shape)
+    background = [87.0, 255.0, 3.0][: shape.channels]
+    network.background.copy_(torch.tensor(background))
+    obs = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, *shape.obs), dtype=np.uint8))
+    pictures = obs.double().unflatten(1, (shape.stack, shape.channels))
+    expected = torch.stack([pictures[:, :, c] - value for c, value in enumerate(background)], dim=2).flatten(1, 2) / 255
+    wanted = twin.q_values_of_pixels(expected.float())
+    torch.testing.assert_close(network.q_values(obs), wanted, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(network.q_values_of_pixels(obs.float() / 255), wanted, rtol=1e-5, atol=1e-6)
+    low = network.lower_precision(torch.bfloat16) or network.q_values(obs)
+    torch.testing.assert_close(low, wanted, rtol=0.05, atol=0.02)
+    assert [name for name in network.state_dict() if name not in twin.state_dict()] == ["background"]
+
+
+def test_a_background_is_a_change_of_the_first_biases():
+    """conv(x − c) is conv(x) less c times the sum of a filter's weights; no padding, no edges."""
+    network, twin = with_background("nature", ObsShape())
+    network.background.fill_(87.0)
+    first = twin.torso.convolutions[0]
+    with torch.no_grad():
+        first.bias -= 87 / 255 * first.weight.sum((1, 2, 3))
+    obs = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 4, 84, 84), dtype=np.uint8))
+    torch.testing.assert_close(network.q_values(obs), twin.q_values(obs), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from pixelq.agent import load_agent, save_agent
 from pixelq.config import NetworkConfig
 from pixelq.device import tiny_as_zero
 from pixelq.engines import Choice, choose
@@ -204,6 +205,24 @@ def test_init_begins_with_an_agents_weights_and_a_fresh_optimiser(tmp_path):
     with pytest.raises(PixelqError, match=r"its network is made with .*; begin with the same"):
         train(other, tmp_path / "other", str(tmp_path / "first"), Watch(config))
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.slow
+def test_a_run_takes_its_background_from_the_first_pictures_or_from_its_first_agent(tmp_path):
+    base = tiny(game="pong", total_steps=8)  # even grey
+    config = dataclasses.replace(base, network=dataclasses.replace(base.network, background="common"))
+    go(config, tmp_path / "first")
+    assert tensors(tmp_path / "first", "agent")["background"].tolist() == [87]
+    assert tensors(tmp_path / "first", "learner")["target.background"].tolist() == [87]
+    resume(tmp_path / "first", total_steps=16, progress=Watch(config))
+    agent = load_agent(tmp_path / "first")
+    assert agent.network.background.tolist() == [87]
+    agent.network.background.fill_(5)
+    save_agent(tmp_path / "other.safetensors", agent.network.state_dict(), agent.card)
+    train(config, tmp_path / "next", str(tmp_path / "other.safetensors"), Watch(config))
+    assert tensors(tmp_path / "next", "agent")["background"].tolist() == [5]
+    with pytest.raises(PixelqError, match=r"its network is made with --network\.background common; begin with"):
+        train(base, tmp_path / "plain", str(tmp_path / "other.safetensors"), Watch(config))
 
 
 @pytest.mark.slow

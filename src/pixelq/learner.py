@@ -4,7 +4,9 @@ import copy
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pixelq.algos import algo_of
@@ -12,7 +14,6 @@ from pixelq.config import TrainConfig
 from pixelq.device import generator_on, restore_generator_on
 from pixelq.divergence import all_finite, watch_on
 from pixelq.networks import QNetwork
-from pixelq.networks.initialisation import centre, first_filters
 from pixelq.optimisers import Optimiser, make_optimiser
 
 __all__ = ["Learner", "LearnerMetrics"]
@@ -72,8 +73,6 @@ class Learner:
         """The same in float32; the optimiser updates them."""
         self.lowered = [index for index, p in enumerate(self.working) if p.dtype != torch.float32]
         """Which of them are not their own masters."""
-        self.centred = self._centre_filters()
-        """Indices of the weights whose filters keep mean zero."""
         self._has_target = self.algo.memory == "replay"
         self.target = copy.deepcopy(self.online).requires_grad_(False) if self._has_target else self.online
         self._buffers, self._target_buffers = _buffers(self.online), _buffers(self.target)
@@ -119,27 +118,20 @@ class Learner:
         self._q_sum += q_mean
         self._norm_sum += gradient_norm
 
-    def _centre_filters(self) -> list[int]:
-        if not self.config.network.centred_filters:
-            return []
-        filters = first_filters(self.online)
-        (index,) = (i for i, parameter in enumerate(self.working) if parameter is filters)
-        centre(self.masters[index])
-        self.masters_to_working()
-        return [index]
-
-    @torch.no_grad()
-    def conclude_step(self) -> None:
-        """What follows each step of the optimiser by PyTorch: centre filters, and round the masters."""
-        for index in self.centred:
-            centre(self.masters[index])
-        self.masters_to_working()
-
     @torch.no_grad()
     def masters_to_working(self) -> None:
         """Round the masters to the weights that the online network computes with."""
         for index in self.lowered:
             self.working[index].copy_(self.masters[index])
+
+    def see_background(self, pictures: NDArray[np.uint8]) -> None:
+        """Take the background from a game's first pictures, for networks that subtract one.
+
+        Args:
+            pictures: [N, 84, 84], or [N, 3, 84, 84] in colour.
+        """
+        self.online.see_background(pictures)
+        self.copy_to_target()
 
     @torch.no_grad()
     def copy_to_target(self) -> None:

@@ -157,9 +157,9 @@ class NetworkConfig:
     """Initial weights: PyTorch's default, Glorot uniform, He normal, or orthogonal (gain √2, last layer 1). All but
     PyTorch's have zero biases. Centred: filters of the first layer have mean zero, so an even background gives no
     answer."""
-    centred_filters: bool = False
-    """Filters of the first layer keep mean zero: each update subtracts their mean. Otherwise a few updates can turn all
-    weights of a filter the same way, and it never answers again."""
+    background: Literal["none", "common"] = "none"
+    """common: subtract the most common brightness of a game's first pictures from all pixels, of each colour by itself.
+    An even background is then 0."""
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def layers_of(network: QNetwork) -> Layers | None:
     convolutions = [(layer.weight, cast(Tensor, layer.bias)) for layer in network.torso.convolutions]
     streams = [Stream(_dense(part.hidden), _dense(part.output), _norm(part.norm)) for part in parts]
     norms = [Norm(layer.weight, layer.bias, layer.eps) for layer in _plane_norms(network.torso)]
-    return Layers(convolutions, streams, body.num_actions, norms)
+    return Layers(convolutions, streams, body.num_actions, norms, network.background)
 
 
 def _dense(layer: nn.Linear | NoisyLinear) -> Dense:
@@ -109,6 +109,11 @@ class KernelNetwork:
             self.weights = list(network.parameters())
 
     @property
+    def background(self) -> Tensor | None:
+        """The network's background, or None."""
+        return self._network.background
+
+    @property
     def head(self) -> Head:
         """The head, which gives the numbers their meaning."""
         return self._network.head
@@ -119,7 +124,7 @@ class KernelNetwork:
 
     def features(self, obs: Tensor) -> Tensor:
         """The torso's features of observations, [B, 4, 84, 84] uint8 to [B, F] bfloat16."""
-        return self._network.features(obs) if self._torso is None else torso(obs, *self._torso)
+        return self._network.features(obs) if self._torso is None else torso(obs, *self._torso, background=self.background)
 
     def numbers(self, obs: Tensor, others: Tensor | None = None) -> Tensor:
         """The last layer's outputs, [B, A · units] float32, an action's units side by side."""
@@ -144,7 +149,7 @@ class KernelNetwork:
     def q_values(self, obs: Tensor, others: Tensor | None = None) -> Tensor:
         """Expected return of each action, [B, 4, 84, 84] uint8 to [B, A] float32; of other observations behind them."""
         if self.weights is not None and not torch.is_grad_enabled():
-            return q_values(self.weights, obs, others)
+            return q_values(self.weights, obs, others, self.background)
         if isinstance(self.head, ImplicitHead):
             return self.head.q_values(self.features(obs if others is None else torch.cat([obs, others])))
         return self.head.values(self.numbers(obs, others))

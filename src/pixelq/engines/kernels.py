@@ -30,7 +30,8 @@ def fused_q_learning(config: object, online: KernelNetwork, target: KernelNetwor
     """
     if type(config) is not DQNConfig or online.weights is None or target.weights is None:
         return None
-    return QLearningKernel(online.weights, target.weights, config.double, config.loss, config.terminal_target)
+    settings = config.double, config.loss, config.terminal_target
+    return QLearningKernel(online.weights, target.weights, *settings, online.background)
 
 
 def is_for_kernels(config: TrainConfig) -> bool:
@@ -57,7 +58,7 @@ class KernelEngine:
         optimiser = make_optimiser(learner.config.optimiser, learner.masters, elementwise=True)
         assert isinstance(optimiser, ElementwiseAdam | CentredRMSProp)
         learner.optimiser = self._optimiser = optimiser
-        self._mover = OptimiserKernel(learner.masters, learner.working, *optimiser.moments, learner.centred)
+        self._mover = OptimiserKernel(learner.masters, learner.working, *optimiser.moments)
         self.networks = KernelNetwork(learner.online), KernelNetwork(learner.target)
         """The online and the target network, computed by kernels."""
         self._fused = fused_q_learning(learner.config.algo, *self.networks)

@@ -135,7 +135,7 @@ class PlainEngine:
         norms = torch.stack(list(torch._foreach_norm(gradients)))
         self._scale(gradients, clipping_factors(learner.config.optimiser, norms))
         learner.optimiser.step(gradients)
-        learner.conclude_step()
+        learner.masters_to_working()
         return norms
 
     def _scale(self, gradients: list[Tensor], factors: Tensor) -> None:

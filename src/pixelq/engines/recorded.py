@@ -126,7 +126,7 @@ class RecordedEngine:
         if learner.config.optimiser.clip != "none":
             scale(gradients, factors)
         learner.optimiser.step(gradients)
-        learner.conclude_step()
+        learner.masters_to_working()
         return norms
 
 

@@ -82,6 +82,7 @@ typedef struct {
     atomic_int *failed;
     const uint8_t *others;  // bytes of those from some number on, or NULL
     long first_other;
+    const float *background;  // what is subtracted from each pixel, a whole number up to 255; or NULL
 } images;
 
 // The same, starting at a later image.

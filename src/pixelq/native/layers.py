@@ -25,8 +25,8 @@ def takes_dense(inputs: int, units: int) -> bool:
     return inputs % _DEPTH == 0 and units % _DEPTH == 0
 
 
-def torso(obs: Tensor, *layers: tuple[Tensor, Tensor]) -> Tensor:
-    """Three convolutions, 8×8 by 4, 4×4 by 2, 3×3 by 1, a ReLU after each, of pixels divided by 255.
+def torso(obs: Tensor, *layers: tuple[Tensor, Tensor], background: Tensor | None = None) -> Tensor:
+    """Three convolutions, 8×8 by 4, 4×4 by 2, 3×3 by 1, a ReLU after each, of pixels less the background, divided by 255.
 
     Sums are float32; planes between convolutions are rounded to bfloat16.
 
@@ -34,6 +34,7 @@ def torso(obs: Tensor, *layers: tuple[Tensor, Tensor]) -> Tensor:
         obs: [B, 4, 84, 84] uint8.
         layers: weights and biases of the three: [F₁, 4, 8, 8], [F₂, F₁, 4, 4], [F₃, F₂, 3, 3], channels last in memory,
             and [F₁], [F₂], [F₃], all bfloat16.
+        background: [1] float32, a whole number; None: 0.
 
     Returns:
         [B, F₃ · 49] bfloat16, differentiable in weights and biases.
@@ -42,7 +43,7 @@ def torso(obs: Tensor, *layers: tuple[Tensor, Tensor]) -> Tensor:
     """
     for weight, _ in layers:
         assert weight.is_contiguous(memory_format=torch.channels_last)
-    features: Tensor = _Torso.apply(obs.contiguous(), *itertools.chain(*layers))  # type: ignore[no-untyped-call]
+    features: Tensor = _Torso.apply(obs.contiguous(), background, *itertools.chain(*layers))  # type: ignore[no-untyped-call]
     return features
 
 
@@ -63,7 +64,7 @@ def dense_relu(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 class _Torso(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, obs: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, obs: Tensor, background: Tensor | None, *parameters: Tensor) -> Tensor:
         size, sizes = len(obs), [len(bias) for bias in parameters[1::2]]
         kept: tuple[Tensor | None, ...] = (None, None, None)
         if any(ctx.needs_input_grad):
@@ -72,7 +73,7 @@ class _Torso(torch.autograd.Function):
                 for side, channels in ((84, 4), (20, sizes[0]), (9, sizes[1]))
             )
         features = obs.new_empty(size, sizes[2] * 49, dtype=torch.bfloat16)
-        call("pixelq_torso_forward", size, *sizes, obs, *parameters, *kept, features)
+        call("pixelq_torso_forward", size, *sizes, obs, background, *parameters, *kept, features)
         ctx.save_for_backward(*parameters, *kept, features)
         return features
 
@@ -85,7 +86,7 @@ class _Torso(torch.autograd.Function):
             *("pixelq_torso_backward", size, *sizes, parameters[2], parameters[4]),
             *(woven, first, second, features, gradient.contiguous(), *gradients),
         )
-        return None, *gradients
+        return None, None, *gradients
 
 
 class _DenseReLU(torch.autograd.Function):

@@ -48,7 +48,7 @@ _WANTED = "PIXELQ_INSTRUCTIONS"
 _TEAM_FORMS = {"pixelq_threads": "i"}
 _TILE_FORMS = _TEAM_FORMS | {
     "pixelq_begin": "",
-    "pixelq_torso_forward": "iiii" + 11 * "p",
+    "pixelq_torso_forward": "iiii" + 12 * "p",
     "pixelq_torso_backward": "iiii" + 13 * "p",
     "pixelq_dense_forward": "iii" + 4 * "p",
     "pixelq_dense_backward": "iii" + 7 * "p",

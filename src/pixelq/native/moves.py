@@ -18,7 +18,6 @@ _CLIPS = {"none": 0, "per_variable": 1, "global": 2}
 class _Parameter(ctypes.Structure):
     _fields_ = (
         ("size", ctypes.c_long),
-        ("filter", ctypes.c_long),
         ("gradient", ctypes.c_void_p),
         ("master", ctypes.c_void_p),
         ("first", ctypes.c_void_p),
@@ -68,19 +67,13 @@ class OptimiserKernel:
         working: the weights that the network works with: bfloat16, or the very master.
         first: the gradients' running means, of the masters' shapes.
         second: running means of their squares.
-        centred: indices of the weights [F, …] whose filters keep mean zero: it is subtracted after each step.
 
     All of them must keep their addresses, and be contiguous; a weight, its moments and its gradients are in memory in
     the same order.
     """
 
     def __init__(
-        self,
-        masters: Sequence[Tensor],
-        working: Sequence[Tensor],
-        first: Sequence[Tensor],
-        second: Sequence[Tensor],
-        centred: Sequence[int] = (),
+        self, masters: Sequence[Tensor], working: Sequence[Tensor], first: Sequence[Tensor], second: Sequence[Tensor]
     ) -> None:
         self._kept = (list(masters), list(working), list(first), list(second))  # alive, as their addresses are
         self._gradients: list[Tensor] = []  # alive until a step has read them
@@ -91,8 +84,6 @@ class OptimiserKernel:
             entry.size = master.numel()
             entry.master, entry.first, entry.second = master.data_ptr(), mean.data_ptr(), square.data_ptr()
             entry.working = None if weight is master else weight.data_ptr()
-        for index in centred:
-            self._parameters[index].filter = masters[index][0].numel()
 
     def take(self, gradients: Sequence[Tensor]) -> None:
         """The gradients of the next step, in the working weights' types.

@@ -91,6 +91,8 @@ class Layers(NamedTuple):
     num_actions: int
     norms: Sequence[Norm] = ()
     """Of the convolutions, all of one kind; none: they are not normalised."""
+    background: Tensor | None = None
+    """[1] float32, a whole number that is subtracted from each pixel; None: nothing."""
 
     def weights(self) -> list[Tensor]:
         """All of them, in order."""
@@ -171,7 +173,7 @@ class NetworkKernel:
         obs = obs if isinstance(obs, UnreadPlanes) else obs.contiguous()
         others = None if others is None else others.contiguous()
         outputs = torch.empty(size, self._outputs)
-        arguments = size, ctypes.byref(images_of(obs, others)), back, outputs, scratch, self._own
+        arguments = size, ctypes.byref(images_of(obs, others, self._layers.background)), back, outputs, scratch, self._own
         call("pixelq_network_forward", ctypes.byref(network), *arguments)
         if not back:
             self._free[0].append(scratch)

@@ -15,21 +15,16 @@ static inline __m512 gradient_at(const parameter *p, long at, __mmask16 lanes) {
 
 static inline __mmask16 lanes_from(long at, long end) { return end - at >= 16 ? 0xffff : (1 << (end - at)) - 1; }
 
-// Numbers in a piece of a parameter; whole filters if they are centred.
-static long piece_size(const parameter *p) { return p->filter ? PIECE - PIECE % p->filter : PIECE; }
-
-static long pieces_in(const parameter *p) { return (p->size + piece_size(p) - 1) / piece_size(p); }
-
 static long pieces_of(const step *s) {
     long pieces = 0;
-    for (int i = 0; i < s->count; i++) pieces += pieces_in(s->parameters + i);
+    for (int i = 0; i < s->count; i++) pieces += (s->parameters[i].size + PIECE - 1) / PIECE;
     return pieces;
 }
 
 static const parameter *piece_at(const parameter *p, long piece, long *start, long *end) {
-    for (; piece >= pieces_in(p); p++) piece -= pieces_in(p);
-    *start = piece * piece_size(p);
-    *end = p->size < *start + piece_size(p) ? p->size : *start + piece_size(p);
+    for (; piece >= (p->size + PIECE - 1) / PIECE; p++) piece -= (p->size + PIECE - 1) / PIECE;
+    *start = piece * PIECE;
+    *end = p->size < *start + PIECE ? p->size : *start + PIECE;
     return p;
 }
 
@@ -64,7 +59,7 @@ static void clipping_factors(const step *s, const float *parts, float *norms, fl
     double all = 0;
     for (int i = 0; i < s->count; i++) {
         double sum = 0;
-        for (long part = pieces_in(s->parameters + i); part > 0; part--) sum += *parts++;
+        for (long part = (s->parameters[i].size + PIECE - 1) / PIECE; part > 0; part--) sum += *parts++;
         norms[i] = (float)sqrt(sum);
         all += (double)norms[i] * norms[i];
     }
@@ -104,22 +99,6 @@ static inline __attribute__((always_inline)) void move_piece(
     }
 }
 
-// Subtract from each filter its mean.
-static void centre_piece(const parameter *p, long at, long end) {
-    for (long next; at < end; at = next) {
-        next = at + p->filter;
-        __m512 sum = _mm512_setzero_ps();
-        for (long i = at; i < next; i += 16) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(lanes_from(i, next), p->master + i));
-        __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / (float)p->filter);
-        for (long i = at; i < next; i += 16) {
-            __mmask16 lanes = lanes_from(i, next);
-            __m512 w = _mm512_sub_ps(_mm512_maskz_loadu_ps(lanes, p->master + i), mean);
-            _mm512_mask_storeu_ps(p->master + i, lanes, w);
-            if (p->working) _mm256_mask_storeu_epi16(p->working + i, lanes, narrow(w));
-        }
-    }
-}
-
 // If gradients become zero, their means decay to denormal numbers, which take ten times as long. So denormals are set
 // to zero here.
 void moves_by_team(const step *s, const float *parts, float *norms) {
@@ -140,7 +119,6 @@ void moves_by_team(const step *s, const float *parts, float *norms) {
         __m512 scale = _mm512_set1_ps(factors[p - s->parameters]);
         if (s->kind == ADAM) move_piece(p, at, end, ADAM, scale, &n);
         else move_piece(p, at, end, CENTRED_RMSPROP, scale, &n);
-        if (p->filter) centre_piece(p, at, end);
     }
     _mm_setcsr(mode);
 }

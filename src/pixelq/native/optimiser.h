@@ -7,7 +7,6 @@
 
 typedef struct {
     long size;
-    long filter;  // numbers of a filter that keeps mean zero; 0: these do not
     const void *gradient;  // bfloat16, or float32 if there is no working copy
     float *master, *first, *second;
     bf16 *working;  // bfloat16 copy for the network; NULL: it uses the master

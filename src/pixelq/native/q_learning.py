@@ -31,13 +31,16 @@ class _Learner(ctypes.Structure):
     )
 
 
-def q_values(weights: Sequence[Tensor], obs: Tensor, others: Tensor | None = None) -> Tensor:
+def q_values(
+    weights: Sequence[Tensor], obs: Tensor, others: Tensor | None = None, background: Tensor | None = None
+) -> Tensor:
     """Values of all actions.
 
     Args:
         weights: as `QLearningKernel` has them.
         obs: [B, 4, 84, 84] uint8.
         others: [C, 4, 84, 84] uint8, more of them.
+        background: as `QLearningKernel` has it.
 
     Returns:
         [B + C, A] float32, without gradients.
@@ -45,7 +48,7 @@ def q_values(weights: Sequence[Tensor], obs: Tensor, others: Tensor | None = Non
     obs, others = obs.contiguous(), None if others is None else others.contiguous()
     size = len(obs) + (0 if others is None else len(others))
     values = torch.empty(size, len(weights[9]))
-    images = ctypes.byref(images_of(obs, others))
+    images = ctypes.byref(images_of(obs, others, background))
     call("pixelq_q_values", _sizes(weights), _pointers(weights), size, images, values)
     return values
 
@@ -67,10 +70,10 @@ class _Transitions(ctypes.Structure):
     )
 
 
-def _place(field: Tensor | UnreadPlanes) -> Any:
+def _place(field: Tensor | UnreadPlanes, background: Tensor | None) -> Any:
     """Where a kernel finds a field of a batch, observations as `Images`."""
     if isinstance(field, UnreadPlanes) or field.dtype == torch.uint8:
-        return images_of(field)
+        return images_of(field, background=background)
     return field.data_ptr()
 
 
@@ -96,6 +99,7 @@ class QLearningKernel:
         double: the online network chooses the next action.
         penalty: penalty on an error: Huber with threshold 1, the square, or half the square.
         terminal_target: the target where the discount is 0; None: the reward.
+        background: [1] float32, a whole number that is subtracted from each pixel; None: nothing.
 
     The weights must stay where they are.
 
@@ -109,7 +113,9 @@ class QLearningKernel:
         double: bool,
         penalty: Literal["huber", "mse", "half_mse"],
         terminal_target: float | None,
+        background: Tensor | None = None,
     ) -> None:
+        self._background = background
         self._kept = (list(online), list(target))  # alive, as their addresses are
         self._actions = len(online[9])
         self.gradients = [torch.empty_like(weight, requires_grad=False) for weight in online]
@@ -136,7 +142,7 @@ class QLearningKernel:
         count, size = 1 if steps is None else len(steps), len(batch.a_tm1)
         assert size % count == 0
         fields = [field if isinstance(field, UnreadPlanes) else field.contiguous() for field in batch]
-        transitions = _Transitions(*(_place(field) for field in fields), size // count, batch.weight.dim() > 0)
+        transitions = _Transitions(*(_place(field, self._background) for field in fields), size // count, batch.weight.dim() > 0)
         means, q_tm1, error = torch.empty(2, count), torch.empty(size, self._actions), torch.empty(size)
         norms = None if steps is None else torch.empty(count, len(self.gradients))
         learner, batches = ctypes.byref(self._learner), ctypes.byref(transitions)

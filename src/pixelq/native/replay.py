@@ -103,19 +103,24 @@ class Images(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("bytes", "read", "store", "slots", "failed", "others")),
         ("first_other", ctypes.c_long),
+        ("background", ctypes.c_void_p),
     )
 
 
-def images_of(obs: Tensor | UnreadPlanes, others: Tensor | None = None) -> Images:
+def images_of(
+    obs: Tensor | UnreadPlanes, others: Tensor | None = None, background: Tensor | None = None
+) -> Images:
     """Observations [B, 4, 84, 84] as kernels find them; they must be kept.
 
     Args:
         obs: bytes without holes, or unread.
         others: bytes of more observations, which follow.
+        background: [1] float32, a whole number, subtracted from each pixel; None: nothing.
     """
     images = Images(None, *obs.where) if isinstance(obs, UnreadPlanes) else Images(obs.data_ptr())
     if others is not None:
         images.others, images.first_other = others.data_ptr(), len(obs)
+    images.background = None if background is None else background.data_ptr()
     return images
 
 

@@ -20,15 +20,17 @@ enum {
     IN3 = OUT2,
 };
 
-// Convert an image's pixels from [4][84][84] bytes to [21][21] of [4][4][4] bfloat16, 0 to 255.
-static void weave_planes(const uint8_t *planes, bf16 *woven) {
+// Convert an image's pixels from [4][84][84] bytes to [21][21] of [4][4][4] bfloat16, less the background. Differences of
+// bytes need no rounding.
+static void weave_planes(const uint8_t *planes, const float *background, bf16 *woven) {
+    __m512 dark = _mm512_set1_ps(background ? *background : 0.0f);
     for (int y = 0; y < SIDE; y++)
         for (int part = 0; part < 6; part++) {
             int x = part < 5 ? part * 16 : SIDE - 16;
             __m512i p[4];
             for (int i = 0; i < 4; i++) {
                 __m128i bytes = _mm_loadu_si128((const __m128i *)(planes + (i * SIDE + y) * SIDE + x));
-                p[i] = _mm512_castps_si512(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)));
+                p[i] = _mm512_castps_si512(_mm512_sub_ps(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)), dark));
             }
             __m512i low = _mm512_or_si512(_mm512_srli_epi32(p[0], 16), p[1]);
             __m512i high = _mm512_or_si512(_mm512_srli_epi32(p[2], 16), p[3]);
@@ -433,7 +435,8 @@ void torso_features_by_team(
     for (int first; (first = (int)team_take(blocks) * block) < batch;) {
         int count = batch - first < block ? batch - first : block;
         activations at = kept ? activations_from(s, kept, first) : activations_in(s, block, own);
-        for (int i = 0; i < count; i++) weave_planes(planes_of(obs, first + i, room), at.woven + (long)i * PIXELS);
+        for (int i = 0; i < count; i++)
+            weave_planes(planes_of(obs, first + i, room), obs->background, at.woven + (long)i * PIXELS);
         ORDER();
         features_of(s, count, &at, networks, by, first, other, a3);
     }
@@ -652,14 +655,14 @@ static void forward_by_team(void *of) {
     torso_features_by_team(&f->s, f->batch, &f->obs, 1, &by, f->kept, own);
 }
 
-// Three convolutions of obs [batch][4][84][84], with a ReLU after each. `woven`, `a1` and `a2` are kept for the backward pass,
+// Three convolutions of obs [batch][4][84][84] less the background, with a ReLU after each. `woven`, `a1` and `a2` are kept for the backward pass,
 // or NULL.
 long pixelq_torso_forward(
-    int batch, int f1, int f2, int f3, const uint8_t *obs, bf16 *w1, bf16 *b1, bf16 *w2, bf16 *b2, bf16 *w3, bf16 *b3,
+    int batch, int f1, int f2, int f3, const uint8_t *obs, const float *background, bf16 *w1, bf16 *b1, bf16 *w2, bf16 *b2, bf16 *w3, bf16 *b3,
     bf16 *woven, bf16 *a1, bf16 *a2, bf16 *features
 ) {
     activations kept = {.woven = woven, .a1 = a1, .a2 = a2};
-    forward f = {.s = {f1, f2, f3, 0, 0}, .w = {w1, b1, w2, b2, w3, b3}, .batch = batch, .obs = {.bytes = obs},
+    forward f = {.s = {f1, f2, f3, 0, 0}, .w = {w1, b1, w2, b2, w3, b3}, .batch = batch, .obs = {.bytes = obs, .background = background},
                  .kept = woven ? &kept : NULL, .features = features};
     f.own_bytes = torso_own_bytes(&f.s, batch);
     char *scratch = aligned_alloc(64, torso_packed_bytes(&f.s) + team_threads * f.own_bytes);

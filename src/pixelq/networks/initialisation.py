@@ -1,12 +1,12 @@
 """Initial weights of a whole network."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pixelq.networks.noisy import NoisyLinear
 from pixelq.networks.spectral import SpectralConv2d
 
-__all__ = ["centre", "first_filters", "initialise"]
+__all__ = ["initialise"]
 
 
 def initialise(network: nn.Module, init: str, generator: torch.Generator | None) -> None:
@@ -30,24 +30,16 @@ def initialise(network: nn.Module, init: str, generator: torch.Generator | None)
         if isinstance(layer, SpectralConv2d):
             layer.settle(generator)
     if init == "centred_orthogonal":
-        centre(first_filters(network))
-
-
-def first_filters(network: nn.Module) -> Tensor:
-    """The weights [F, C, K, K] of a network's first convolution."""
-    return next(layer.weight for layer in network.modules() if isinstance(layer, nn.Conv2d | SpectralConv2d))
+        _centre(next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d | SpectralConv2d)))
 
 
 @torch.no_grad()
-def centre(filters: Tensor) -> None:
+def _centre(layer: nn.Conv2d | SpectralConv2d) -> None:
     """Subtract each filter's mean, so that an even part of the picture, dark or bright, gives no response.
 
     Without this, half of the filters are silent on a dark background, even if a small object moves there.
-
-    Args:
-        filters: [F, C, K, K] float32, changed in place.
     """
-    filters -= filters.mean(dim=(1, 2, 3), keepdim=True)
+    layer.weight -= layer.weight.mean(dim=(1, 2, 3), keepdim=True)
 
 
 def _draw(

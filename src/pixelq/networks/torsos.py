@@ -144,6 +144,7 @@ class ImpalaTorso(nn.Module):
             layers.append(nn.AdaptiveMaxPool2d(max_pool))
         self.layers = nn.Sequential(*layers)
         self.features = before * (max_pool**2 or rows * columns)
+        self.obs_shape = shape
 
     @property
     def compute_dtype(self) -> torch.dtype:

@@ -79,8 +79,8 @@ def _warning(health: Health, step: int, config: TrainConfig) -> str:
     remedies += ["a lower --optimiser.learning-rate", "a larger --optimiser.epsilon (1.5e-4)"]
     if network.torso == "nature" and network.init != "centred_orthogonal":
         remedies.append("--network.init centred_orthogonal")
-    if not network.centred_filters:
-        remedies.append("--network.centred-filters")
+    if network.background == "none":
+        remedies.append("--network.background common")
     if network.torso == "nature" and network.norm == "none" and not network.noisy:
         remedies.append("--network.norm dense")
     return (

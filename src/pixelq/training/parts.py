@@ -239,11 +239,20 @@ def _torch_stream(config: TrainConfig, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(stream_seed(config.seed, name))
 
 
-def begin(parts: Parts) -> None:
-    """Start all games, at step 0."""
+def begin(parts: Parts, background: bool = True) -> None:
+    """Start all games, at step 0.
+
+    Args:
+        parts: the run.
+        background: networks that subtract a background take it from the first pictures; False: their weights came with
+            one.
+    """
     result = parts.envs.reset()
     parts.tracker.reset(result)
     parts.obs = result.obs
     parts.life_lost = np.zeros(parts.config.envs, np.bool_)
+    pictures = parts.envs.spec.obs.newest(result.obs)
+    if background:
+        parts.learner.see_background(pictures)
     if isinstance(parts.memory, ReplayBuffer):
-        parts.memory.ring.start(parts.envs.spec.obs.newest(result.obs))
+        parts.memory.ring.start(pictures)

@@ -119,7 +119,7 @@ def train(
                 run.write_json("provenance.json", provenance(parts.engine.instructions))
                 if parts.actors is not None:
                     parts.actors.follow(parts.learner, lambda: stop.asked, show.note)
-                begin(parts)
+                begin(parts, background=init is None)
                 store = CheckpointStore(run.checkpoints, config.keep_checkpoints)
                 with closing(MetricsLog(run.metrics, run.tb)) as log:
                     chunks = save_parts(store, parts, [], log.offset())
