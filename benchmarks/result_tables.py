@@ -326,7 +326,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "peers": peers,
     "presets": presets,
     "catch": catch,
-    **{f"tried-{group}": plain("tried", _TRIED_HEAD, *_TRIED, keep=group) for group in "ABCDEFGH"},
+    **{f"tried-{group}": plain("tried", _TRIED_HEAD, *_TRIED, keep=group) for group in "ABCDEFGHI"},
     "instructions": plain(
         "instructions-speed",
         ("kernels", "`fast`, steps/s", "`keras-example`, steps/s", "commit"),

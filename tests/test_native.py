@@ -97,7 +97,9 @@ def in_float64(tensors):
 
 @needs_kernels
 @pytest.mark.parametrize("filters", FILTERS)
-@pytest.mark.parametrize(("size", "background"), [*((size, None) for size in BATCHES), (5, 0.0), (37, 87.0), (8, 255.0)])
+@pytest.mark.parametrize(
+    ("size", "background"), [*((size, None) for size in BATCHES), (5, 0.0), (37, 87.0), (8, 255.0)]
+)
 def test_the_torso_is_that_of_float64(filters, size, background):
     weights, biases = torso_parameters(filters)
     obs = pixels(size)

@@ -154,7 +154,7 @@ _PQN = TrainConfig(
 
 # narrow layers, since on a CPU the update is what takes the time; three steps and priorities, to need few of them;
 # rectified Adam, since Adam's first steps, as long as its later ones, silence the network of Pong;
-# no background, since its even grey otherwise turns all weights of a filter the same way, and a third never answer again
+# no background, since an even grey turns all weights of a filter the same way, and then it never answers again
 _FAST = TrainConfig(
     total_steps=700_000,
     envs=16,

@@ -124,7 +124,9 @@ class KernelNetwork:
 
     def features(self, obs: Tensor) -> Tensor:
         """The torso's features of observations, [B, 4, 84, 84] uint8 to [B, F] bfloat16."""
-        return self._network.features(obs) if self._torso is None else torso(obs, *self._torso, background=self.background)
+        if self._torso is None:
+            return self._network.features(obs)
+        return torso(obs, *self._torso, background=self.background)
 
     def numbers(self, obs: Tensor, others: Tensor | None = None) -> Tensor:
         """The last layer's outputs, [B, A · units] float32, an action's units side by side."""

@@ -173,7 +173,8 @@ class NetworkKernel:
         obs = obs if isinstance(obs, UnreadPlanes) else obs.contiguous()
         others = None if others is None else others.contiguous()
         outputs = torch.empty(size, self._outputs)
-        arguments = size, ctypes.byref(images_of(obs, others, self._layers.background)), back, outputs, scratch, self._own
+        images = ctypes.byref(images_of(obs, others, self._layers.background))
+        arguments = size, images, back, outputs, scratch, self._own
         call("pixelq_network_forward", ctypes.byref(network), *arguments)
         if not back:
             self._free[0].append(scratch)

@@ -142,7 +142,8 @@ class QLearningKernel:
         count, size = 1 if steps is None else len(steps), len(batch.a_tm1)
         assert size % count == 0
         fields = [field if isinstance(field, UnreadPlanes) else field.contiguous() for field in batch]
-        transitions = _Transitions(*(_place(field, self._background) for field in fields), size // count, batch.weight.dim() > 0)
+        places = [_place(field, self._background) for field in fields]
+        transitions = _Transitions(*places, size // count, batch.weight.dim() > 0)
         means, q_tm1, error = torch.empty(2, count), torch.empty(size, self._actions), torch.empty(size)
         norms = None if steps is None else torch.empty(count, len(self.gradients))
         learner, batches = ctypes.byref(self._learner), ctypes.byref(transitions)

@@ -107,9 +107,7 @@ class Images(ctypes.Structure):
     )
 
 
-def images_of(
-    obs: Tensor | UnreadPlanes, others: Tensor | None = None, background: Tensor | None = None
-) -> Images:
+def images_of(obs: Tensor | UnreadPlanes, others: Tensor | None = None, background: Tensor | None = None) -> Images:
     """Observations [B, 4, 84, 84] as kernels find them; they must be kept.
 
     Args:

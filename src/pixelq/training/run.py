@@ -285,7 +285,7 @@ def _go_on(run: RunDir, parts: Parts, saver: Saver, show: Progress, stop: Stop, 
             f"{config.preset} on {config.game}: {config.envs} games, {', '.join(machine)}, seed {config.seed}; "
             f"run directory {run.path}"
         )
-        for line in game_notes(parts.envs.spec, parts.actors is not None):
+        for line in game_notes(parts.envs.spec, parts.actors is not None, _background(parts)):
             show.note(line)
         if parts.actors is not None:
             show.note(parts.actors.describe())
@@ -316,18 +316,26 @@ def _given_up(run: RunDir, saver: Saver, show: Progress) -> Iterator[None]:
         raise
 
 
-def game_notes(spec: EnvSpec, actors: bool) -> list[str]:
-    """The network's observations and whether the games can be replayed, in lines; none for Atari.
+def game_notes(spec: EnvSpec, actors: bool, background: Sequence[float] | None = None) -> list[str]:
+    """The network's observations and whether the games can be replayed, in lines; few for Atari.
 
     Args:
         spec: the games' spec.
         actors: whether other processes play them.
+        background: what the network subtracts from the pixels of each colour; None: nothing.
     """
     notes = [spec.view] if spec.view else []
+    if background is not None:
+        notes.append(f"the background is subtracted: {', '.join(f'{value:.0f}' for value in background)} of 255")
     if not spec.deterministic:
         why = "actors play these games" if actors else "this environment is not deterministic"
         notes.append(f"{why}: a resumed run starts new games")
     return notes
+
+
+def _background(parts: Parts) -> list[float] | None:
+    background = parts.learner.online.background
+    return None if background is None else background.tolist()
 
 
 def load_notes(config: TrainConfig) -> list[str]:
