@@ -102,7 +102,7 @@ def test_sixty_frames_a_second_move_and_the_values_with_them(page, breakout):
 def test_pause_and_step(page, breakout):
     visit(page, breakout)
     page.click("#pause")
-    assert page.inner_text("#pause") == "Go on"
+    assert page.inner_text("#pause") == "Continue"
     frames, steps, _ = counts(page)
     time.sleep(0.4)
     assert counts(page)[:2] == [frames, steps]
@@ -240,7 +240,7 @@ def test_controls_work_by_keyboard_alone_and_say_what_they_do(page, catch):
         )
     page.focus("#pause")
     page.keyboard.press("Enter")
-    assert page.inner_text("#pause") == "Go on"
+    assert page.inner_text("#pause") == "Continue"
     page.keyboard.press("Space")
     assert page.inner_text("#pause") == "Pause"
     page.focus("#seed")
@@ -288,7 +288,7 @@ def test_the_end_of_the_server_is_shown(page, tmp_path):
 def test_chance_alone_has_no_values_to_show(page):
     with served("watch", "random", "--game", "catch") as server:
         visit(page, server)
-        assert page.inner_text("#values-title") == "Actions by chance alone"
+        assert page.inner_text("#values-title") == "Random actions"
         assert not page.is_visible("#timeline")
         assert page.is_disabled("[data-look=gradient]")
         assert not page.is_visible("#trained")

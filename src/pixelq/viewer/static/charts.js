@@ -20,7 +20,7 @@ const AXES = {
   minutes: { of: (points) => (points.seconds ?? []).map((seconds) => seconds / 60), label: "minutes of training" },
 };
 const WIDEST_SMOOTHING = 0.15; // of the axis
-const MOST_RAW = 4; // curves behind which the unsmoothed one is shown
+const MOST_RAW = 4; // most curves with the unsmoothed one behind them
 const ALONE = [2, 4]; // dots and gaps of a seed past the end of the shortest
 const MOST_READ = 10; // values beside the cursor
 
@@ -39,7 +39,7 @@ export const view = { axis: "steps", smoothing: 25, together: true, zoom: null }
 let lines = [];
 let zoomed = () => {};
 
-/** Draw the curves of what `groups` lists: [{label, colour, dash, runs}], each run by itself or a group's together. */
+/** Draw the curves of `groups`: [{label, colour, dash, runs}], each run alone or a group together. */
 export function drawCharts(groups, onZoom) {
   lines = groups;
   zoomed = onZoom;
@@ -104,7 +104,7 @@ function extent() {
   return high > low ? [low, high] : [low - 1, low + 1].map((end) => (Number.isFinite(end) ? end : 0));
 }
 
-/** A run's points and the smoothed ones, worked out again only if they have changed. */
+/** A run's points and the smoothed ones, recomputed only if they have changed. */
 function curve(run, key, width) {
   const column = run.points[key] ?? [];
   const known = (run.curves ??= new Map()).get(key);

@@ -1,4 +1,4 @@
-// The page: which runs are shown and how; draws again what has changed.
+// The page: the selection and display of runs; redraws changes.
 
 import { drawCharts, view, zoom } from "./charts.js";
 import { brief, grouped } from "./maths.js";
@@ -8,9 +8,9 @@ import { showVideos } from "./videos.js";
 
 const COLOURS = 10;
 const DASHES = [[], [7, 4], [2, 3]];
-const DRAW_MS = 60; // least time until what came in is drawn; longer where drawing takes long
-const FIRST_MS = 400; // longest wait for all runs to be there, so that they are drawn once
-const DRAW_SHARE = 4; // a page that draws all the time answers to nothing else
+const DRAW_MS = 60; // least time until new data is drawn; longer if drawing is slow
+const FIRST_MS = 400; // longest wait for all runs, so that they are drawn once
+const DRAW_SHARE = 4; // a page that always draws cannot respond
 
 const find = (id) => document.getElementById(id);
 const hidden = new Set(JSON.parse(sessionStorage.getItem("hidden") ?? "[]"));
@@ -23,7 +23,7 @@ function matching() {
   return [...runs.values()].filter((run) => words.every((word) => text(run).includes(word)));
 }
 
-/** Lines to draw: groups of runs that differ in their seed only, or every run by itself; each keeps its colour. */
+/** Lines to draw: groups of runs that differ only in their seed, or every run alone; each keeps its colour. */
 function lines(shown) {
   const together = find("together").checked;
   const all = new Map();
@@ -40,7 +40,7 @@ function lines(shown) {
   return [...all.values()].filter((line) => line.runs.length);
 }
 
-/** What the names of seeds share, without loose ends: `nature` of nature-s1 and nature-s2. */
+/** The common part of the seeds' names, without separators: `nature` of nature-s1 and nature-s2. */
 function common(names) {
   let length = 0;
   while (length < names[0].length && names.every((name) => name[length] === names[0][length])) length++;

@@ -1,4 +1,4 @@
-// What is done to numbers before they are drawn. No function here touches the page.
+// Computations before drawing. No function here touches the page.
 
 /** Points with a finite x and y, x growing: {x: [], y: []}. */
 export function finitePoints(x, y) {
@@ -63,7 +63,7 @@ export function band(curves) {
   return result;
 }
 
-/** What curves on one grid have past the last point that all of them have: [{index, values}], none that ends there. */
+/** The parts of curves on one grid past the last common point: [{index, values}]; curves that end there have none. */
 export function beyond(curves) {
   const last = curves[0].findLastIndex((_, i) => curves.every((curve) => curve[i] !== null));
   const cut = (curve) => curve.map((value, i) => (i < last ? null : value));
@@ -96,7 +96,7 @@ export function brief(value) {
   return sign + (size >= 0.01 ? size.toFixed(3) : size.toExponential(1));
 }
 
-/** A number beside an axis, where it is a round one. */
+/** A number beside an axis, if it is round. */
 export function tick(value) {
   const size = Math.abs(value);
   if (size >= 1e6) return `${+(value / 1e6).toPrecision(6)}M`;

@@ -1,10 +1,10 @@
-// What the page knows of the runs, and the connection that keeps it up to date.
+// The page's data of the runs, and the connection that updates it.
 
 const RETRY_MS = [500, 1000, 2000, 4000];
 
 /** Runs by name: {name, card, points: {metric: Float64Array}, rows}. */
 export const runs = new Map();
-/** The folder's name and how many runs are in it, those that are still being read included. */
+/** The folder's name and the number of its runs, including runs that are still being read. */
 export const folder = { name: "", count: 0 };
 
 function takeCards({ folder: name, count, gone, cards }) {

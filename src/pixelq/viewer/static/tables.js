@@ -31,7 +31,7 @@ function fill(section, ...parts) {
 
 const number = (value, digits) => (value === null || !Number.isFinite(value) ? "–" : value.toFixed(digits).replace("-", "−"));
 
-/** Where each run is, how quickly it gets on and when it will be there. */
+/** Each run's step, speed and remaining time. */
 export function progressTable(runs) {
   if (!runs.length) return fill("progress", element("p", "No run is shown."));
   const rows = runs.map((run) => {
@@ -47,7 +47,7 @@ export function progressTable(runs) {
   fill("progress", table(["Run", "State", "Steps#", "Done#", "Steps/s now#", "on average#", "Frames/s#", "Trained for#", "Left#", "Started (UTC)"], rows));
 }
 
-/** What `pixelq eval` found, with the conditions under which it did. */
+/** Results of `pixelq eval`, with their conditions. */
 export function scoresTable(runs) {
   const found = runs.flatMap((run) => run.card.evaluations.map((result) => ({ run, ...result })));
   if (!found.length) return fill("scores", element("p", "No scores yet. Measure one: pixelq eval RUN"));
@@ -72,18 +72,18 @@ export function settingsTable(runs) {
   fill("settings", table(["Run", ...names], runs.map((run) => [run.name, ...names.map((name) => shown(run.card.config[name]))])));
 }
 
-/** Where a run comes from: as it began, then as it went on at each resume, with the name to show for that part of it. */
+/** A run's provenance: at the start, then at each resume, with the name of each part. */
 function parts(run) {
   const start = run.card.provenance;
   const resumed = Array.isArray(start.resumed) ? start.resumed.filter((again) => again instanceof Object) : [];
   const later = resumed.map((again) => {
-    const commit = "git" in again ? { "git.commit": null } : {}; // it went on outside any checkout
+    const commit = "git" in again ? { "git.commit": null } : {}; // it continued outside any checkout
     return { run, name: `${run.name} from step ${grouped(again.step)}`, p: { ...start, ...commit, ...again } };
   });
   return [{ run, name: run.name, p: start }, ...later];
 }
 
-/** The machines and versions, each once, with the runs, or parts of runs, that they made. */
+/** The machines and versions, each once, with their runs, or parts of runs. */
 export function machineTable(runs) {
   const groups = new Map();
   for (const { run, name, p } of runs.flatMap(parts)) {
@@ -100,7 +100,7 @@ export function machineTable(runs) {
   fill("machine", table(["Processor", "Cores#", "Memory#", "GPU", "Ran on", "Precision", "Python", "torch", "ale-py", "pixelq", "Commit", "Runs…"], rows));
 }
 
-/** Everything that is written about a run, in a box of its own. */
+/** All facts of a run, in a dialog. */
 export function showAbout(run) {
   const dialog = document.querySelector("#about");
   const { card } = run;

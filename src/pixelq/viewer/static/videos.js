@@ -1,4 +1,4 @@
-// Videos of the runs that are shown; a player stays as it is while it plays.
+// Videos of the runs that are shown; a player does not change while it plays.
 
 import { grouped } from "./maths.js";
 
@@ -78,6 +78,6 @@ function show({ run, choice, video }, now) {
   if (now) video.src = wanted;
   else {
     near.unobserve(video);
-    near.observe(video); // tells once more whether it is near
+    near.observe(video); // reports again whether it is near
   }
 }

@@ -1,10 +1,10 @@
-// What the page of `pixelq watch` draws: pictures, planes, saliency, bars, the value over time.
+// The drawings of `pixelq watch`: pictures, planes, saliency, bars, the value over time.
 
 const SECONDS = 20; // of the value over time
 const HEAT = { gradient: [70, 220, 255], occlusion: [255, 120, 40] };
 const context = new Map();
 
-// As many decimals as it takes to tell the ends of a span apart
+// Enough decimals to distinguish the ends of a span
 function decimals(span) {
   return Math.min(Math.max(1 - Math.floor(Math.log10(Math.max(span, 1e-6))), 0), 4);
 }
@@ -128,7 +128,7 @@ export class Bars {
   }
 }
 
-// The best value of the last seconds as a line, marked where points, lives and checkpoints came.
+// The best value of the last seconds as a line, with marks at points, lost lives and new checkpoints.
 export function drawTimeline(canvas, history, stepsASecond) {
   const ratio = window.devicePixelRatio || 1;
   const [width, height] = [canvas.clientWidth, canvas.clientHeight];

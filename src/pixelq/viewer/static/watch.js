@@ -1,5 +1,5 @@
-// The page of `pixelq watch`. The server plays a step when it is asked to; the clock is here. messages.py says what
-// the two send each other.
+// The page of `pixelq watch`. The server plays a step on request; the clock is here. messages.py describes the
+// messages between them.
 
 import { Bars, drawLook, drawPicture, drawPlanes, drawTimeline, historyLength, makePlanes } from "./watch-draw.js";
 
@@ -8,14 +8,14 @@ const LEAD = { agent: 12, person: 3 }; // pictures kept ahead at real speed: eno
 const GAME_OVER_MS = 1500;
 const KEYS = { ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up", ArrowDown: "down", " ": "fire" };
 const LOOKS = ["off", "gradient", "occlusion"];
-const CHOOSERS = { chance: "by chance (ε)", fire: "FIRE after a lost life", person: "by you" };
+const CHOOSERS = { chance: "at random (ε)", fire: "FIRE after a lost life", person: "by you" };
 const part = (id) => document.getElementById(id);
 
-let state = null; // what the server said last of the settings
+let state = null; // the server's newest settings
 let shown = null; // the moment on the screen
-let queue = []; // pictures to come: { moment, index }
-let asked = 0; // moments on their way
-let stale = 0; // of those, how many belong to a game that was given up
+let queue = []; // next pictures: { moment, index }
+let asked = 0; // requested moments
+let stale = 0; // how many of them belong to a dropped game
 let playing = true;
 let onlyStep = false; // pause at the end of the moment
 let speed = 1;
@@ -24,10 +24,10 @@ let lastTick = 0;
 let heldUntil = 0; // a finished game stays for a while
 let look = "off";
 let looking = false; // a map is on its way
-let lookAt = null; // what came last, unless the kind has changed since
+let lookAt = null; // the newest map, unless the kind has changed since
 let history = [];
-const keys = new Set(); // down now
-const tapped = new Set(); // went down since the last step, and may be up again
+const keys = new Set(); // held keys
+const tapped = new Set(); // pressed since the last step, perhaps released again
 const lookButtons = document.querySelectorAll("[data-look]");
 let planes = []; // a canvas each
 const bars = new Bars(part("bars"), part("axis"));
@@ -69,8 +69,8 @@ function takeState(said) {
     bars.show(said.actions, said.sees);
     part("value-card").hidden = !said.sees;
     if (!said.sees) {
-      part("values-title").textContent = "Actions by chance alone";
-      part("side-agent").firstElementChild.textContent = "Chance";
+      part("values-title").textContent = "Random actions";
+      part("side-agent").firstElementChild.textContent = "Random play";
     }
     for (const button of lookButtons) button.disabled = !said.sees;
     part("epsilon").disabled = !said.sees;
@@ -80,7 +80,7 @@ function takeState(said) {
     planes = makePlanes(part("planes"), said.seen.stack);
     const kind = said.seen.channels === 3 ? "colour pictures" : "planes";
     part("planes-form").textContent = `${said.seen.stack} ${kind} of ${said.seen.height}×${said.seen.width}, newest right`;
-    asked = 1; // the first moment comes by itself
+    asked = 1; // the server sends the first moment unasked
   }
   state = said;
   part("epsilon-shown").textContent = said.epsilon.toFixed(2);
@@ -127,7 +127,7 @@ function tick(now) {
     if (next.index === 0) begin(next.moment);
     if (next.index === next.moment.count - 1 && finish(next.moment, now)) break;
   }
-  if (!queue.length) due = Math.min(due, 0.5); // what comes late is shown at its pace
+  if (!queue.length) due = Math.min(due, 0.5); // late pictures keep their pace
   if (!next) return;
   if (shown !== before) drawThoughts();
   drawPicture(part("screen"), next.moment.pictures[next.index], next.moment.rows, next.moment.columns);
@@ -144,7 +144,7 @@ function ask() {
   }
 }
 
-// A moment's first picture: what the agent saw, thought and did
+// A moment's first picture: observation, values and action
 function begin(moment) {
   const before = shown;
   shown = trace.moment = moment;
@@ -174,7 +174,7 @@ function drawThoughts() {
   askLook();
 }
 
-// Its last picture: what came of it. Whether the clock stops here
+// Its last picture: the result. Returns whether the clock stops here
 function finish(moment, now) {
   showScores(moment);
   if (moment.over) {
@@ -202,7 +202,7 @@ function setLook(kind) {
   askLook();
 }
 
-// What stands beside the screen
+// The panels beside the screen
 
 function banner(text) {
   if (part("banner").textContent !== text) part("banner").textContent = text;
@@ -238,18 +238,18 @@ function showHolder() {
   part("pad").hidden = !(person && matchMedia("(pointer: coarse)").matches);
 }
 
-// What a person does
+// A person's input
 
 function pause(stop) {
   playing = !stop;
   onlyStep = false;
-  part("pause").textContent = stop ? "Go on" : "Pause";
+  part("pause").textContent = stop ? "Continue" : "Pause";
 }
 
 function step() {
   pause(false);
   onlyStep = true;
-  part("pause").textContent = "Go on";
+  part("pause").textContent = "Continue";
 }
 
 function changeSpeed(by) {
@@ -280,7 +280,7 @@ function restart() {
   backToPlay();
 }
 
-// The arrow keys go to what has the focus
+// The focused element gets the arrow keys
 function backToPlay() {
   if (state.holder === "person") part("stage").focus();
 }
@@ -310,7 +310,7 @@ document.addEventListener("keydown", (event) => {
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   if (event.target instanceof HTMLInputElement) return;
   if (state.holder === "person" && key in KEYS) {
-    event.preventDefault(); // no scrolling, no click on what has the focus
+    event.preventDefault(); // no scrolling, no click on the focused element
     keys.add(KEYS[key]);
     tapped.add(KEYS[key]);
   } else if (key === "Escape" && state.holder === "person") hand("agent");
