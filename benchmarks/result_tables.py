@@ -7,6 +7,7 @@ from statistics import median
 import numpy as np
 
 from pixelq.presets import PRESETS
+from result_games import training_returns
 from result_data import FOLDER, Curve, chain, curves, first_above, read
 
 __all__ = ["TABLES"]
@@ -319,6 +320,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "epsilon-slider": epsilon_slider,
     "eval-session": eval_session,
     "games": games,
+    "training-games": lambda: table(*training_returns()),
     "precisions": precisions,
     "shipped": shipped,
     "algorithm-dqn": recipe("keras-example", "nature-dqn", "cleanrl-dqn"),

@@ -1,0 +1,50 @@
+"""The table of training returns by game."""
+
+from statistics import median
+
+import numpy as np
+
+from pixelq.evaluation.scores import human_normalised
+from pixelq.reports.statistics import iqm
+from result_data import curves, read
+
+__all__ = ["STUDY", "TEN", "training_returns"]
+
+STUDY = "games"
+WHOLE = 700_000  # steps; a shorter run is shown, but not counted
+TEN = (
+    *("pong", "breakout", "space_invaders", "freeway", "qbert"),
+    *("seaquest", "beam_rider", "boxing", "enduro", "ms_pacman"),
+)
+HEAD = ["game", "random play (95% interval)", "each seed", "median", "worst", "human-normalised mean"]
+_NONE = "–"
+
+
+def training_returns() -> tuple[list[str], list[list[str]]]:
+    """Head and rows: the mean return of each seed's last 100 training games, beside random play; the IQM last."""
+    random = {row["game"]: row for row in read("random")}
+    rows, all_shares = [], []
+    for game in TEN:
+        runs = sorted((row for row in read("runs") if (row["study"], row["game"]) == (STUDY, game)), key=_seed)
+        ends = [curves(STUDY)[row["run"]] for row in runs]
+        cut = [f" at {end['step'][-1]:,.0f}" if end["step"][-1] < WHOLE else "" for end in ends]
+        returns = [float(end["return_per_game"][-1]) for end in ends]
+        whole = [value for value, short in zip(returns, cut, strict=True) if not short]
+        shares = [share for value in whole if (share := human_normalised(game, value)) is not None]
+        all_shares += shares
+        play = random.get(game)
+        cells = [game, f"{_number(play['mean'])} ({_number(play['low'])} – {_number(play['high'])})" if play else _NONE]
+        cells.append(" · ".join(_number(value) + short for value, short in zip(returns, cut, strict=True)) or _NONE)
+        cells += [_number(median(whole)), _number(min(whole))] if whole else [_NONE, _NONE]
+        rows.append([*cells, f"{np.mean(shares):.2f}" if shares else _NONE])
+    total = f"**{float(iqm(np.array(all_shares))):.2f}**" if all_shares else _NONE
+    rows.append([f"IQM of {len(all_shares)} runs", "", "", "", "", total])
+    return HEAD, rows
+
+
+def _seed(row: dict[str, str]) -> int:
+    return int(row["seed"])
+
+
+def _number(value: float | str) -> str:
+    return f"{float(value):,.1f}".replace("-", "−")
