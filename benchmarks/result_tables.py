@@ -7,8 +7,8 @@ from statistics import median
 import numpy as np
 
 from pixelq.presets import PRESETS
-from result_games import training_returns
 from result_data import FOLDER, Curve, chain, curves, first_above, read
+from result_games import training_returns
 
 __all__ = ["TABLES"]
 

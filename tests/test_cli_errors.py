@@ -151,6 +151,11 @@ CASES = {
         'unknown option --capacity (did you mean "--replay.capacity"?); see: pixelq train --help',
         2,
     ),
+    "another library's name of an option": (
+        "train --lr 1e-4",
+        'unknown option --lr (did you mean "--optimiser.learning-rate"?); see: pixelq train --help',
+        2,
+    ),
     "several unknown options": (
         "train --xyzzy 1 --seed 2 --plugh",
         "unknown options --xyzzy, --plugh; see: pixelq train --help",
@@ -540,7 +545,10 @@ def test_a_run_that_another_process_is_writing(here, capsys):
     before = contents(here)
     with RunDir(Path("run")).lock():
         assert main(["resume", "run", "--total-steps", "128"]) == 2
-    assert capsys.readouterr() == ("", "pixelq: run is in use: another process is writing this run\n")
+    assert capsys.readouterr() == (
+        "",
+        "pixelq: run is in use: another process is writing this run; if it is just ending, try again\n",
+    )
     assert contents(here) == before
 
 

@@ -199,10 +199,10 @@ def test_a_store_must_be_chosen_first():
 def test_a_memory_says_what_it_takes():
     assert make_buffer(1_000_000, 8, 1, "lz4").describe() == (
         "planes as LZ4 blocks in host memory, "
-        "about 459 MB when full of Breakout, 2.0 GB for the busiest game, at most 7.1 GB"
+        "when full about 459 MB for a plain game (Breakout), 2.0 GB for the busiest, at most 7.1 GB"
     )
     text = make_buffer(1_000_000, 8, 1, "lz4", "prioritised").describe()
-    assert "about 491 MB when full of Breakout" in text
+    assert "when full about 491 MB for a plain game" in text
     assert make_buffer(100_000, 8, 1, "ram").describe() == "raw planes in host memory, 707 MB when full"
     assert describe_store("device", 1_000_000, 9) == "raw planes in the GPU's memory, 7.1 GB at once"
 

@@ -206,7 +206,7 @@ def test_nothing_is_changed_by_a_resume_that_is_refused(tmp_path, short):
 
 
 def test_a_resume_says_how_long_it_will_take_before_it_takes_long():
-    for total, hint in ((400, ""), (40_000, "; --fresh-games would skip it")):
+    for total, hint in ((400, ""), (40_000, "; --fresh-games skips it, and the run is then not bit for bit the same")):
         watch = Watch(quick())
         follow = follow_restoring(watch)
         follow(0, total)

@@ -117,6 +117,27 @@ def _unannotated(hint: Any) -> tuple[Any, list[Any]]:
     return plain, marks
 
 
+_ELSEWHERE = {  # names of these options in other libraries
+    "--lr": "--optimiser.learning-rate",
+    "--num-envs": "--envs",
+    "--n-envs": "--envs",
+    "--env": "--game",
+    "--env-id": "--game",
+    "--buffer-size": "--replay.capacity",
+    "--learning-starts": "--replay.learn-start",
+    "--train-frequency": "--replay.train-period",
+    "--train-freq": "--replay.train-period",
+    "--target-network-frequency": "--target-period-steps",
+    "--target-update-interval": "--target-period-steps",
+    "--total-timesteps": "--total-steps",
+    "--timesteps": "--total-steps",
+    "--start-e": "--exploration.start",
+    "--end-e": "--exploration.end",
+    "--cuda": "--device",
+    "--gpu": "--device",
+}
+
+
 def _is_option(word: str) -> bool:
     return len(word) > 1 and word.startswith("-") and word != "--" and not _NUMBER.match(word)
 
@@ -143,8 +164,9 @@ def _of_another_algorithm(kind: Any, unknown: list[str]) -> str | None:
 
 
 def _near(unknown: str, names: list[str]) -> str:
-    """A suffix that suggests the option meant: the same name deeper down, or a similar one."""
+    """A suffix that suggests the option meant: the same name deeper down, another library's name, or a similar one."""
     deeper = [name for name in names if name.endswith("." + unknown.lstrip("-"))]
+    deeper += [name for name in names if name == _ELSEWHERE.get(unknown)]
     return f' (did you mean "{deeper[0]}"?)' if deeper else did_you_mean(unknown, names)
 
 

@@ -252,11 +252,11 @@ class TrainConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Torso and dense layers in bfloat16 with float32 masters, or all in float32. auto: bfloat16 if it is faster."""
     cuda_graphs: bool = True
-    """On a GPU: replay updates and acting as CUDA graphs, and sample on the GPU if the frames are there. False: run
+    """On a GPU: replay updates and acting as CUDA graphs, and sample on the GPU if the frames are there. Off: run
     operation by operation, and sample on the CPU."""
     compile: bool = True
     """On a GPU: fuse the update with torch.compile, if Triton and a C compiler are there; it takes some ten seconds at
-    the start. On a CPU: use our C kernels for sampling, updates and acting where they exist. False: use neither."""
+    the start. On a CPU: use our C kernels for sampling, updates and acting where they exist. Off: use neither."""
     threads: int = 0
     """CPU threads of torch and of the emulator. 0: one a core."""
     log_every_steps: int = 2_000

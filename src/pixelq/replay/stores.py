@@ -73,8 +73,8 @@ def describe_store(store: StoreName, slots: int, beside: int, shape: ObsShape = 
     if store == "lz4" and shape.picture != ATARI_SHAPE.picture:
         return f"pictures as LZ4 blocks in host memory, at most {most}, far less if they are plain"
     if store == "lz4":
-        games = f"{size(BLOCK_BREAKOUT)} when full of Breakout, {size(block_busiest(shape))} for the busiest game"
-        return f"planes as LZ4 blocks in host memory, about {games}, at most {most}"
+        games = f"{size(BLOCK_BREAKOUT)} for a plain game (Breakout), {size(block_busiest(shape))} for the busiest"
+        return f"planes as LZ4 blocks in host memory, when full about {games}, at most {most}"
     if store == "ram":
         return f"raw planes in host memory, {size(shape.picture_bytes)} when full"
     return f"raw planes in the GPU's memory, {format_bytes(slots * shape.picture_bytes)} at once"

@@ -165,7 +165,9 @@ class RunDir:
             with storage_errors(path):
                 free = try_lock(descriptor)
             if not free:
-                raise PixelqError(f"{self.path} is in use: another process is writing this run")
+                raise PixelqError(
+                    f"{self.path} is in use: another process is writing this run; if it is just ending, try again"
+                )
             yield
         finally:
             os.close(descriptor)

@@ -68,7 +68,8 @@ def _duration(seconds: float | None) -> str:
 
 def _summary(record: Mapping[str, Any], total_steps: int) -> dict[str, str]:
     speed = record["perf/steps_per_second"]
-    left = max(0, total_steps - record["step"]) / speed if speed else None  # a rollout may pass the end
+    learning = record["loss/td"] is not None  # before that a run is several times as fast
+    left = max(0, total_steps - record["step"]) / speed if speed and learning else None  # a rollout may pass the end
     return {
         "steps/s": _figure(speed, ".0f"),
         "ETA": _duration(left),
@@ -281,7 +282,11 @@ def follow_restoring(show: Progress) -> Callable[[int, int], None]:
         elif done < total and not told:
             told = True
             seconds = (time.monotonic() - started) / done * total
-            hint = "; --fresh-games would skip it" if seconds >= _LONG_SECONDS else ""
+            hint = (
+                "; --fresh-games skips it, and the run is then not bit for bit the same"
+                if seconds >= _LONG_SECONDS
+                else ""
+            )
             show.note(f"replaying the games: {total:,} steps, about {seconds:.0f} s{hint}")
 
     return follow

@@ -326,7 +326,9 @@ def game_notes(spec: EnvSpec, actors: bool, background: Sequence[float] | None =
     """
     notes = [spec.view] if spec.view else []
     if background is not None:
-        notes.append(f"the background is subtracted: brightness {', '.join(f'{value:.0f}' for value in background)} of 255")
+        notes.append(
+            f"the background is subtracted: brightness {', '.join(f'{value:.0f}' for value in background)} of 255"
+        )
     if not spec.deterministic:
         why = "actors play these games" if actors else "this environment is not deterministic"
         notes.append(f"{why}: a resumed run starts new games")

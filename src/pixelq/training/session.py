@@ -101,6 +101,8 @@ class Session:
         self._save(last=True)
         if self._stop.asked:
             return  # do not wait for a video
+        if self._videos.records:
+            self._progress.note("recording a game of the final agent; Ctrl-C skips it")
         try:
             with self._stop.at_once():
                 video = self._videos.final(parts, self._episodes())

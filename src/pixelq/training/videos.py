@@ -62,6 +62,11 @@ class Videos:
         if due and self._idle() and time.monotonic() - self._last_start >= self._min_seconds:
             self._start(parts, episodes)
 
+    @property
+    def records(self) -> bool:
+        """Whether the run makes videos."""
+        return self._every > 0
+
     def final(self, parts: Parts, episodes: int) -> str | None:
         """Record the finished agent and wait for it; returns the video's path, None if there is none."""
         if not self._every:
