@@ -20,6 +20,7 @@ from pixelq.distributed.feed import Arrived, Feed, Lost
 from pixelq.distributed.player import make_player
 from pixelq.envs.testing import Catch
 from pixelq.errors import PixelqError
+from pixelq.extras import install_command
 from pixelq.training.run import resume, train
 from runs import Watch, metrics, quick, tiny
 
@@ -169,7 +170,7 @@ def test_without_ray_one_line_says_what_to_install(monkeypatch, capsys, tmp_path
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "ray" else find(name))
     words = ["train", "fast", "--run", str(run)] if verb == "train" else ["resume", str(run)]
     assert main([*words, "--ray", "local", "--actors", "2"]) == 2
-    assert capsys.readouterr().err == "pixelq: this needs ray: pip install 'pixelq[ray]'\n"
+    assert capsys.readouterr().err == f"pixelq: this needs ray: {install_command('ray')}\n"
 
 
 # a cluster

@@ -301,7 +301,10 @@ def result_of(lines):
 
 
 def test_an_agent_is_scored_and_the_result_kept(run, capsys):
-    assert main(["eval", str(run), "--episodes", "5", "--seed", "4", "--json"]) == 0
+    threads = torch.get_num_threads()
+    assert main(["eval", str(run), "--episodes", "5", "--seed", "4", "--json", "--threads", "1"]) == 0
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(threads)
     lines = said(capsys)
     result = result_of(lines)
     assert (result["protocol"], result["game"], result["episodes"]) == ("nature", "catch", 5)

@@ -151,6 +151,11 @@ CASES = {
         'unknown option --capacity (did you mean "--replay.capacity"?); see: pixelq train --help',
         2,
     ),
+    "threads below none": (
+        "eval random --threads -1",
+        "--threads is -1: must be between 0 (one a core) and 1,024",
+        2,
+    ),
     "another library's name of an option": (
         "train --lr 1e-4",
         'unknown option --lr (did you mean "--optimiser.learning-rate"?); see: pixelq train --help',

@@ -19,6 +19,7 @@ from pixelq.envs.testing import Catch
 from pixelq.errors import PixelqError
 from pixelq.evaluation.minari_folder import DatasetWriter
 from pixelq.evaluation.players import RandomAgent
+from pixelq.extras import install_command
 from pixelq.run.seeding import stream_seed
 from pixelq.run.storage import StorageError
 
@@ -191,7 +192,7 @@ def test_what_cannot_be_collected_is_one_line(root, monkeypatch, capsys, words, 
 def test_without_the_library_the_extra_is_named(root, monkeypatch, capsys):
     monkeypatch.setattr("pixelq.extras.importlib.util.find_spec", lambda name: None)
     assert main(["collect", "random", "--out", str(root / "a-v0")]) == 2
-    assert capsys.readouterr().err == "pixelq: this needs minari and pyarrow: pip install 'pixelq[minari]'\n"
+    assert capsys.readouterr().err == f"pixelq: this needs minari and pyarrow: {install_command('minari')}\n"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from pixelq.agent import Agent, AgentCard, load_agent
 from pixelq.algos import algo_of
 from pixelq.cli.main import main
 from pixelq.errors import PixelqError
+from pixelq.extras import install_command
 from pixelq.interop.exports import export
 from pixelq.networks import QNetwork
 from pixelq.presets import PRESETS
@@ -167,5 +168,5 @@ def test_without_the_libraries_the_extra_is_named(exported, tmp_path):
             [sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True, check=False
         )
         assert done.returncode == 2
-        assert "pip install 'pixelq[onnx]'" in done.stderr
+        assert install_command("onnx") in done.stderr
         assert done.stderr.count("\n") == 1

@@ -15,6 +15,7 @@ from hub_server import TOKEN, Hub
 from pixelq.agent import load_agent, save_agent
 from pixelq.cli.main import main
 from pixelq.errors import PixelqError
+from pixelq.extras import install_command
 from pixelq.hub import is_hub_address, parse_address, parse_repository
 from pixelq.hub.checks import check_agent_file
 from rundirs import add_video, make_run
@@ -171,8 +172,8 @@ def test_what_is_wrong_is_one_line(hub, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("huggingface_hub.get_token", lambda: TOKEN)
     assert "the hub cannot be reached: " in told(capsys, "push", agent, "tester/a")
     monkeypatch.setattr("pixelq.extras.importlib.util.find_spec", lambda name: None)
-    assert "pip install 'pixelq[hub]'" in told(capsys, "push", agent, "tester/a")
-    assert "pip install 'pixelq[hub]'" in told(capsys, "eval", "hf:tester/a")
+    assert install_command("hub") in told(capsys, "push", agent, "tester/a")
+    assert install_command("hub") in told(capsys, "eval", "hf:tester/a")
 
 
 def test_a_game_that_would_run_a_module_is_played_only_if_it_is_named(hub, tmp_path, capsys):

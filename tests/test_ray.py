@@ -16,6 +16,7 @@ from pixelq.distributed import task
 from pixelq.distributed.processes import Job
 from pixelq.distributed.ray_cluster import RayCluster, connected
 from pixelq.errors import PixelqError
+from pixelq.extras import install_command
 from pixelq.presets import preset
 from pixelq.run.rundir import RunDir
 from pixelq.sweeps.plan import Plan, planned_runs
@@ -34,7 +35,7 @@ def test_without_ray_one_line_says_what_to_install(monkeypatch, capsys, tmp_path
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "ray" else find(name))
     more = ["--trials", "2", "--search", "algo.n-step=1..3"] if verb == "tune" else []
     assert main([verb, "fast", "--folder", str(tmp_path / "new"), "--ray", "local", *more]) == 2
-    assert capsys.readouterr().err == "pixelq: this needs ray: pip install 'pixelq[ray]'\n"
+    assert capsys.readouterr().err == f"pixelq: this needs ray: {install_command('ray')}\n"
     assert not (tmp_path / "new").exists()
 
 

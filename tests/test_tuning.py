@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import random
+import re
 import shlex
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 import pixelq
 from pixelq.cli.main import main
 from pixelq.errors import ConfigError, PixelqError
+from pixelq.extras import install_command
 from pixelq.presets import preset
 from pixelq.sweeps.folder import STUDY
 from pixelq.sweeps.state import run_state
@@ -98,7 +100,7 @@ def test_user_errors_are_one_line(capsys, tmp_path, given, says):
 
 def test_without_optuna_one_line_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(PixelqError, match=r"this needs optuna: pip install 'pixelq\[tune\]'"):
+    with pytest.raises(PixelqError, match=re.escape(f"this needs optuna: {install_command('tune')}")):
         pixelq.tune("fast", tmp_path, 3, ["algo.n-step=1..3"])
 
 

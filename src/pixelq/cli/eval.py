@@ -45,7 +45,7 @@ def run(words: Sequence[str]) -> int:
 
     player, protocol = open_play(play)
     with show_games(f"{player.game}, protocol {protocol.name}") as progress:
-        result = evaluate(player, protocol, options.episodes, play.seed, progress=progress)
+        result = evaluate(player, protocol, options.episodes, play.seed, threads=play.threads, progress=progress)
     at = f" at step {player.card.step:,}" if isinstance(player, Agent) else ""
     with suppress(BrokenPipeError):  # keep the scores even if the output's reader has ended
         print(f"{player.game}: {play.agent}{at}, seed {play.seed}", *_lines(result), sep="\n", flush=True)

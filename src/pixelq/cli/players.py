@@ -24,6 +24,7 @@ __all__ = ["Play", "check_play", "open_agent", "open_play", "open_player", "show
 
 _MOST_EPISODES = 100_000
 _SEEDS = 2**31
+_MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Play:
     """No-op frames at a game's start, at most, in place of the protocol's. The protocol's name then says so."""
     max_frames: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Frame cap of a game in place of the protocol's. The protocol's name then says so."""
+    threads: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """CPU threads of the network and the emulator. 0: one a core."""
 
     @property
     def changes(self) -> Changes:
@@ -64,6 +67,8 @@ class Play:
             PixelqError: the first that is wrong, with what would be right.
         """
         check_play(self.agent, self.game, self.protocol, episodes, self.seed, self.changes)
+        if not 0 <= self.threads <= _MOST_THREADS:
+            raise PixelqError(f"--threads is {self.threads}: must be between 0 (one a core) and {_MOST_THREADS:,}")
 
 
 def check_play(
@@ -121,8 +126,12 @@ def open_play(play: Play) -> tuple["Player", "Protocol"]:
     Raises:
         PixelqError: the agent's file, its game or the device is not what it should be.
     """
+    import torch
+
     from pixelq.evaluation.players import conditions
 
+    if play.threads:
+        torch.set_num_threads(play.threads)
     player = open_player(play.agent, play.game, play.device)
     return player, conditions(player, play.protocol, play.changes)
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from pixelq.config import ViewConfig
 from pixelq.errors import PixelqError
+from pixelq.extras import install_command
 
 __all__ = ["Preprocessing"]
 
@@ -45,7 +46,7 @@ class Preprocessing:
             try:
                 import cv2
             except ImportError as error:
-                raise PixelqError('pictures are resized by OpenCV: pip install "pixelq[envs]"') from error
+                raise PixelqError(f"pictures are resized by OpenCV: {install_command('envs')}") from error
             cv2.setNumThreads(0)  # pictures are small, and its threads would not survive a fork
 
     def __call__(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
