@@ -149,7 +149,7 @@ def test_a_library_that_is_missing_is_named(monkeypatch, tmp_path, capsys):
     (run / "trackers.json").write_text(json.dumps({"options": {"project": "p"}, "runs": {"mlflow": "1"}}))
     again = tracking.saved_tracking(tracking.RunDir(run))  # a resume goes on all the same
     assert again is not None
-    assert "pixelq[mlflow]" in again._absent[0]
+    assert install_command("mlflow") in again._absent[0]
 
 
 def wandb_records(path):
