@@ -36,7 +36,7 @@ def add(run: Path, study: str, machine: str, beside: str, label: str | None = No
     write_curves(study, {**old, name: lines})
     commit = ((source.get("git") or {}).get("commit") or "")[:7]
     row = {"study": study, "run": name, "preset": preset, "game": game, "seed": seed, "commit": commit}
-    row |= {"machine": machine, "command": _command(source["command"]), "beside": beside}
+    row |= {"machine": machine, "command": _command(source["command"], config), "beside": beside}
     _replace("runs", ("study", "run"), row)
     for path in sorted((run / "eval").glob("*.json")):
         result = read_evaluation(path)
@@ -63,9 +63,12 @@ def _lines(curve: dict[str, Any]) -> list[dict[str, Any]]:
     return [dict(zip(keys, point, strict=True)) for point in points]
 
 
-def _command(command: str) -> str:
-    """A command without the place of its program."""
+def _command(command: str, config: dict[str, Any]) -> str:
+    """A command without the place of its program; of a sweep's run, a sweep of this run alone."""
     program, _, words = command.partition(" ")
+    if Path(program).name == "worker.py":
+        run = f"{config['preset']} --games {config['game']} --seeds {config['seed']}"
+        return f"pixelq sweep {run} --set threads={config['threads']}"
     return f"{Path(program).name} {words}"
 
 

@@ -23,7 +23,7 @@ _NONE = "–"
 def training_returns() -> tuple[list[str], list[list[str]]]:
     """Head and rows: the mean return of each seed's last 100 training games, beside random play; the IQM last."""
     random = {row["game"]: row for row in read("random")}
-    rows, all_shares = [], []
+    rows, all_shares, played = [], [], 0
     for game in TEN:
         runs = sorted((row for row in read("runs") if (row["study"], row["game"]) == (STUDY, game)), key=_seed)
         ends = [curves(STUDY)[row["run"]] for row in runs]
@@ -32,13 +32,15 @@ def training_returns() -> tuple[list[str], list[list[str]]]:
         whole = [value for value, short in zip(returns, cut, strict=True) if not short]
         shares = [share for value in whole if (share := human_normalised(game, value)) is not None]
         all_shares += shares
+        played += bool(whole)
         play = random.get(game)
         cells = [game, f"{_number(play['mean'])} ({_number(play['low'])} – {_number(play['high'])})" if play else _NONE]
         cells.append(" · ".join(_number(value) + short for value, short in zip(returns, cut, strict=True)) or _NONE)
         cells += [_number(median(whole)), _number(min(whole))] if whole else [_NONE, _NONE]
         rows.append([*cells, f"{np.mean(shares):.2f}" if shares else _NONE])
-    total = f"**{float(iqm(np.array(all_shares))):.2f}**" if all_shares else _NONE
-    rows.append([f"IQM of {len(all_shares)} runs", "", "", "", "", total])
+    complete = played == len(TEN)  # a mean over some of the games would compare with nothing
+    total = f"**{float(iqm(np.array(all_shares))):.2f}**" if complete else _NONE
+    rows.append(["IQM of all runs", "", "", "", "", total])
     return HEAD, rows
 
 
