@@ -336,8 +336,8 @@ TABLES: dict[str, Callable[[], str]] = {
     ),
     "updates": plain(
         "updates-speed",
-        ("preset", "FLOPs", "wanted", "before", "now", "operations", "what is above the FLOPs"),
-        *("preset", "flops_ratio", "wanted", "before", "now", "operations", "why"),
+        ("preset", "FLOPs", "wanted", "two cores", "before", "now", "operations", "what is above the FLOPs"),
+        *("preset", "flops_ratio", "wanted", "two_cores", "before", "now", "operations", "why"),
     ),
     "gpu": plain(
         "gpu",
