@@ -144,7 +144,7 @@ def test_nohup(tmp_path):
 
 
 def test_a_signal_before_there_is_anything_to_save_ends_at_once_and_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("pixelq.training.run.begin", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("pixelq.training.run.begin", lambda _, background: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(KeyboardInterrupt):
         go(quick(), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []

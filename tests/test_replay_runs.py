@@ -22,7 +22,8 @@ def prioritised(**fields):
 
 def test_the_store_is_decided_once_told_and_written_down(tmp_path):
     _, watch = go(quick(total_steps=200), tmp_path / "run")
-    told = [note for note in watch.notes if note.startswith("replay buffer of 500 transitions: planes as LZ4 blocks")]
+    start = "replay buffer of 500 transitions, 200 of them used: planes as LZ4 blocks"
+    told = [note for note in watch.notes if note.startswith(start)]
     assert len(told) == 1
     assert "at most 4 MB" in told[0]
     assert json.loads((tmp_path / "run/config.json").read_text())["replay"]["store"] == "lz4"

@@ -51,8 +51,10 @@ def make_session(**fields):
 def test_nothing_is_left_of_a_run_that_ends_beyond_its_last_step(capsys):
     figures = dict.fromkeys(("train/return_per_game", "train/return_per_life", "train/epsilon", "loss/td", "q/mean"))
     show = PlainProgress(tiny("pqn", total_steps=150))
-    show.metrics({"step": 160, "perf/steps_per_second": 0.5, **figures})  # the rollout that passed 150
+    show.metrics({"step": 160, "perf/steps_per_second": 0.5, **figures, "loss/td": 0.1})  # the rollout that passed 150
     assert "ETA 0:00:00" in capsys.readouterr().out
+    show.metrics({"step": 50, "perf/steps_per_second": 0.5, **figures})  # before the first update, at another speed
+    assert "ETA –" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
