@@ -26,7 +26,7 @@ def takes_dense(inputs: int, units: int) -> bool:
 
 
 def torso(obs: Tensor, *layers: tuple[Tensor, Tensor], background: Tensor | None = None) -> Tensor:
-    """Three convolutions, 8×8 by 4, 4×4 by 2, 3×3 by 1, each with a ReLU, of pixels less the background, by 255.
+    """Three convolutions, 8×8 by 4, 4×4 by 2, 3×3 by 1, each with a ReLU, of (pixels − background) / 255.
 
     Sums are float32; planes between convolutions are rounded to bfloat16.
 

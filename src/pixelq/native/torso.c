@@ -655,15 +655,15 @@ static void forward_by_team(void *of) {
     torso_features_by_team(&f->s, f->batch, &f->obs, 1, &by, f->kept, own);
 }
 
-// Three convolutions of obs [batch][4][84][84] less the background, with a ReLU after each. `woven`, `a1` and `a2` are kept for the backward pass,
-// or NULL.
+// Three convolutions of obs [batch][4][84][84] less the background, with a ReLU after each. `woven`, `a1` and `a2` are kept for
+// the backward pass, or NULL.
 long pixelq_torso_forward(
-    int batch, int f1, int f2, int f3, const uint8_t *obs, const float *background, bf16 *w1, bf16 *b1, bf16 *w2, bf16 *b2, bf16 *w3, bf16 *b3,
-    bf16 *woven, bf16 *a1, bf16 *a2, bf16 *features
+    int batch, int f1, int f2, int f3, const uint8_t *obs, const float *background, bf16 *w1, bf16 *b1, bf16 *w2, bf16 *b2,
+    bf16 *w3, bf16 *b3, bf16 *woven, bf16 *a1, bf16 *a2, bf16 *features
 ) {
     activations kept = {.woven = woven, .a1 = a1, .a2 = a2};
-    forward f = {.s = {f1, f2, f3, 0, 0}, .w = {w1, b1, w2, b2, w3, b3}, .batch = batch, .obs = {.bytes = obs, .background = background},
-                 .kept = woven ? &kept : NULL, .features = features};
+    forward f = {.s = {f1, f2, f3, 0, 0}, .w = {w1, b1, w2, b2, w3, b3}, .batch = batch,
+                 .obs = {.bytes = obs, .background = background}, .kept = woven ? &kept : NULL, .features = features};
     f.own_bytes = torso_own_bytes(&f.s, batch);
     char *scratch = aligned_alloc(64, torso_packed_bytes(&f.s) + team_threads * f.own_bytes);
     if (!scratch) return 1;

@@ -290,8 +290,8 @@ def _go_on(run: RunDir, parts: Parts, saver: Saver, show: Progress, stop: Stop, 
         if parts.actors is not None:
             show.note(parts.actors.describe())
         kind = algo_of(config.algo).memory
-        unused = f", {config.total_steps:,} of them used" if config.total_steps < config.replay.capacity else ""
-        size = f"replay buffer of {config.replay.capacity:,} transitions{unused}: " if kind == "replay" else ""
+        used = f", {config.total_steps:,} of them used" if config.total_steps < config.replay.capacity else ""
+        size = f"replay buffer of {config.replay.capacity:,} transitions{used}: " if kind == "replay" else ""
         show.note(size + parts.memory.describe())
         for line in machine_notes(config, parts.learner) + load_notes(config):
             show.note(line)
