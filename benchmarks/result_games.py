@@ -8,7 +8,7 @@ from pixelq.evaluation.scores import human_normalised
 from pixelq.reports.statistics import iqm
 from result_data import curves, read
 
-__all__ = ["STUDY", "TEN", "training_returns"]
+__all__ = ["STUDY", "TEN", "WHOLE", "training_returns"]
 
 STUDY = "games"
 WHOLE = 700_000  # steps; a shorter run is shown, but not counted

@@ -8,7 +8,7 @@ import numpy as np
 
 from pixelq.presets import PRESETS
 from result_data import FOLDER, Curve, chain, curves, first_above, read
-from result_games import training_returns
+from result_games import STUDY, WHOLE, training_returns
 
 __all__ = ["TABLES"]
 
@@ -180,13 +180,16 @@ def _caught(name: str) -> list[str]:
 
 def train_session() -> str:
     """What a run of the default recipe said, as lines of its log."""
-    row = next(row for row in read("runs") if row["run"] == "fast-s1")
-    lines, curve = [f"$ {row['command'].partition(' --log')[0]}"], curves("fast")["fast-s1"]
-    for point in [*(int(np.searchsorted(curve["step"], step)) for step in (50_000, 100_000, 200_000, 300_000)), -1]:
-        at = {name: float(values[point]) for name, values in curve.items()}
-        line = f"step {at['step']:,.0f}  minute {at['seconds'] / 60:.1f}  return/game {at['return_per_game']:.2f}"
-        line += f"  return/life {at['return_per_life']:.2f}  ε {at['epsilon']:.3f}  loss {at['loss']:.2g}"
-        lines.append(f"{line}  Q {at['q_mean']:.3f}")
+    lines, curve = ["$ pixelq train fast --threads 1"], curves(STUDY)["fast-breakout-s1"]
+    for step in (50_000, 200_000, 406_000, 700_000):
+        point = int(np.searchsorted(curve["step"], step))
+        at, before = ({name: float(values[i]) for name, values in curve.items()} for i in (point, point - 1))
+        speed = (at["step"] - before["step"]) / (at["seconds"] - before["seconds"])
+        minutes, seconds = divmod(int((WHOLE - at["step"]) / speed), 60)
+        line = f"step {at['step']:,.0f} ({100 * at['step'] / WHOLE:.1f}%)  steps/s {speed:.0f}"
+        line += f"  ETA 0:{minutes:02}:{seconds:02}"
+        line += f"  return/game {at['return_per_game']:.2f}  return/life {at['return_per_life']:.2f}"
+        lines.append(f"{line}  ε {at['epsilon']:.3f}  loss {at['loss']:.4f}  Q {at['q_mean']:.3f}")
     return "```\n" + "\n".join(lines) + "\n```"
 
 
