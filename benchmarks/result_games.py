@@ -6,6 +6,7 @@ import numpy as np
 
 from pixelq.evaluation.scores import human_normalised
 from pixelq.reports.statistics import iqm
+from result_cells import NONE, number
 from result_data import curves, read
 
 __all__ = ["STUDY", "TEN", "WHOLE", "training_returns"]
@@ -17,7 +18,6 @@ TEN = (
     *("seaquest", "beam_rider", "boxing", "enduro", "ms_pacman"),
 )
 HEAD = ["game", "random play (95% interval)", "each seed", "median", "worst", "human-normalised mean"]
-_NONE = "–"
 
 
 def training_returns() -> tuple[list[str], list[list[str]]]:
@@ -34,19 +34,18 @@ def training_returns() -> tuple[list[str], list[list[str]]]:
         all_shares += shares
         played += bool(whole)
         play = random.get(game)
-        cells = [game, f"{_number(play['mean'])} ({_number(play['low'])} – {_number(play['high'])})" if play else _NONE]
-        cells.append(" · ".join(_number(value) + short for value, short in zip(returns, cut, strict=True)) or _NONE)
-        cells += [_number(median(whole)), _number(min(whole))] if whole else [_NONE, _NONE]
-        rows.append([*cells, f"{np.mean(shares):.2f}" if shares else _NONE])
+        cells = [
+            game,
+            f"{number(play['mean'], 1)} ({number(play['low'], 1)} – {number(play['high'], 1)})" if play else NONE,
+        ]
+        cells.append(" · ".join(number(value, 1) + short for value, short in zip(returns, cut, strict=True)) or NONE)
+        cells += [number(median(whole), 1), number(min(whole), 1)] if whole else [NONE, NONE]
+        rows.append([*cells, f"{np.mean(shares):.2f}" if shares else NONE])
     complete = played == len(TEN)  # a mean over some of the games would compare with nothing
-    total = f"**{float(iqm(np.array(all_shares))):.2f}**" if complete else _NONE
+    total = f"**{float(iqm(np.array(all_shares))):.2f}**" if complete else NONE
     rows.append(["IQM of all runs", "", "", "", "", total])
     return HEAD, rows
 
 
 def _seed(row: dict[str, str]) -> int:
     return int(row["seed"])
-
-
-def _number(value: float | str) -> str:
-    return f"{float(value):,.1f}".replace("-", "−")

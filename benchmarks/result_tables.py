@@ -1,51 +1,29 @@
 """Tables of the pages about results, each made from rows under `results/`."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 
 import numpy as np
 
 from pixelq.presets import PRESETS
+from result_cells import NONE, between, number, table
 from result_data import FOLDER, Curve, chain, curves, first_above, read
 from result_games import STUDY, WHOLE, training_returns
 
 __all__ = ["TABLES"]
 
 _SCORES = (40, 100, 400, 800)
-_NONE = "–"
 _FIRST = 500_000  # steps that precisions are compared over
 _ON_ANOTHER_PAGE = ("fast", "keras-example", "nature-dqn", "cleanrl-dqn")
 _ONE_A_PAGE = tuple(name for name in PRESETS if name not in _ON_ANOTHER_PAGE)  # presets with a page of their own
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def number(text: str | float, digits: int | None = None) -> str:
-    """A number with separators between thousands; other text as it is."""
-    try:
-        value = float(text)
-    except ValueError:
-        return str(text) or _NONE
-    if digits is None:
-        digits = len(str(text).partition(".")[2]) if isinstance(text, str) else 0
-    return f"{value:,.{digits}f}".replace("-", "−")
-
-
-def between(low: str, high: str) -> str:
-    """A range, one number where both ends are the same."""
-    return number(low) if low == high else f"{number(low)} – {number(high)}"
 
 
 def _minutes(found: Sequence[float | None]) -> str:
     """Median and worst of the seeds that came there, in minutes."""
     there = sorted(value / 60 for value in found if value is not None)
     if not there:
-        return _NONE
+        return NONE
     if len(found) == 1:
         return f"{there[0]:.1f}"
     missing = len(found) - len(there)
@@ -70,15 +48,15 @@ def _estimate() -> list[str]:
     steps = first_above(curves("keras-example")["cpu-s1"], 40, "step") or 0
     minutes = steps / float(speed["median"]) / 60
     who = f"the Keras notebook, estimated: {number(steps)} steps at {float(speed['median']):.1f} a second"
-    return [who, f"≈ {minutes:.0f}", _NONE, _NONE, _NONE, _NONE, _NONE, speed["machine"].partition(",")[0], "–"]
+    return [who, f"≈ {minutes:.0f}", NONE, NONE, NONE, NONE, NONE, speed["machine"].partition(",")[0], "–"]
 
 
 def leaderboard() -> str:
     """Minutes of training to a mean return of the last 100 training games."""
     rows = [*_leaders(), _estimate()]
     for row in read("published"):
-        to = [f"≈ {row[f'to_{score}']}" if row[f"to_{score}"] else _NONE for score in _SCORES]
-        rows.append([row["who"], *to, _NONE, number(row["steps"]), row["machine"], row["source"]])
+        to = [f"≈ {row[f'to_{score}']}" if row[f"to_{score}"] else NONE for score in _SCORES]
+        rows.append([row["who"], *to, NONE, number(row["steps"]), row["machine"], row["source"]])
     head = ["agent", *(f"to {score}" for score in _SCORES), "seeds", "steps", "machine", "commit or source"]
     return table(head, rows)
 
@@ -88,7 +66,7 @@ def short_leaderboard() -> str:
     rows = [[*row[:6], *row[7:]] for row in [*_leaders(short=True), _estimate()]]
     for row in read("published"):
         if row["to_40"]:
-            rows.append([row["who"], f"≈ {row['to_40']}", *[_NONE] * 4, row["machine"], "published"])
+            rows.append([row["who"], f"≈ {row['to_40']}", *[NONE] * 4, row["machine"], "published"])
     return table(["agent", *map(str, _SCORES), "seeds", "machine", "commit"], rows)
 
 
@@ -99,7 +77,7 @@ def fast_seeds() -> str:
         if row["study"] == "fast":
             curve = curves("fast")[row["run"]]
             minutes, steps = first_above(curve, 40), first_above(curve, 40, "step")
-            to = [f"{minutes / 60:.1f}" if minutes else _NONE, number(steps) if steps else _NONE]
+            to = [f"{minutes / 60:.1f}" if minutes else NONE, number(steps) if steps else NONE]
             end = [number(curve["step"][-1]), f"{curve['seconds'][-1] / 60:.1f}"]
             end.append(f"{curve['return_per_game'][-1]:.1f}")
             rows.append([row["run"], *to, *end, row["machine"], row["commit"]])
@@ -116,7 +94,7 @@ def scores() -> str:
         cells = [number(row["steps"]), f"`{row['protocol']}`", row["episodes"]]
         cells += [f"**{row['mean']}**", between(row["low"], row["high"])]
         cells += [number(row[name]) for name in ("median", "iqm", "human_normalised")]
-        rows.append([_agent(row), *cells, row["machine"] or _NONE, row["commit"]])
+        rows.append([_agent(row), *cells, row["machine"] or NONE, row["commit"]])
     head = ["agent", "steps", "protocol", "games", "mean", "95% interval", "median", "IQM", "human-normalised"]
     return table([*head, "machine", "commit"], rows)
 
@@ -155,7 +133,7 @@ def recipe(*names: str) -> Callable[[], str]:
 def _played(name: str, row: dict[str, str]) -> list[str]:
     agent = _agent(row) if row["agent"].startswith(name) else f"{_agent(row)}, which ships"
     cells = [agent, row["game"], number(row["steps"]), f"`{row['protocol']}`, {row['episodes']}"]
-    return [*cells, f"**{row['mean']}**", between(row["low"], row["high"]), row["machine"] or _NONE, row["commit"]]
+    return [*cells, f"**{row['mean']}**", between(row["low"], row["high"]), row["machine"] or NONE, row["commit"]]
 
 
 def _longest(name: str) -> float:
@@ -167,7 +145,7 @@ def _not_played(name: str) -> list[str]:
     steps, speed = PRESETS[name].config.total_steps, next(r for r in read("presets-speed") if r["preset"] == name)
     hours = steps / float(speed["steps_per_second"]) / 3600
     why = f"not run: about {number(f'{hours:.0f}')} hours a seed, at {number(speed['steps_per_second'])} steps/s"
-    return [name, "breakout", number(str(steps)), _NONE, why, _NONE, speed["machine"].partition(",")[0], _NONE]
+    return [name, "breakout", number(str(steps)), NONE, why, NONE, speed["machine"].partition(",")[0], NONE]
 
 
 def _caught(name: str) -> list[str]:
@@ -175,7 +153,7 @@ def _caught(name: str) -> list[str]:
     chosen = [row for row in read("catch") if row["preset"] == name]
     steps, balls = (" · ".join(number(row[key]) for row in chosen) for key in ("steps", "caught"))
     seeds = " · ".join(row["seed"] for row in chosen)
-    return [f"{name}, cut down", f"Catch, seeds {seeds}", steps, "ε 0.01, 200", f"{balls} % of balls", *[_NONE] * 3]
+    return [f"{name}, cut down", f"Catch, seeds {seeds}", steps, "ε 0.01, 200", f"{balls} % of balls", *[NONE] * 3]
 
 
 def train_session() -> str:
@@ -225,7 +203,7 @@ def games() -> str:
         shipped = [row for row in chosen if row["agent"] == game]
         best = max(shipped or chosen, key=lambda row: float(row["mean"]))
         fast = [float(row["mean"]) for row in chosen if row["agent"] == "fast"]
-        spread = f"{median(fast):.1f} ({min(fast):.1f} – {max(fast):.1f}), {len(fast)} seeds" if fast else _NONE
+        spread = f"{median(fast):.1f} ({min(fast):.1f} – {max(fast):.1f}), {len(fast)} seeds" if fast else NONE
         rows.append([game, spread, f"`{best['agent']}`", best["mean"], between(best["low"], best["high"])])
     return table(["game", "`fast`: median (worst – best)", "shipped or best agent", "mean", "95% interval"], rows)
 
@@ -271,7 +249,7 @@ def peers() -> str:
         cells = [row["system"], f"{number(row['median'], 0)} ({number(row['low'], 0)} – {number(row['high'], 0)})"]
         for peer in ("sb3", "keras"):
             median_, low, high = (row[f"times_{peer}_{name}"] for name in ("median", "low", "high"))
-            cells.append(f"**{float(median_):.1f}** ({float(low):.1f} – {float(high):.1f})" if median_ else _NONE)
+            cells.append(f"**{float(median_):.1f}** ({float(low):.1f} – {float(high):.1f})" if median_ else NONE)
         rows.append([*cells, row["machine"], row["commit"]])
     head = ["system", "steps/s: median (min – max)", "times Stable-Baselines3", "times the Keras example"]
     return table([*head, "machine", "commit"], rows)

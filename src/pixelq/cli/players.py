@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from pixelq.config import TrainConfig, validate
 from pixelq.errors import PixelqError
 from pixelq.evaluation import AS_NAMED, Changes, find_protocol
 from pixelq.games import resolve_game
@@ -24,7 +25,6 @@ __all__ = ["Play", "check_play", "open_agent", "open_play", "open_player", "show
 
 _MOST_EPISODES = 100_000
 _SEEDS = 2**31
-_MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,7 @@ class Play:
             PixelqError: the first that is wrong, with what would be right.
         """
         check_play(self.agent, self.game, self.protocol, episodes, self.seed, self.changes)
-        if not 0 <= self.threads <= _MOST_THREADS:
-            raise PixelqError(f"--threads is {self.threads}: must be between 0 (one a core) and {_MOST_THREADS:,}")
+        validate(TrainConfig(threads=self.threads))
 
 
 def check_play(

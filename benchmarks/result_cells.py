@@ -1,0 +1,29 @@
+"""Cells and tables in Markdown."""
+
+from collections.abc import Iterable, Sequence
+
+__all__ = ["NONE", "between", "number", "table"]
+
+NONE = "–"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def number(text: str | float, digits: int | None = None) -> str:
+    """A number with separators between thousands; other text as it is."""
+    try:
+        value = float(text)
+    except ValueError:
+        return str(text) or NONE
+    if digits is None:
+        digits = len(str(text).partition(".")[2]) if isinstance(text, str) else 0
+    return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def between(low: str, high: str) -> str:
+    """A range, one number where both ends are the same."""
+    return number(low) if low == high else f"{number(low)} – {number(high)}"
