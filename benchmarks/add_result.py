@@ -7,6 +7,7 @@ for each of its evaluations to `results/scores.csv`. A row of the same run and s
 import argparse
 import csv
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ def add(run: Path, study: str, machine: str, beside: str, label: str | None = No
         score |= {"protocol": result.protocol, "episodes": str(len(result.scores)), "eval_seed": str(result.seed)}
         numbers = {"mean": result.mean, "low": result.ci95[0], "high": result.ci95[1]}
         numbers |= {"median": result.median, "iqm": result.iqm}
-        score |= {key: f"{value:.1f}" for key, value in numbers.items()}
+        digits = 2 if abs(result.mean) < 10 else 1
+        score |= {key: str(round(value, digits)) for key, value in numbers.items()}
         normalised = result.human_normalised
         score["human_normalised"] = "" if normalised is None else f"{normalised:.2f}"
         score |= {"machine": machine, "commit": commit}
@@ -64,12 +66,17 @@ def _lines(curve: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _command(command: str, config: dict[str, Any]) -> str:
-    """A command without the place of its program; of a sweep's run, a sweep of this run alone."""
-    program, _, words = command.partition(" ")
+    """A command without the places of its program and its run; of a sweep's run, a sweep of this run alone."""
+    program, *words = shlex.split(command)
     if Path(program).name == "worker.py":
         run = f"{config['preset']} --games {config['game']} --seeds {config['seed']}"
         return f"pixelq sweep {run} --set threads={config['threads']}"
-    return f"{Path(program).name} {words}"
+    for option in ("--run", "--progress"):  # neither changes what is learned
+        if option in words:
+            at = words.index(option)
+            del words[at : at + 2]
+    name = Path(program).name
+    return shlex.join(["pixelq" if name == "__main__.py" else name, *words])
 
 
 def _replace(name: str, keys: tuple[str, ...], row: dict[str, str]) -> None:

@@ -10,7 +10,8 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from result_data import Curve, chain, curves
+from result_data import Curve, chain, curves, read
+from result_own import STUDY
 
 __all__ = ["PICTURES"]
 
@@ -102,10 +103,27 @@ def signals(out: Path) -> None:
     _save(figure, out)
 
 
+def own_games(out: Path) -> None:
+    """Games that are not Atari's: each run's return, and random play as a dashed line."""
+    random = {row["game"]: float(row["mean"]) for row in read("random")}
+    runs = [row for row in read("runs") if row["study"] == STUDY]
+    figure, axes = _axes(len(runs), 2.5)
+    for axis, run in zip(axes, runs, strict=True):
+        curve = curves(STUDY)[run["run"]]
+        axis.plot(curve["seconds"] / 60, curve["return_per_game"])
+        axis.axhline(random[run["game"]], color="grey", linewidth=0.8, linestyle="--")
+        axis.set_title(run["game"].rpartition(":")[2], fontsize=8)
+        axis.set_xlabel("minutes", fontsize=8)
+        axis.tick_params(labelsize=7)
+    axes[0].set_ylabel("return per game", fontsize=8)
+    _save(figure, out)
+
+
 PICTURES: dict[str, Callable[[Path], None]] = {
     "fast.png": fast,
     "shipped.png": shipped,
     "keras-example.png": keras_example,
     "precision.png": precision,
     "signals.png": signals,
+    "own-games.png": own_games,
 }

@@ -10,6 +10,7 @@ from pixelq.presets import PRESETS
 from result_cells import NONE, between, number, table
 from result_data import FOLDER, Curve, chain, curves, first_above, read
 from result_games import STUDY, WHOLE, training_returns
+from result_own import other_games
 
 __all__ = ["TABLES"]
 
@@ -17,6 +18,11 @@ _SCORES = (40, 100, 400, 800)
 _FIRST = 500_000  # steps that precisions are compared over
 _ON_ANOTHER_PAGE = ("fast", "keras-example", "nature-dqn", "cleanrl-dqn")
 _ONE_A_PAGE = tuple(name for name in PRESETS if name not in _ON_ANOTHER_PAGE)  # presets with a page of their own
+
+
+def _atari_scores() -> list[dict[str, str]]:
+    """Evaluations on Atari games; the protocol of all others is `plain`."""
+    return [row for row in read("scores") if row["protocol"] != "plain"]
 
 
 def _minutes(found: Sequence[float | None]) -> str:
@@ -88,7 +94,7 @@ def fast_seeds() -> str:
 def scores() -> str:
     """Scores of all agents on Breakout."""
     rows = []
-    for row in read("scores"):
+    for row in _atari_scores():
         if row["game"] != "breakout":
             continue
         cells = [number(row["steps"]), f"`{row['protocol']}`", row["episodes"]]
@@ -107,7 +113,7 @@ def _agent(row: dict[str, str]) -> str:
 def fast_scores() -> str:
     """Scores of the default recipe's seeds."""
     rows = []
-    for row in read("scores"):
+    for row in _atari_scores():
         if row["preset"] == "fast":
             cells = [f"`{row['agent']}`", row["game"], row["seed"], number(row["steps"]), f"**{row['mean']}**"]
             rows.append([*cells, between(row["low"], row["high"]), row["machine"], row["commit"]])
@@ -121,7 +127,7 @@ def recipe(*names: str) -> Callable[[], str]:
     def rows() -> str:
         found = []
         for name in names:
-            found += [_played(name, row) for row in read("scores") if row["preset"] == name]
+            found += [_played(name, row) for row in _atari_scores() if row["preset"] == name]
             found += [_not_played(name)] if PRESETS[name].config.total_steps > _longest(name) else []
             found.append(_caught(name))
         head = ["preset", "game", "steps", "protocol, games", "mean", "95% interval", "machine", "commit"]
@@ -137,7 +143,7 @@ def _played(name: str, row: dict[str, str]) -> list[str]:
 
 
 def _longest(name: str) -> float:
-    return max((float(row["steps"]) for row in read("scores") if row["preset"] == name), default=0.0)
+    return max((float(row["steps"]) for row in _atari_scores() if row["preset"] == name), default=0.0)
 
 
 def _not_played(name: str) -> list[str]:
@@ -196,10 +202,10 @@ def eval_session() -> str:
 
 def games() -> str:
     """Scores by game."""
-    played = dict.fromkeys(row["game"] for row in read("scores"))
+    played = dict.fromkeys(row["game"] for row in _atari_scores())
     rows = []
     for game in played:
-        chosen = [row for row in read("scores") if row["game"] == game and row["protocol"] == "nature"]
+        chosen = [row for row in _atari_scores() if row["game"] == game and row["protocol"] == "nature"]
         shipped = [row for row in chosen if row["agent"] == game]
         best = max(shipped or chosen, key=lambda row: float(row["mean"]))
         fast = [float(row["mean"]) for row in chosen if row["agent"] == "fast"]
@@ -302,6 +308,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "eval-session": eval_session,
     "games": games,
     "training-games": lambda: table(*training_returns()),
+    "other-games": lambda: table(*other_games()),
     "precisions": precisions,
     "shipped": shipped,
     "algorithm-dqn": recipe("keras-example", "nature-dqn", "cleanrl-dqn"),

@@ -31,6 +31,8 @@ def test_every_verb_and_setting_has_its_place():
     assert all(f"\n## {verb}\n" in commands for verb in reference.verbs())
     assert "| `--optimiser.weight-decay` | float |" in settings
     assert not re.search(r"\| +\|$", settings, re.MULTILINE), "a setting without a text"
+    fields = re.findall(r"`[a-z]+_[a-z_]+`", settings)
+    assert fields == [], "the help names an option as it is typed, such as `--stop-on`"
 
 
 def test_metrics_are_those_of_a_run(tmp_path):

@@ -115,7 +115,7 @@ class EnvConfig(ViewConfig):
     max_steps_per_life: int = 0
     """Close the return per life after this many steps; the game continues. 0: no cap."""
     rewards: Literal["sign", "scaled", "raw"] = "sign"
-    """What learning sees: the reward's sign, the reward times `reward_scale`, or the reward. Scores stay raw."""
+    """What learning sees: the reward's sign, the reward times `--env.reward-scale`, or the reward. Scores stay raw."""
     reward_scale: float = 0.01
     """Factor of `scaled` rewards."""
     max_steps: int = 0
@@ -180,7 +180,7 @@ class OptimiserConfig:
     decay: float = 0.95
     """Decay of both moving averages of centred RMSProp."""
     clip: Literal["none", "per_variable", "global"] = "none"
-    """What `clip_norm` bounds: nothing, each variable's gradient, or all gradients together."""
+    """What `--optimiser.clip-norm` bounds: nothing, each variable's gradient, or all gradients together."""
     clip_norm: float = 1.0
     """Largest Euclidean norm of a gradient."""
 
@@ -278,7 +278,7 @@ class TrainConfig:
     window_episodes: int = 100
     """Lives or games in each running mean. A run counts as solved only when this many have finished."""
     video_every_episodes: int = 100
-    """Number of episodes between recorded games: lives if `stop_on` counts lives, else games. 0: no videos."""
+    """Number of episodes between recorded games: lives if `--stop-on` counts lives, else games. 0: no videos."""
     video_min_seconds: float = 60.0
     """Least time between two videos."""
     keep_videos: int = 20
