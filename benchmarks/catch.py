@@ -81,7 +81,8 @@ _ATOMS = {"v_min": -2.0, "v_max": 2.0}
 
 # what else each preset needs
 EACH: dict[str, dict[str, Any]] = {
-    "fast": {"optimiser": _falling(1e-3)},  # with 2e-3 seed 2 needs 8,000 steps more
+    # rectified Adam's first steps are short; with 1e-3 seed 2 of five catches 87.6% after 24,000 steps
+    "fast": {"optimiser": _falling(2e-3), "total_steps": 32_000},
     "keras-example": {"optimiser": _falling(2e-3)},
     "nature-dqn": {"optimiser": _falling(3e-3)},
     "cleanrl-dqn": {"optimiser": _falling(2e-3)},
@@ -90,7 +91,12 @@ EACH: dict[str, dict[str, Any]] = {
     # with 20 it stops while it still misses some
     "prioritized-dqn": {"optimiser": _falling(3e-3), "total_steps": 32_000, "window_episodes": 40},
     "n-step-dqn": {"optimiser": _falling(2e-3)},
-    "noisy-dqn": {"optimiser": _falling(3e-3), "exploration": {"end": 0.0}, "network": {"hidden": 64}},
+    "noisy-dqn": {
+        "optimiser": _falling(3e-3),
+        "total_steps": 32_000,  # after 24,000 seed 2 catches just enough
+        "exploration": {"end": 0.0},
+        "network": {"hidden": 64},
+    },
     "c51": {"optimiser": _falling(2e-3), "algo": _ATOMS},
     "qr-dqn": {"optimiser": _falling(2e-3), "algo": {"quantiles": 32}},
     "iqn": {
