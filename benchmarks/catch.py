@@ -164,7 +164,7 @@ def solve(name: str, seed: int, by_kernels: bool = False) -> Result:
     """Train a preset on Catch in a folder of its own until its agent catches what it takes, or its steps are over.
 
     Raises:
-        PixelqError: kernels were to update it, and did not.
+        PixelqError: kernels were to update it, and did not; or a signal stopped the run.
     """
     config = catch_config(name, seed, by_kernels)
     started, cpu_started = time.monotonic(), time.process_time()
@@ -176,6 +176,8 @@ def solve(name: str, seed: int, by_kernels: bool = False) -> Result:
                     run = train(config, path, progress=PlainProgress(config))
                 else:
                     run = resume(path, stop_at=mark, progress=PlainProgress(config))
+            if not run.solved and run.step < config.total_steps:
+                raise PixelqError(f"{name} was stopped at step {run.step:,}, so there is no result")
             used = json.loads((path / "provenance.json").read_text(encoding="utf-8"))["kernels"]
             if by_kernels and not used:
                 raise PixelqError(f"{name} was updated without kernels")
