@@ -1,7 +1,9 @@
 """Agents at play side by side, as a GIF: python benchmarks/moving_picture.py OUT.gif LABEL=AGENT[@FRAME]...
 
 Each AGENT is a run directory, a `.safetensors` file, `breakout` or `random`. Its part begins at the frame after `@`.
-The README's picture: `docs/results/playing.gif "before training=random" "the agent that ships=breakout@5400"`.
+The README's picture shows `random`, a run of `fast --seed 2 --threads 1` after one minute and after a third of its
+steps, and `breakout`: `docs/results/playing.gif "before training=random" "after 28,000 steps=EARLY.safetensors"
+"after 214,000 steps=LATER.safetensors@2400" "the agent that ships=breakout@5400"`.
 """
 
 import sys
