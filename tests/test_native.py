@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -845,3 +847,21 @@ def test_without_a_compiler_batches_are_the_same(tmp_path, monkeypatch):
         assert not tree._kernels
     finally:
         library.replay_kernels.cache_clear()
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", ["fast", "keras-example", "c51"])
+def test_updates_by_kernels_load_no_compiler_of_pytorchs(name):
+    """It would cost every start a second and every process 80 MB."""
+    code = (
+        "import sys, torch; from pixelq import preset; from pixelq.engines import make_engine;"
+        "from pixelq.engines.kernels import is_for_kernels; from pixelq.learner import Learner;"
+        f"config = preset({name!r}); import dataclasses;"
+        "config = dataclasses.replace(config, device='cpu', precision='bfloat16'); assert is_for_kernels(config);"
+        "learner = Learner(config, 4, torch.device('cpu'), torch.Generator().manual_seed(0));"
+        "engine = make_engine(learner, torch.Generator());"
+        "print(engine.describe(), sorted({'sympy', 'torch._dynamo'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("kernels []\n"), done.stdout

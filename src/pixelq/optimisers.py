@@ -1,6 +1,7 @@
 """Optimisers over float32 masters."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -125,19 +126,20 @@ class Adam:
         self._steps = 0
         self._parameters = list(parameters)
         self._rate = StepSize(config.learning_rate, self._parameters[0].device)
-        on_gpu = self._parameters[0].is_cuda  # there counts stay on the device, and no update waits for them
         self._weight_decay = WeightDecay(self._parameters, config)
-        self._adam: torch.optim.Optimizer
+        self._config = config
+
+    @cached_property
+    def _adam(self) -> torch.optim.Optimizer:
+        """PyTorch's optimiser, made at its first use: it loads PyTorch's compiler, a second and 80 MB."""
+        config, parameters, rate = self._config, self._parameters, self._rate.value
+        on_gpu = parameters[0].is_cuda  # there counts stay on the device, and no update waits for them
         if config.name == "radam":
-            self._adam = torch.optim.RAdam(
-                self._parameters, self._rate.value, eps=config.epsilon, foreach=True, capturable=on_gpu
-            )
-        else:
-            self._adam = torch.optim.Adam(
-                self._parameters, self._rate.value, eps=config.epsilon, fused=True, capturable=on_gpu
-            )
+            return torch.optim.RAdam(parameters, rate, eps=config.epsilon, foreach=True, capturable=on_gpu)
+        adam = torch.optim.Adam(parameters, rate, eps=config.epsilon, fused=True, capturable=on_gpu)
         if self._as_keras:
-            self._adam.state.update({parameter: _corrected_moments(parameter) for parameter in self._parameters})
+            adam.state.update({parameter: _corrected_moments(parameter) for parameter in parameters})
+        return adam
 
     def prepare(self, count: int = 1) -> None:
         """Announce a step."""

@@ -12,7 +12,8 @@ __all__ = ["initialise"]
 def initialise(network: nn.Module, init: str, generator: torch.Generator | None) -> None:
     """Draw the weights of all layers, in the order of `named_modules`.
 
-    Noisy layers keep the initial weights of their own paper.
+    Noisy layers keep the initial weights of their own paper. A network on the device `meta` has shapes only and is left
+    alone: there PyTorch would load its compiler to do nothing.
 
     Args:
         network: what to fill; layers called `output` are the last ones, which no ReLU follows.
@@ -22,6 +23,8 @@ def initialise(network: nn.Module, init: str, generator: torch.Generator | None)
     Source: Glorot & Bengio 2010, eq. 16; He et al. 2015, eq. 10; Saxe et al. 2014. The last layer has gain 1, the
     others √2 for their ReLU. So has purejaxql's PQN; its last layer is Flax' default, variance 1 / inputs.
     """
+    if any(weight.is_meta for weight in network.parameters()):
+        return
     for name, layer in network.named_modules():
         if isinstance(layer, NoisyLinear):
             layer.reset(generator)
