@@ -1,8 +1,8 @@
 """Cells and tables in Markdown."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["NONE", "between", "number", "table"]
+__all__ = ["NONE", "between", "mean_of", "number", "table"]
 
 NONE = "–"
 
@@ -27,3 +27,11 @@ def number(text: str | float, digits: int | None = None) -> str:
 def between(low: str, high: str) -> str:
     """A range, one number where both ends are the same."""
     return number(low) if low == high else f"{number(low)} – {number(high)}"
+
+
+def mean_of(row: Mapping[str, str] | None, digits: int = 1) -> str:
+    """A row's mean with its 95% interval."""
+    if row is None:
+        return NONE
+    mean, low, high = (number(float(row[name]), digits) for name in ("mean", "low", "high"))
+    return f"{mean} ({low} – {high})"

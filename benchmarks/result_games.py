@@ -6,7 +6,7 @@ import numpy as np
 
 from pixelq.evaluation.scores import human_normalised
 from pixelq.reports.statistics import iqm
-from result_cells import NONE, number
+from result_cells import NONE, mean_of, number
 from result_data import curves, read
 
 __all__ = ["STUDY", "TEN", "WHOLE", "training_returns"]
@@ -33,11 +33,7 @@ def training_returns() -> tuple[list[str], list[list[str]]]:
         shares = [share for value in whole if (share := human_normalised(game, value)) is not None]
         all_shares += shares
         played += bool(whole)
-        play = random.get(game)
-        cells = [
-            game,
-            f"{number(play['mean'], 1)} ({number(play['low'], 1)} – {number(play['high'], 1)})" if play else NONE,
-        ]
+        cells = [game, mean_of(random.get(game))]
         cells.append(" · ".join(number(value, 1) + short for value, short in zip(returns, cut, strict=True)) or NONE)
         cells += [number(median(whole), 1), number(min(whole), 1)] if whole else [NONE, NONE]
         rows.append([*cells, f"{np.mean(shares):.2f}" if shares else NONE])

@@ -155,7 +155,11 @@ class Feed:
     def restore(
         self, state: Mapping[str, NDArray[np.generic]], progress: Callable[[int, int], None] | None = None
     ) -> StepResult:
-        """Does nothing: games of actors are not replayed."""
+        """Games of actors are never replayed: their runs resume by `restart`.
+
+        Raises:
+            NotImplementedError: always.
+        """
         raise NotImplementedError
 
     def chosen(self) -> NDArray[np.int64]:
