@@ -6,7 +6,8 @@ soon as its last games are nearly perfect; its agent then plays 200 games of ten
 catches 95% of the balls. An agent that does not was lucky in its last games: its run goes on until they are better
 still, within the same budget of steps. Rounding is a seed: on another processor a run with the same seed is another
 run, so budgets leave a margin. `--seeds 1 2 3 4 5` shows it. Layers are narrower than the C kernels take them. With
-`--kernels` the torso is as wide as they need it, in bfloat16, and a run that they do not update is an error.
+`--kernels` the torso is as wide as they need it, in bfloat16. Presets that they cannot compute, iqn and btr,
+are left out then, and a run that they do not update is an error.
 Prints a table by run and one by preset, or with --json only its last line: one JSON document. The exit status is 1 if
 anything is not solved.
 """
@@ -26,11 +27,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded
 
 from pixelq import load_agent, preset, train
 from pixelq.config import PQNConfig, TrainConfig
+from pixelq.engines.kernels import is_for_kernels
 from pixelq.errors import PixelqError
 from pixelq.evaluation import PROTOCOLS
 from pixelq.evaluation.evaluate import evaluate
 from pixelq.native.library import instructions, kernels, why_missing
 from pixelq.presets import PRESETS
+from pixelq.training.parts import resolve
 from pixelq.training.progress import PlainProgress
 from pixelq.training.run import resume
 
@@ -200,7 +203,7 @@ def margin(results: list[Result]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--presets", nargs="+", default=list(PRESETS), choices=list(PRESETS), metavar="NAME")
+    parser.add_argument("--presets", nargs="+", choices=list(PRESETS), metavar="NAME", help="(default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], metavar="SEED")
     parser.add_argument("--json", action="store_true", help="print the JSON line alone")
     parser.add_argument("--kernels", action="store_true", help="layers as wide as the C kernels need, in bfloat16")
@@ -208,6 +211,10 @@ def main() -> int:
     if options.kernels and kernels() is None:
         why = why_missing() or "this processor lacks AVX2, or PIXELQ_INSTRUCTIONS forbids them"
         parser.error(f"--kernels: there are none: {why}")
+    suited = [name for name in PRESETS if not options.kernels or is_for_kernels(resolve(catch_config(name, 1, True)))]
+    options.presets = options.presets or suited
+    if alien := [name for name in options.presets if name not in suited]:
+        parser.error(f"--kernels: they do not compute {', '.join(alien)}; they compute {', '.join(suited)}")
     say = (lambda _: None) if options.json else (lambda line: print(line, flush=True))
     if options.kernels:
         say(f"kernels for {instructions()}\n")
