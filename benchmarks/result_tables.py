@@ -327,6 +327,11 @@ TABLES: dict[str, Callable[[], str]] = {
         ("preset", "FLOPs", "wanted", "two cores", "before", "now", "operations", "what is above the FLOPs"),
         *("preset", "flops_ratio", "wanted", "two_cores", "before", "now", "operations", "why"),
     ),
+    "sitting": plain(
+        "sitting-speed",
+        ("preset", "before, ms", "now, ms", "now / before", "times keras-example", "wanted", "GFLOP/s", "possible"),
+        *("preset", "before_ms", "now_ms", "now_to_before", "to_keras_example", "wanted", "gflops", "possible_gflops"),
+    ),
     "gpu": plain(
         "gpu",
         ("preset", "games", "steps/s", "range", "GPU", "commit", "note"),
