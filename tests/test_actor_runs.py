@@ -76,6 +76,7 @@ def go(config, run, actors, at=None):
     return train(config, run, progress=watch, actors=actors), watch.notes
 
 
+@pytest.mark.slow
 def test_a_run_is_played_by_actors_and_goes_on_with_them_or_without(tmp_path):
     config, actors, run = quick(envs=2, total_steps=1_000), Here(3, {6: 1}), tmp_path / "run"
     result, notes = go(config, run, actors)
@@ -113,6 +114,7 @@ def test_a_run_is_played_by_actors_and_goes_on_with_them_or_without(tmp_path):
         resume(run, total_steps=1_600, actors=Here(4))
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_by_the_same_command(tmp_path):
     config, run = quick(envs=2, total_steps=800), tmp_path / "run"
     stop = lambda record: os.kill(os.getpid(), signal.SIGTERM) if record["step"] >= 400 else None  # noqa: E731
@@ -127,6 +129,7 @@ def test_an_interrupted_run_goes_on_by_the_same_command(tmp_path):
         train(config, run, actors=Here(3), or_resume=True)
 
 
+@pytest.mark.slow
 def test_updates_keep_their_ratio_to_steps_though_an_actor_is_missing(tmp_path):
     config = quick(envs=1, total_steps=900, replay={"train_period": 8, "learn_start": 100})
     counts = []

@@ -147,6 +147,7 @@ def test_it_trains_saves_resumes_and_evaluates(tmp_path, registered):
     assert -10 <= evaluate(agent, PROTOCOLS["nature"], episodes=2, num_envs=2).mean <= 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "parts",
     [

@@ -215,6 +215,7 @@ def test_no_product_is_timed_in_what_pytorch_has_to_imitate(precision, quick, mu
     assert set(asked) == {(multiplied,) * 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("envs", "period"), [(2, 4), (8, 4), (3, 4), (1, 1)])
 def test_the_loop_learns_at_the_recipes_ratio_while_it_is_timed(monkeypatch, envs, period):
     config = resolve(quick(envs=envs, device="cpu", replay={"train_period": period}))

@@ -43,6 +43,7 @@ def go(config, run, *callbacks):
     return train(config, run, progress=Watch(config), callbacks=callbacks)
 
 
+@pytest.mark.slow
 def test_callbacks_see_everything_and_change_nothing(tmp_path):
     config = quick(total_steps=800)
     diary = Diary()

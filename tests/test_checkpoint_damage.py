@@ -58,6 +58,7 @@ def expect_found(directory, path):
     assert all(str(path) in line and "\n" not in line for line in damage)
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_of_every_file_is_found(pair):
     rng = np.random.default_rng(0)
     flipped = 0

@@ -211,6 +211,7 @@ class Killer:
             silence(self.learner)
 
 
+@pytest.mark.slow
 def test_looking_changes_nothing_of_a_run(tmp_path):
     often, seldom = quick(log_every_steps=50), quick(log_every_steps=800)
     for name, config in (("often", often), ("seldom", seldom)):
@@ -219,6 +220,7 @@ def test_looking_changes_nothing_of_a_run(tmp_path):
     assert all(torch.equal(tensor, last[1][name]) for name, tensor in last[0].items())
 
 
+@pytest.mark.slow
 def test_a_config_that_differs_only_in_logging_sees_the_same_health(tmp_path):
     records = []
     for name, period in (("often", 100), ("seldom", 400)):

@@ -110,6 +110,7 @@ def test_atoms_need_no_float64_there(monkeypatch):
     assert torch.equal(atoms, wanted)
 
 
+@pytest.mark.slow
 def test_adam_is_fused_there():
     """By PyTorch's own account: tensors that are only said to be there."""
     with FakeTensorMode():

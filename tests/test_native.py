@@ -204,6 +204,7 @@ def test_kernels_can_be_called_from_many_threads_at_once():
         assert all(pool.map(ask, range(6)))
 
 
+@pytest.mark.slow
 @needs_kernels
 @pytest.mark.parametrize("busy", [0, 6])
 def test_updates_do_not_depend_on_who_comes_late(busy):
@@ -355,6 +356,7 @@ def learners(name):
     return twins
 
 
+@pytest.mark.slow
 @needs_kernels
 @pytest.mark.parametrize("name", ["narrow", *(name for name in PRESETS if name != "btr")])
 def test_updates_are_those_of_pytorch(name):
@@ -849,6 +851,7 @@ def test_without_a_compiler_batches_are_the_same(tmp_path, monkeypatch):
         library.replay_kernels.cache_clear()
 
 
+@pytest.mark.slow
 @needs_kernels
 @pytest.mark.parametrize("name", ["fast", "keras-example", "c51"])
 def test_updates_by_kernels_load_no_compiler_of_pytorchs(name):
