@@ -203,7 +203,7 @@ def margin(results: list[Result]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--presets", nargs="+", choices=list(PRESETS), metavar="NAME", help="(default: all)")
+    parser.add_argument("--presets", nargs="+", choices=list(PRESETS), metavar="NAME", help="default: all that can run")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], metavar="SEED")
     parser.add_argument("--json", action="store_true", help="print the JSON line alone")
     parser.add_argument("--kernels", action="store_true", help="layers as wide as the C kernels need, in bfloat16")

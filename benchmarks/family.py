@@ -4,7 +4,7 @@
 
 - ε reaches its end within 100,000 steps, and begins to fall at step 10,000 at the latest;
 - learning and the agent's own actions begin at step 10,000 at the latest;
-- the target network is copied every 8,000 steps at least;
+- the target network is copied every 8,000 steps or more often;
 - what a preset spreads over its whole length, such as the importance exponent, is spread over the 300,000.
 
 What is shorter in a preset stays as it is, and so does all else: loss, network, optimiser, batches, games at once.
@@ -15,6 +15,7 @@ A run is FOLDER/PRESET-GAME-sSEED. A run that was stopped goes on, and a whole o
 import argparse
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 from pixelq import PixelqError, preset, train
@@ -62,20 +63,17 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--threads", type=int, default=0, help="of PyTorch and the kernels; 0: a thread a core")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args(arguments)
-    for seed in options.seeds:
-        for name in options.presets:
-            for game in options.games:
-                run = options.folder / f"{name}-{game}-s{seed}"
-                settings = {"game": game, "seed": seed, "threads": options.threads, "device": options.device}
-                config = replace(shortened(preset(name)), **settings)
-                print(f"{run.name}:", flush=True)
-                try:
-                    result = train(config, run, progress="lines", or_resume=True)
-                except PixelqError as error:
-                    print(f"family.py: {error}", file=sys.stderr)
-                    return 2
-                if result.interrupted:
-                    return 0
+    for seed, name, game in product(options.seeds, options.presets, options.games):
+        run = options.folder / f"{name}-{game}-s{seed}"
+        settings = {"game": game, "seed": seed, "threads": options.threads, "device": options.device}
+        print(f"{run.name}:", flush=True)
+        try:
+            result = train(replace(shortened(preset(name)), **settings), run, progress="lines", or_resume=True)
+        except PixelqError as error:
+            print(f"family.py: {error}", file=sys.stderr)
+            return 2
+        if result.interrupted:
+            break
     return 0
 
 

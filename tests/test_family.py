@@ -1,4 +1,4 @@
-"""The family's short training: one rule for all presets, whose runs stop and go on."""
+"""The family's short training: one rule for all presets."""
 
 import pytest
 
