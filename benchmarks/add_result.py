@@ -66,11 +66,14 @@ def _lines(curve: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _command(command: str, config: dict[str, Any]) -> str:
-    """A command without the places of its program and its run; of a sweep's run, a sweep of this run alone."""
+    """A command without the places of its program and its run; of one of several runs, that of this run alone."""
     program, *words = shlex.split(command)
     if Path(program).name == "worker.py":
         run = f"{config['preset']} --games {config['game']} --seeds {config['seed']}"
         return f"pixelq sweep {run} --set threads={config['threads']}"
+    if Path(program).name == "family.py":
+        run = f"--presets {config['preset']} --games {config['game']} --seeds {config['seed']}"
+        return f"python benchmarks/family.py FOLDER {run} --threads {config['threads']} --device {config['device']}"
     for option in ("--run", "--progress"):  # neither changes what is learned
         if option in words:
             at = words.index(option)

@@ -9,8 +9,11 @@ import numpy as np
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
+from pixelq.presets import PRESETS
 from result_data import Curve, chain, curves, read
+from result_family import GAMES, family_runs
 from result_own import STUDY
 
 __all__ = ["PICTURES"]
@@ -119,6 +122,29 @@ def own_games(out: Path) -> None:
     _save(figure, out)
 
 
+def family(out: Path) -> None:
+    """Every preset at equal steps: a row for each game, against steps and against minutes."""
+    figure, axes = plt.subplots(len(GAMES), 2, figsize=(8, 5.6), dpi=110)
+    colours = mpl.colormaps["tab20"].colors  # type: ignore[attr-defined]
+    shown: dict[str, Line2D] = {}
+    for row, game in zip(axes, GAMES, strict=True):
+        for axis, x in zip(row, ("step", "seconds"), strict=True):
+            size = _UNITS[x][1]
+            for preset, colour in zip(PRESETS, colours, strict=False):
+                for _, curve in family_runs(preset, game):
+                    (line,) = axis.plot(curve[x] / size, curve["return_per_game"], color=colour, linewidth=1.2)
+                    shown.setdefault(preset, line)
+            axis.grid(alpha=0.3)
+            axis.spines[["top", "right"]].set_visible(False)
+        row[0].set_ylabel(f"{game}: return per game", fontsize=8)
+    for axis, x in zip(axes[-1], ("step", "seconds"), strict=True):
+        axis.set_xlabel(_UNITS[x][0])
+    figure.tight_layout(rect=(0, 0, 0.82, 1))
+    figure.legend(list(shown.values()), list(shown), loc="center right", fontsize=8)
+    figure.savefig(out, metadata={"Software": None})
+    plt.close(figure)
+
+
 PICTURES: dict[str, Callable[[Path], None]] = {
     "fast.png": fast,
     "shipped.png": shipped,
@@ -126,4 +152,5 @@ PICTURES: dict[str, Callable[[Path], None]] = {
     "precision.png": precision,
     "signals.png": signals,
     "own-games.png": own_games,
+    "family.png": family,
 }

@@ -9,6 +9,7 @@ import numpy as np
 from pixelq.presets import PRESETS
 from result_cells import NONE, between, number, table
 from result_data import FOLDER, Curve, chain, curves, first_above, read
+from result_family import family, family_rows
 from result_games import STUDY, WHOLE, training_returns
 from result_own import other_games
 
@@ -128,6 +129,7 @@ def recipe(*names: str) -> Callable[[], str]:
         found = []
         for name in names:
             found += [_played(name, row) for row in _atari_scores() if row["preset"] == name]
+            found += family_rows(name)
             found += [_not_played(name)] if PRESETS[name].config.total_steps > _longest(name) else []
             found.append(_caught(name))
         head = ["preset", "game", "steps", "protocol, games", "mean", "95% interval", "machine", "commit"]
@@ -316,6 +318,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "peers": peers,
     "presets": presets,
     "catch": catch,
+    "family": family,
     **{f"tried-{group}": plain("tried", _TRIED_HEAD, *_TRIED, keep=group) for group in "ABCDEFGHI"},
     "instructions": plain(
         "instructions-speed",

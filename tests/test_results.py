@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import result_data
+from add_result import _command as shortened_command
 from add_result import add
 from result_data import FOLDER, ROOT, chain, curves, first_above, read, write_curves
 from result_tables import TABLES
@@ -136,3 +137,20 @@ def test_links_of_the_readme_and_of_results_lead_somewhere():
     for page in [ROOT / "README.md", FOLDER / "README.md"]:
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text("utf-8")):
             assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize(
+    ("command", "recorded"),
+    [
+        ("/a/bin/pixelq train c51 --run /a/b --progress lines --game pong", "pixelq train c51 --game pong"),
+        ("/a/src/pixelq/__main__.py train c51", "pixelq train c51"),
+        ("/a/worker.py {}", "pixelq sweep c51 --games pong --seeds 2 --set threads=1"),
+        (
+            "benchmarks/family.py /a/b --presets c51 pqn --seeds 1 2",
+            "python benchmarks/family.py FOLDER --presets c51 --games pong --seeds 2 --threads 1 --device cpu",
+        ),
+    ],
+)
+def test_a_recorded_command_is_that_of_one_run_and_names_no_place(command, recorded):
+    config = {"preset": "c51", "game": "pong", "seed": 2, "threads": 1, "device": "cpu"}
+    assert shortened_command(command, config) == recorded
