@@ -5,6 +5,9 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
+# without kept bytecode every process compiles pixelq anew, and every test run all tests
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: train test test-gpu test-fast test-trackio lint docs notebook wheel clean
 
 train: $(VENV)/.installed

@@ -164,6 +164,7 @@ def test_what_actors_cannot_do_is_one_line(tmp_path, capsys):
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["train", "resume"])
 def test_without_ray_one_line_says_what_to_install(monkeypatch, capsys, tmp_path, verb):
     find = importlib.util.find_spec

@@ -164,6 +164,7 @@ def test_the_parts_of_an_update_add_up():
     assert measured.flops_per_second == pytest.approx(1e3 * measured.flops_per_update / measured.update_ms)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_products")
 @pytest.mark.skipif(kernels() is None, reason="needs a processor with AMX, AVX512 or AVX2, and a C compiler")
 def test_an_update_in_one_kernel_has_no_parts():

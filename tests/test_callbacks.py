@@ -74,6 +74,7 @@ class StopAt:
             run.stop()
 
 
+@pytest.mark.slow
 def test_a_callback_can_stop_a_run_that_goes_on_later(tmp_path):
     config = quick(total_steps=800)
     go(config, tmp_path / "whole")

@@ -75,6 +75,7 @@ def test_every_flipped_byte_of_every_file_is_found(pair):
     check(load(pair)[0], 2, first=1)
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_of_a_manifest_is_found(pair):
     path = pair / "step-000000000200" / "manifest.json"
     original = path.read_bytes()

@@ -37,6 +37,7 @@ def failing_at(monkeypatch, count):
     return left
 
 
+@pytest.mark.slow
 def test_a_full_disk_at_any_moment_leaves_the_earlier_ones_and_nothing_else(tmp_path, monkeypatch):
     store = CheckpointStore(tmp_path)
     save(store, 0)

@@ -200,6 +200,7 @@ def test_a_run_has_all_that_the_contract_names(run):
     assert steps == ["step-000000000300", "step-000000000600"]
 
 
+@pytest.mark.slow
 def test_the_words_become_the_settings(run):
     config = from_json(TrainConfig, json.loads((run / "config.json").read_text()))
     assert (config.preset, config.game, config.seed, config.envs) == ("cleanrl-dqn", "catch", 3, 2)
@@ -211,6 +212,7 @@ def test_the_words_become_the_settings(run):
     assert "auto" not in (config.device, config.precision)
 
 
+@pytest.mark.slow
 def test_metrics_have_the_contracts_keys_in_their_order(run):
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [list(line) for line in lines] == [METRICS] * len(lines)
@@ -224,6 +226,7 @@ def test_metrics_have_the_contracts_keys_in_their_order(run):
     assert lines[-1]["train/epsilon"] == pytest.approx(0.01)
 
 
+@pytest.mark.slow
 def test_what_is_not_known_yet_is_null(tmp_path):
     assert main([*TRAIN, "--run", str(tmp_path / "run"), "--total-steps", "20", "--log-every-steps", "10"]) == 0
     first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
@@ -346,6 +349,7 @@ def test_a_file_is_scored_and_nothing_written(run, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["agent.safetensors"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_random_play_is_scored_under_every_protocol(capsys, protocol):
     game = ["--game", "ALE/Pong-v5"] if protocol == "machado" else []  # Breakout if none is given
@@ -427,6 +431,7 @@ def test_importing_pixelq_loads_no_torch():
     assert done.stdout.split() == ["False", "False"]
 
 
+@pytest.mark.slow
 def test_the_same_from_python(tmp_path):
     config = pixelq.preset("nature-dqn")
     assert isinstance(config, TrainConfig)

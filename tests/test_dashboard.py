@@ -36,6 +36,7 @@ def decode(block):
     return header, {key: list(numbers[i * rows : (i + 1) * rows]) for i, key in enumerate(header["keys"])}
 
 
+@pytest.mark.slow
 def test_a_page_is_told_what_there_is_and_then_what_is_new(tmp_path):
     run = make_run(tmp_path / "one", [1.0, 2.0])
     own = {"origin": None, "proxy": None}

@@ -27,6 +27,7 @@ def pairs_of(pair, draw):
 # the sums
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(max_examples=100, deadline=None)
 def test_block_sums_agree_with_a_list(data):
@@ -58,6 +59,7 @@ def test_sums_without_a_value_find_something_harmless():
     assert 0 <= int(BlockSums(10, CPU).find(torch.tensor([0.5], dtype=torch.float64))) < 20
 
 
+@pytest.mark.slow
 def test_a_million_values_are_found_in_proportion():
     values = np.random.default_rng(0).exponential(size=1_000_000)
     sums = BlockSums(len(values), CPU)
@@ -98,6 +100,7 @@ def test_every_batch_equals_the_naive_lists(sampling, data):
             assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 def test_uniform_sampling_draws_every_transition_equally_often():
     pair = Pair(3, 90, 2, 1, store=ON_DEVICE)
     pair.play(200)
@@ -162,6 +165,7 @@ def test_it_does_what_the_hosts_sampler_does(data):
         assert float(ours["highest"]) == pytest.approx(float(theirs["highest"]), rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", ["uniform", "prioritised"])
 @pytest.mark.parametrize("stores", [("lz4", ON_DEVICE), (ON_DEVICE, "lz4"), (ON_DEVICE, ON_DEVICE)])
 def test_a_run_may_move_between_a_cpu_and_a_gpu(stores, sampling):
@@ -232,6 +236,7 @@ def test_batches_are_copies():
     assert all(torch.equal(a, b) for a, b in zip(before, kept, strict=True))
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 10_000), num_envs=st.integers(1, 3), chances=st.sampled_from(CHANCES))
 @settings(max_examples=20, deadline=None)
 def test_the_newest_observations_are_those_of_the_games(seed, num_envs, chances):

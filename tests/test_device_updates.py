@@ -113,6 +113,7 @@ def assert_updates_in_a_row_are_the_same(name, sampling, device, tolerance):
     assert np.array_equal(ours["chance"], theirs["chance"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "sampling"), [("keras-example", "uniform"), ("nature-dqn", "prioritised")])
 def test_updates_in_a_row_are_the_same_as_one_by_one(name, sampling):
     assert_updates_in_a_row_are_the_same(name, sampling, CPU, 0.0)
@@ -131,6 +132,7 @@ def test_updates_in_a_row_are_the_same_as_one_by_one_on_a_gpu(name, sampling):
     assert_updates_in_a_row_are_the_same(name, sampling, torch.device("cuda"), 1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["keras-example", "nature-dqn", "c51", "qr-dqn", "munchausen-dqn", "iqn", "rainbow"])
 def test_nothing_is_read_back_in_between(name, monkeypatch):
     monkeypatch.setattr("pixelq.learner.watch_on", DeviceWatch)  # a GPU's
@@ -170,6 +172,7 @@ def meta_chance(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "normal_", normal)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PRESETS if not isinstance(preset(name).algo, PQNConfig)])
 def test_nothing_of_the_hosts_takes_part(name, monkeypatch, meta_chance):
     base = preset(name)

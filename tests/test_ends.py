@@ -72,6 +72,7 @@ def wait_for(happens, process):
 # signals
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 def test_every_signal_that_asks_to_stop_saves(tmp_path, usual_signals, number):
     result, watch = go(quick(total_steps=600), tmp_path / "run", send(number, 200))
@@ -90,6 +91,7 @@ def test_two_interrupts_at_once_are_one(tmp_path):
     assert "saving; Ctrl-C again loses everything after step 0" in watch.notes
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_gives_up_and_says_what(tmp_path, monkeypatch):
     save, watch = Saver.save, Watch(quick(), send(signal.SIGINT, 600))
 
@@ -114,6 +116,7 @@ def test_an_interrupt_of_the_last_video_ends_the_wait_alone(tmp_path, monkeypatc
     assert watch.notes[-1] == "interrupted: no video of the final agent, all else is saved"
 
 
+@pytest.mark.slow
 def test_who_handles_a_signal_already_goes_on_handling_it(tmp_path):
     seen = []
     signal.signal(signal.SIGUSR1, lambda *_: seen.append(True))
@@ -217,6 +220,7 @@ class Gone:
         raise self._error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stream",
     [None, Gone(BrokenPipeError(errno.EPIPE, "")), Gone(OSError(errno.EIO, "")), Gone(ValueError("closed file"))],
@@ -305,6 +309,7 @@ def test_a_run_that_fails_before_it_begins_leaves_nothing(tmp_path, full, monkey
     assert go(quick(total_steps=200), tmp_path / "mine")[0].step == 200
 
 
+@pytest.mark.slow
 def test_what_a_killed_beginning_left_is_taken(tmp_path):
     left, calm = tmp_path / "left", tmp_path / "calm"
     go(quick(total_steps=200), calm)

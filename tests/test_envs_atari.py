@@ -274,6 +274,7 @@ def test_a_state_may_be_taken_at_any_moment_of_a_games_end(moment):
     assert spread > 0 or moment != "seeded"  # one game has just been seeded, the other has not
 
 
+@pytest.mark.slow
 def test_restoring_tells_its_progress():
     envs, restored = (make("pong", 2, env=EnvConfig()) for _ in range(2))
     envs.reset()

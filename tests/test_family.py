@@ -76,6 +76,7 @@ def test_a_presets_own_page_has_its_short_runs(recorded):
     assert result_family.family_rows("c51") == []
 
 
+@pytest.mark.slow
 def test_the_picture_is_drawn_with_and_without_runs(recorded, tmp_path):
     import result_pictures
 

@@ -198,6 +198,7 @@ def test_a_read_only_folder(small_disk, whole):
     assert_same_run(whole, run)
 
 
+@pytest.mark.slow
 def test_a_video_that_fails_is_told_and_ends_nothing(tmp_path, monkeypatch):
     recorder = tmp_path / "recorder"
     recorder.write_text("#!/bin/sh\necho 'pixelq: cannot write it: the disk is full' >&2; exit 1\n")

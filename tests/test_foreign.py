@@ -91,6 +91,7 @@ def saved(tmp_path, value):
     return path
 
 
+@pytest.mark.slow
 def test_a_model_of_cleanrl_has_the_same_values(tmp_path):
     model = cleanrl()
     agent = import_agent(saved(tmp_path, model.state_dict()), "cleanrl", "BreakoutNoFrameskip-v4", step=10)

@@ -187,6 +187,7 @@ def test_weights_are_float32_and_the_working_ones_their_copies(precision):
             assert torch.equal(working, master.to(working.dtype)), name
 
 
+@pytest.mark.slow
 def test_masters_add_up_what_bfloat16_alone_would_lose():
     tiny = OptimiserConfig(name="adam", learning_rate=1e-5)
     config = small(dataclasses.replace(preset("cleanrl-dqn"), optimiser=tiny), "bfloat16")
@@ -360,6 +361,7 @@ def test_gradients_do_not_pile_up():
     assert_equal(snapshot(learner.weights()), first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", VARIANTS)
 def test_an_update_reads_nothing_back(name, precision, monkeypatch):
@@ -488,6 +490,7 @@ def test_the_config_is_obeyed_not_guessed():
     assert isinstance(has_fast_bfloat16(CPU), bool)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compile", [True, False])
 @pytest.mark.parametrize("name", ["fast", "keras-example", "c51", "rainbow"])
 def test_updates_in_one_go_are_those_made_one_by_one(name, compile):

@@ -97,6 +97,7 @@ def in_float64(tensors):
     return [tensor.detach().double().requires_grad_() for tensor in tensors]
 
 
+@pytest.mark.slow
 @needs_kernels
 @pytest.mark.parametrize("filters", FILTERS)
 @pytest.mark.parametrize(
@@ -377,6 +378,7 @@ def test_updates_are_those_of_pytorch(name):
     torch.testing.assert_close(quick.update(batch), plain.update(batch), rtol=0.05, atol=0.05)
 
 
+@pytest.mark.slow
 @needs_kernels
 def test_an_update_is_as_near_to_float32_as_pytorchs():
     config = dataclasses.replace(preset("keras-example"), precision="float32", device="cpu")

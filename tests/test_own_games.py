@@ -43,6 +43,7 @@ def play(envs, steps):
 # what the network sees
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("skip", [1, 4])
 @pytest.mark.parametrize(
     ("make", "shape"),

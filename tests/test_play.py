@@ -361,6 +361,7 @@ def test_closing_stops_both_emulators():
 # following a run
 
 
+@pytest.mark.slow
 def test_the_newest_checkpoint_takes_over(tmp_path):
     run = write_checkpoint(tmp_path / "run", 100)
     told = []

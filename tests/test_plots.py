@@ -172,6 +172,7 @@ def test_pictures_are_written_and_the_same_numbers_give_the_same_file(runs, tmp_
         assert "matplotlib" not in text.split("<metadata>")[0]
 
 
+@pytest.mark.slow
 def test_a_game_without_scores_beside_one_with_scores_is_drawn_without_a_warning(runs, tmp_path):
     runs.append(make_run(tmp_path / "pong", [1.0, 2.0], game="pong"))
     draw(plotted(runs), tmp_path / "curves.svg")  # matplotlib would warn, and warnings are errors here

@@ -204,6 +204,7 @@ def test_export_takes_what_load_agent_takes(tmp_path):
         pixelq.export("random", tmp_path / "copy.safetensors")
 
 
+@pytest.mark.slow
 def test_plot_draws_or_prints(tmp_path, capsys):
     pixelq.train(tiny(total_steps=400, envs=2), tmp_path / "run", progress="none")
     capsys.readouterr()

@@ -31,6 +31,8 @@ def wait_long(condition):
 
 @pytest.mark.parametrize("verb", ["sweep", "tune"])
 def test_without_ray_one_line_says_what_to_install(monkeypatch, capsys, tmp_path, verb):
+    if verb == "tune":
+        pytest.importorskip("optuna", reason="needs optuna: pip install 'pixelq[tune]'")
     find = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "ray" else find(name))
     more = ["--trials", "2", "--search", "algo.n-step=1..3"] if verb == "tune" else []

@@ -56,6 +56,7 @@ def test_every_store_gives_the_same_batches_bit_for_bit():
             assert all(torch.equal(tensors[0], tensor) for tensor in tensors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES[1:], ids=str)
 @pytest.mark.parametrize("store", [*STORES, ON_DEVICE])
 def test_pictures_of_any_shape_equal_the_naive_lists(store, shape):
@@ -71,6 +72,7 @@ def test_pictures_of_any_shape_equal_the_naive_lists(store, shape):
     pair.check_all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", STORES)
 @pytest.mark.parametrize("store", STORES)
 def test_rows_go_from_any_store_to_any_other(store, other):

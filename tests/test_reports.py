@@ -99,6 +99,7 @@ def folder(tmp_path):
     return tmp_path / "runs"
 
 
+@pytest.mark.slow
 def test_a_report_of_a_folder(capsys, folder):
     assert main(["report", str(folder), "--json"]) == 0
     out = capsys.readouterr().out.splitlines()
@@ -144,6 +145,7 @@ def test_what_is_left_out_is_told(folder):
     assert "catch is not finished: it has come to step 200 of 300" in notes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solved", [False, True])
 def test_a_run_that_may_stop_early_is_finished_once_it_is_solved(folder, solved):
     write_run(folder / "goal", config(seed=5, **{"stop-on": "return_per_game", "stop-at": 20.0}), [3.0, 4.0])

@@ -79,6 +79,7 @@ def check_no_bridges(buffer, n_step):
     return before[:, -1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", ["uniform", "prioritised"])
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_fresh_games_are_never_mixed_with_those_given_up(tmp_path, n_step, sampling):
@@ -161,6 +162,7 @@ def short(tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changes", "said"), REFUSED)
 def test_a_setting_that_is_the_run_cannot_change(tmp_path, short, changes, said):
     shutil.copytree(short, run := tmp_path / "run")
@@ -171,6 +173,7 @@ def test_a_setting_that_is_the_run_cannot_change(tmp_path, short, changes, said)
     assert resume(run, total_steps=600, progress=Watch(quick())).step == 600
 
 
+@pytest.mark.slow
 def test_other_settings_can_change_and_are_told(tmp_path, short):
     shutil.copytree(short, run := tmp_path / "run")
     edit(run, {"keep_videos": 3, "replay": {"store": "ram"}})

@@ -113,6 +113,7 @@ def test_the_loop_ends_with_the_rollout_in_which_it_is_told_to():
     assert parts.learner.updates == 3 * 4  # 2 epochs of 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoiled", "update", "step"),
     [

@@ -51,6 +51,7 @@ def test_a_forward_pass(games):
         assert count_flops(lambda: network.q_values(obs)) == games * FORWARD
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["keras-example", "nature-dqn"])
 def test_an_update(name, precision):
@@ -61,6 +62,7 @@ def test_an_update(name, precision):
     assert count_flops(lambda: update.forward().backward()) == 32 * UPDATE
 
 
+@pytest.mark.slow
 def test_operations_are_counted_where_kernels_make_the_update():
     recipe = config(precision="bfloat16")
     assert workload_of(recipe).update(recipe, 4, CPU).flops() == 32 * UPDATE

@@ -73,6 +73,7 @@ def cleanrl_epsilons(last):
         yield max(slope * global_step + 1, 0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "source"),
     [("keras-example", notebook_epsilons), ("nature-dqn", nature_epsilons), ("cleanrl-dqn", cleanrl_epsilons)],

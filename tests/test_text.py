@@ -111,6 +111,7 @@ def test_training_from_a_script_whose_locale_knows_no_greek(tmp_path):
     assert metrics(Path(os.fsdecode(run)))[-1]["step"] == 400
 
 
+@pytest.mark.slow
 def test_a_path_that_is_no_utf8(tmp_path, capsys):
     run = tmp_path / os.fsdecode(b"r\xff")
     go(quick(total_steps=400), run)
@@ -177,6 +178,7 @@ def test_what_shows_a_run_can_be_chosen(terminal, monkeypatch):
     assert make_progress(quick(), show) is show
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lines", "none", "bar"])
 def test_every_kind_follows_a_run(terminal, tmp_path, kind):
     stream = terminal()

@@ -89,6 +89,7 @@ class StopAt:
             run.stop()
 
 
+@pytest.mark.slow
 def test_a_tracker_hears_everything_and_a_resume_goes_on_with_it(diary, alone, tmp_path):
     run = tmp_path / "run"
     go(run, tracking.Tracking(["wandb"]), StopAt(400))
@@ -102,6 +103,7 @@ def test_a_tracker_hears_everything_and_a_resume_goes_on_with_it(diary, alone, t
     assert not list(run.glob(".agent*"))
 
 
+@pytest.mark.slow
 def test_a_tracker_that_fails_is_one_line(diary, alone, tmp_path):
     def fail(*arguments):
         raise ConnectionError("no\nnetwork")

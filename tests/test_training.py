@@ -119,6 +119,7 @@ def test_how_often_a_checkpoint_is_written_changes_nothing(tmp_path):
     assert metrics(tmp_path / "often") == metrics(tmp_path / "never")
 
 
+@pytest.mark.slow
 def test_checkpoints_keep_their_least_distance_in_seconds(tmp_path, monkeypatch):
     # a clock that goes on by a second for every line of metrics, of which there is one before each chance to save
     seconds = [0.0]

@@ -104,6 +104,7 @@ def test_a_page_is_told_the_state_and_the_first_moment(server):
         page.close()
 
 
+@pytest.mark.slow
 def test_every_request_is_answered_in_order(server):
     with playing(server) as page:
         say(page, do="next", keys=[])
@@ -124,6 +125,7 @@ def test_every_request_is_answered_in_order(server):
     assert answers[6]["scores"]["person"]["steps"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gradient", "occlusion"])
 def test_a_look_is_a_map_of_its_moment(server, kind):
     with playing(server) as page:
