@@ -298,6 +298,11 @@ def plain(name: str, head: Sequence[str], *columns: str, keep: str = "") -> Call
 
 _TRIED = ("change", "seeds", *(f"at_{point}00k" for point in range(1, 6)), "verdict")
 _TRIED_HEAD = ("change", "seeds", "100k", "200k", "300k", "400k", "500k", "what it did")
+_SITTING = ("preset", "before_ms", "now_ms", "now_to_before", "to_keras_example", "wanted", "gflops", "possible_gflops")
+_SITTING_HEAD = (
+    *("preset", "before, ms", "now, ms", "now / before", "times keras-example"),
+    *("wanted", "GFLOP/s", "possible"),
+)
 
 TABLES: dict[str, Callable[[], str]] = {
     "leaderboard": leaderboard,
@@ -330,11 +335,10 @@ TABLES: dict[str, Callable[[], str]] = {
         ("preset", "FLOPs", "wanted", "two cores", "before", "now", "operations", "what is above the FLOPs"),
         *("preset", "flops_ratio", "wanted", "two_cores", "before", "now", "operations", "why"),
     ),
-    "sitting": plain(
-        "sitting-speed",
-        ("preset", "before, ms", "now, ms", "now / before", "times keras-example", "wanted", "GFLOP/s", "possible"),
-        *("preset", "before_ms", "now_ms", "now_to_before", "to_keras_example", "wanted", "gflops", "possible_gflops"),
-    ),
+    **{
+        f"sitting-{group.lower()}": plain("sitting-speed", _SITTING_HEAD, *_SITTING, keep=group)
+        for group in ("AVX512", "AVX2")
+    },
     "gpu": plain(
         "gpu",
         ("preset", "games", "steps/s", "range", "GPU", "commit", "note"),
