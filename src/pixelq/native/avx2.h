@@ -186,6 +186,19 @@ WIDE void half_mask_storeu_epi16(void *to, unsigned mask, __m256i a) {
         if (mask >> i & 1) ((uint16_t *)to)[i] = numbers[i];
 }
 
+// `narrow` of eight numbers, in words.
+WIDE __m256i narrow_half(__m256 numbers) {
+    __m256i bits = _mm256_castps_si256(numbers), high = _mm256_srli_epi32(bits, 16);
+    __m256i half = _mm256_add_epi32(_mm256_and_si256(high, _mm256_set1_epi32(1)), _mm256_set1_epi32(0x7fff));
+    __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, half), 16);
+    __m256i none = _mm256_castps_si256(_mm256_cmp_ps(numbers, numbers, _CMP_UNORD_Q));
+    return _mm256_blendv_epi8(rounded, _mm256_or_si256(high, _mm256_set1_epi32(0x40)), none);
+}
+
+WIDE __m256i narrow_wide(wide_floats numbers) {
+    return _mm256_permute4x64_epi64(_mm256_packus_epi32(narrow_half(numbers.low), narrow_half(numbers.high)), 0xd8);
+}
+
 // 16 words of a and 16 of b, side by side.
 WIDE void interleave_words(wide_words a, wide_words b, wide_words *first, wide_words *second) {
     wide_words odd = wide_unpackhi_epi32(a, b), even = wide_unpacklo_epi32(a, b);

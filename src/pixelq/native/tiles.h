@@ -99,6 +99,8 @@ static inline __m512 widen(__m256i numbers) {
 static inline __m256i narrow(__m512 numbers) {
 #ifdef __AVX512BF16__
     return (__m256i)_mm512_cvtneps_pbh(numbers);
+#elif defined WITH_AVX2
+    return narrow_wide(numbers);
 #else
     __m512i bits = _mm512_castps_si512(numbers), high = _mm512_srli_epi32(bits, 16);
     __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));

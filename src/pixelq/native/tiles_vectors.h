@@ -4,7 +4,8 @@
 // Each number of A fills one more register, or comes directly from memory, for all columns.
 //
 // With AVX512-BF16 a number is a pair of bfloat16. Without it, tiles are first widened to float32: A to [16][32], B to
-// [32][16], the low halves of words before the high ones. Widening takes a tenth of the products' time.
+// [32][16], the low halves of words before the high ones. Widening takes a tenth of the products' time;
+// a convolution widens each number once, see convolution_floats.h.
 //
 // Source: Intel Architecture Instruction Set Extensions Programming Reference, chapter 2, "VDPBF16PS".
 
@@ -13,6 +14,7 @@
 #ifdef WITH_AVX512_BF16
 enum { NUMBERS = TILE };  // numbers in the depth of a tile
 #else
+#define WITH_FLOAT_TILES
 enum { NUMBERS = DEPTH };
 #endif
 
@@ -50,7 +52,7 @@ static inline __attribute__((always_inline)) __m512 add_product(__m512 sum, cons
 
 // Multiply `rows` rows of A by one B or by both; each number of A is loaded once.
 static inline __attribute__((always_inline)) void multiply_rows(
-    int rows, int both, float *c0, float *c1, const char *a, long a_row, long a_step,
+    int rows, int both, float *c0, float *c1, const char *a, long a_row, long a_number, long a_step,
     const char *b0, const char *b1, long b_step, int steps
 ) {
     __m512 s0[TILE], s1[TILE];
@@ -63,8 +65,8 @@ static inline __attribute__((always_inline)) void multiply_rows(
         for (int k = 0; k < NUMBERS; k++)
 #pragma GCC unroll 16
             for (int r = 0; r < rows; r++) {
-                s0[r] = add_product(s0[r], a + r * a_row + k * 4, b0 + k * 64);
-                if (both) s1[r] = add_product(s1[r], a + r * a_row + k * 4, b1 + k * 64);
+                s0[r] = add_product(s0[r], a + r * a_row + k * a_number, b0 + k * 64);
+                if (both) s1[r] = add_product(s1[r], a + r * a_row + k * a_number, b1 + k * 64);
             }
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++) {
@@ -75,21 +77,22 @@ static inline __attribute__((always_inline)) void multiply_rows(
 
 // As many rows as registers allow, beside the registers for A and B.
 static inline __attribute__((always_inline)) void multiply_tile(
-    float *c0, float *c1, const char *a, long row, long a_step, const char *b0, const char *b1, long b_step, int steps, int both
+    float *c0, float *c1, const char *a, long row, long number, long a_step, const char *b0, const char *b1, long b_step,
+    int steps, int both
 ) {
 #ifdef WITH_AVX2
     for (int j = 0; j <= both; j++) {
         float *c = j ? c1 : c0;
         const char *b = j ? b1 : b0;
-        multiply_rows(6, 0, c, c, a, row, a_step, b, b, b_step, steps);
-        multiply_rows(5, 0, c + 6 * TILE, c, a + 6 * row, row, a_step, b, b, b_step, steps);
-        multiply_rows(5, 0, c + 11 * TILE, c, a + 11 * row, row, a_step, b, b, b_step, steps);
+        multiply_rows(6, 0, c, c, a, row, number, a_step, b, b, b_step, steps);
+        multiply_rows(5, 0, c + 6 * TILE, c, a + 6 * row, row, number, a_step, b, b, b_step, steps);
+        multiply_rows(5, 0, c + 11 * TILE, c, a + 11 * row, row, number, a_step, b, b, b_step, steps);
     }
 #else
-    if (!both) multiply_rows(16, 0, c0, c1, a, row, a_step, b0, b1, b_step, steps);
+    if (!both) multiply_rows(16, 0, c0, c1, a, row, number, a_step, b0, b1, b_step, steps);
     else
         for (int r = 0; r < TILE; r += 8)
-            multiply_rows(8, 1, c0 + r * TILE, c1 + r * TILE, a + r * row, row, a_step, b0, b1, b_step, steps);
+            multiply_rows(8, 1, c0 + r * TILE, c1 + r * TILE, a + r * row, row, number, a_step, b0, b1, b_step, steps);
 #endif
 }
 
@@ -99,7 +102,8 @@ static inline __attribute__((always_inline)) void multiply_numbers(
     const char *b0, const char *b1, long b_step, int steps, int many_a, int many_b
 ) {
     for (int i = 0; i < many_a; i++)
-        multiply_tile(acc->c[2 * i], acc->c[2 * i + 1], i ? a1 : a0, a_row, a_step, b0, b1, b_step, steps, many_b - 1);
+        multiply_tile(acc->c[2 * i], acc->c[2 * i + 1], i ? a1 : a0, a_row, 4, a_step, b0, b1, b_step, steps,
+                      many_b - 1);
 }
 
 #ifdef WITH_AVX512_BF16

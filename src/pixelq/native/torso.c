@@ -6,13 +6,10 @@
 // 32 numbers of each of 16 consecutive pixels are a tile. Tiles run over the ends of rows, where a few sums are unused: an
 // output [out][out] has its places at y · (width of the input) + x.
 
-#include "layers.h"
-
-#include <math.h>
+#include "convolution.h"
 
 enum {
     BLOCK = 8,     // images in one turn, so that they stay in a core's cache
-    NEAR = 192,    // filters times steps of gradients that are packed at once
     PIECE = 1024,  // gradients that are summed in one turn
     SHARES = 4,    // parts of a batch with separate sums, so that sums do not depend on the number of threads
     IN1 = SIDE / 4,
@@ -42,273 +39,6 @@ static void weave_planes(const uint8_t *planes, const float *background, bf16 *w
             _mm256_storeu_si256((__m256i *)(to + 128), _mm512_castsi512_si256(right));
             _mm256_storeu_si256((__m256i *)(to + 192), _mm512_extracti64x4_epi64(right, 1));
         }
-}
-
-// Input [images][in_w][in_w][channels], filters of kernel × kernel. A pixel of the input has `fold` × `fold` original pixels
-// of channels / fold². The weights are stored for the original pixels:
-// [filters][fold · kernel][fold · kernel][channels / fold²].
-typedef struct {
-    int in_w, channels, kernel, fold, filters;
-    int positions;  // output positions of an image, [filters] each
-    long in_image, out_image;
-} convolution;
-
-static int slices(const convolution *c) { return c->kernel * c->channels / DEPTH; }  // in a filter's input from one row
-
-static long weights_of(const convolution *c) { return (long)c->kernel * c->kernel * c->channels; }  // of one filter
-
-// The offset in a filter's weights of 16 numbers of its input [kernel][kernel][channels].
-static long unfolded(const convolution *c, long number) {
-    int run = c->channels / c->fold;  // adjacent numbers of an original row in a folded pixel
-    long tap = number / c->channels, inside = number % c->channels;
-    long y = tap / c->kernel * c->fold + inside / run;
-    return (y * c->kernel + tap % c->kernel) * run + inside % run;
-}
-
-// Pack weights as B tiles [filters/16][kernel][slices].
-static void pack_filters(const convolution *c, const bf16 *weight, uint32_t *packed) {
-    long all = weights_of(c);
-    team_loop *tiles = team_share();
-    for (long tile; (tile = team_take(tiles)) < c->filters / TILE;)
-        for (long at = 0; at < all; at += DEPTH) {
-            const bf16 *these = weight + tile * TILE * all, *low = these + unfolded(c, at), *high = these + unfolded(c, at + TILE);
-            __m512i r[16];
-            for (int i = 0; i < 16; i++)
-                r[i] = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(low + i * all))),
-                                          _mm256_loadu_si256((const __m256i *)(high + i * all)), 1);
-            transpose_to(r, packed + (tile * all + at) / DEPTH * WORDS);
-        }
-}
-
-// Pack weights [outputs][taps][inputs] as B tiles of the backward convolution, from outputs to inputs:
-// [inputs/16][taps back][outputs/32]. Backward tap t is forward tap `tap[t]`.
-static void pack_filters_back(
-    const bf16 *weight, int outputs, int taps, int inputs, const int *tap, int taps_back, uint32_t *packed
-) {
-    team_loop *tiles = team_share();
-    for (long tile; (tile = team_take(tiles)) < inputs / TILE;) {
-        uint32_t *to = packed + tile * taps_back * (outputs / DEPTH) * WORDS;
-        for (int t = 0; t < taps_back; t++)
-            for (int o = 0; o < outputs; o += 2, to += 16) {
-                const bf16 *from = weight + ((long)o * taps + tap[t]) * inputs + tile * TILE;
-                _mm512_storeu_si512(to, weave16(from, from + (long)taps * inputs));
-            }
-    }
-}
-
-// 16 filters, and the use of their sums.
-typedef struct {
-    const uint32_t *packed;
-    bf16 *out;
-    const bf16 *bias, *active;
-} filters16;
-
-// The tiles of a convolution, one after the other.
-static void all_filters(
-    const convolution *c, const uint32_t *packed, bf16 *out, const bf16 *bias, const bf16 *active, filters16 *to
-) {
-    for (int tile = 0; tile < c->filters / TILE; tile++) {
-        long at = (long)tile * TILE;
-        to[tile] = (filters16){packed + at * weights_of(c) / 2, out + at, bias ? bias + at : NULL,
-                               active ? active + at : NULL};
-    }
-}
-
-// Places of an output [out][out], by position in an input `in_w` wide: numbers from the image's first, for given distances of
-// rows, columns and odd rows and columns. A position past a row's end has the place of the next valid position, which is
-// written later.
-static void find_places(int out, int in_w, int fold, long row, long column, long odd_row, long odd_column, int32_t *places) {
-    long next = 0;
-    for (int at = (out - 1) * in_w + out - 1; at >= 0; at--) {
-        int y = at / in_w, x = at % in_w;
-        if (x < out) next = y / fold * row + y % fold * odd_row + x / fold * column + x % fold * odd_column;
-        places[at] = (int32_t)next;
-    }
-}
-
-// Sums of two times 16 positions by two tiles of filters, [2][2][16][16], with the first position, and the offset of the
-// image's output from the first image's.
-typedef struct {
-    _Alignas(64) float sums[4 * WORDS];
-    int at[2];
-    long image[2];
-} block;
-
-// The use of sums. Forward: output = max(least, scale · sum + bias). Backward: output = sum where `active` > 0; `active` has
-// the same positions, `active_pixel` numbers apart. `places` maps positions to the output.
-typedef struct {
-    const int32_t *places;
-    float scale, least;
-    long active_pixel;
-    int back;
-} ending;
-
-static inline __attribute__((always_inline)) void finish(const block *b, int i, int j, const filters16 *by, ending e) {
-    const float *sums = b->sums + (2 * i + j) * WORDS;
-    __m512 shift = e.back ? _mm512_setzero_ps() : widen(_mm256_loadu_si256((const __m256i *)by->bias));
-#pragma GCC unroll 16
-    for (int r = 0; r < TILE; r++) {  // no branches: a wrong prediction would restart products that have begun
-        __m512 sum = _mm512_loadu_ps(sums + r * TILE);
-        if (e.back) {
-            __m256i on = _mm256_loadu_si256((const __m256i *)(by->active + (b->at[i] + r) * e.active_pixel));
-            sum = _mm512_maskz_mov_ps(_mm256_cmpgt_epi16_mask(on, _mm256_setzero_si256()), sum);
-        } else {
-            sum = _mm512_max_ps(_mm512_fmadd_ps(sum, _mm512_set1_ps(e.scale), shift), _mm512_set1_ps(e.least));
-        }
-        bf16 *to = by->out + b->image[i] + e.places[b->at[i] + r];
-        _mm256_storeu_si256((__m256i *)to, narrow(sum));
-    }
-}
-
-// Convolve images with the given tiles of filters. A block's outputs are computed from its sums between the products of
-// the next block, where the processor would only wait.
-static inline __attribute__((always_inline)) void convolve(
-    const convolution *c, int images, const bf16 *in, int tiles, const filters16 *by, ending e
-) {
-    int each = (c->positions + TILE - 1) / TILE, pieces = images * each, deep = slices(c);
-    long row = (long)c->in_w * c->channels * sizeof(bf16), pixel = c->channels * sizeof(bf16);
-    block blocks[2];
-    accumulators acc;
-    begin_tiles(&acc);
-    for (int tile = 0; tile < tiles; tile += 2) {
-        int many = tile + 1 < tiles ? 2 : 1, every = c->kernel * deep / (2 * many), unfinished = 0;
-        const filters16 *two = by + tile;
-        for (int first = 0; first < pieces; first += 2) {
-            block *now = blocks + first / 2 % 2, *before = blocks + !(first / 2 % 2);
-            const char *a0, *a1, *b0 = (const char *)two[0].packed, *b1 = (const char *)two[many - 1].packed;
-            for (int i = 0; i < 2; i++) {  // the last tile twice, if their number is odd
-                int number = first + i < pieces ? first + i : first, image = number / each, at = number % each * TILE;
-                if (at > c->positions - TILE) at = c->positions - TILE;
-                now->at[i] = at, now->image[i] = image * c->out_image;
-                a0 = a1, a1 = (const char *)(in + image * c->in_image) + at * pixel;
-            }
-            zero_tiles(&acc);
-            int next = 0, until = every;
-            for (int ky = 0; ky < c->kernel; ky++, a0 += row, a1 += row)
-                for (int slice = 0; slice < deep; slice++, b0 += WORDS * 4, b1 += WORDS * 4) {
-                    if (many == 2) multiply(&acc, a0 + slice * 64, a1 + slice * 64, pixel, 64, b0, b1, 64, 1, 2, 2);
-                    else multiply(&acc, a0 + slice * 64, a1 + slice * 64, pixel, 64, b0, b1, 64, 1, 2, 1);
-                    if (--until > 0 || next >= unfinished) continue;
-                    finish(before, next / many, next % many, two + next % many, e);
-                    next++, until = every;
-                }
-            for (; next < unfinished; next++) finish(before, next / many, next % many, two + next % many, e);
-            store_sums(&acc, now->sums);
-            unfinished = 2 * many;
-        }
-        const block *last = blocks + (pieces - 1) / 2 % 2;
-        for (int next = 0; next < unfinished; next++) finish(last, next / many, next % many, two + next % many, e);
-    }
-    end_tiles(&acc);
-}
-
-static void convolve_forward(
-    const convolution *c, int images, const bf16 *in, int tiles, const filters16 *by, const int32_t *places, float scale,
-    int relu
-) {
-    convolve(c, images, in, tiles, by, (ending){places, scale, relu ? 0.0f : -INFINITY, 0, 0});
-}
-
-static void convolve_back(
-    const convolution *c, const bf16 *in, int tiles, const filters16 *by, const int32_t *places, long active_pixel
-) {
-    convolve(c, 1, in, tiles, by, (ending){places, 1.0f, 0.0f, active_pixel, 1});
-}
-
-static int shift_of(const convolution *c, int tap) { return tap / c->kernel * c->in_w + tap % c->kernel; }  // in pixels
-
-// Number of product steps over pixels with gradients packed at once, so that they stay in the L1 cache.
-static int near_steps(const convolution *c) { return c->filters < 64 ? NEAR / c->filters : NEAR / 64; }
-
-static long packed_gradient_numbers(const convolution *c) {
-    long pixels = near_steps(c) * (long)DEPTH;
-    return 2 * c->filters * pixels + DEPTH * (pixels + shift_of(c, c->kernel * c->kernel - 1));
-}
-
-// Pack the gradients dy [pixels][filters] as A tiles [filters/16][steps], then the same shifted by one pixel. Their sum is
-// added to db [filters], or stored there.
-static void pack_gradients(
-    const convolution *c, int pixels, int steps, const bf16 *dy, float *db, int add, uint32_t *packed
-) {
-    static const bf16 NONE[TILE] = {0};
-    uint32_t *later = packed + c->filters / TILE * steps * (long)WORDS;
-    for (int tile = 0; tile < c->filters; tile += TILE) {
-        __m512 bias = add ? _mm512_loadu_ps(db + tile) : _mm512_setzero_ps();
-        __m512i r[16];
-        for (int step = 0; step < steps; step++, packed += WORDS, later += WORDS) {
-            for (int i = 0; i < 16; i++) {
-                int at = step * DEPTH + 2 * i;
-                const bf16 *even = dy + (long)at * c->filters + tile;
-                r[i] = weave16(at < pixels ? even : NONE, at + 1 < pixels ? even + c->filters : NONE);
-                bias = _mm512_add_ps(bias, _mm512_castsi512_ps(_mm512_slli_epi32(r[i], 16)));
-                bias = _mm512_add_ps(bias, _mm512_castsi512_ps(_mm512_and_si512(r[i], _mm512_set1_epi32(0xffff0000))));
-            }
-            transpose(r);
-            for (int i = 0; i < 16; i++) {  // a row is 32 pixels of one filter
-                __m512i before = step ? _mm512_loadu_si512(packed - WORDS + i * 16) : _mm512_setzero_si512();
-                __m512i word_before = _mm512_alignr_epi32(r[i], before, 15);
-                _mm512_storeu_si512(packed + i * 16, r[i]);
-                _mm512_storeu_si512(
-                    later + i * 16, _mm512_or_si512(_mm512_slli_epi32(r[i], 16), _mm512_srli_epi32(word_before, 16)));
-            }
-        }
-        _mm512_storeu_ps(db + tile, bias);
-    }
-}
-
-// Filter gradients dw [filters][weights] and db [filters], set or added to, from `pixels` pixels of the output's gradient and
-// of the input; `left` pixels of the input are valid. The gradient has the input's layout, [in_w][in_w][filters] an image,
-// with zeros past the output. So a tap's gradient is a product with the input some pixels later, and the input is packed
-// once for all taps. It is packed in pairs of pixels, so for odd distances the output's gradient is shifted by one pixel.
-static void filter_gradients(
-    const convolution *c, int pixels, int left, const bf16 *in, const bf16 *dy, float *dw, float *db, int add, bf16 *scratch
-) {
-    int steps = (pixels + DEPTH) / DEPTH, taps = c->kernel * c->kernel;  // one pixel more, if it is shifted
-    int tiles = c->filters / TILE;
-    long all = weights_of(c), next = (long)steps * WORDS * 4;
-    uint32_t *a = (uint32_t *)scratch, *b0 = a + 2L * tiles * steps * WORDS;
-    long words = (steps * DEPTH + shift_of(c, taps - 1)) / 2 * 16L;  // for half of a product's channels
-    uint32_t *b1 = b0 + words;
-    pack_gradients(c, pixels, steps, dy, db, add, a);
-    accumulators acc;
-    begin_tiles(&acc);
-    for (int channel = 0; channel < c->channels; channel += DEPTH) {
-        static const bf16 NONE[DEPTH] = {0};
-        for (int at = 0; at < words / 8; at += 2) {
-            const bf16 *even = in + (long)at * c->channels + channel;
-            weave32(at < left ? even : NONE, at + 1 < left ? even + c->channels : NONE, b0 + at * 8, b1 + at * 8);
-        }
-        ORDER();
-        for (int number = 0; number < 2 * taps; number++) {  // taps at an even distance in pixels come first
-            int tap = number % taps, shift = shift_of(c, tap), odd = shift % 2;
-            if (odd != number / taps) continue;
-            const char *from0 = (const char *)(b0 + shift / 2 * 16), *from1 = (const char *)(b1 + shift / 2 * 16);
-            long number_at = (long)tap * c->channels + channel, to0 = unfolded(c, number_at), to1 = unfolded(c, number_at + TILE);
-            for (int tile = 0; tile < tiles; tile += 2) {
-                int many = tile + 1 < tiles ? 2 : 1;
-                const char *a0 = (const char *)a + (odd * tiles + tile) * next;
-                float *to = dw + tile * TILE * all, *more = to + TILE * all;
-                zero_tiles(&acc);
-                if (add) load_tiles(&acc, to + to0, to + to1, more + to0, more + to1, all * 4, many);
-                if (many > 1) multiply(&acc, a0, a0 + next, 64, WORDS * 4, from0, from1, WORDS * 4, steps, 2, 2);
-                else multiply(&acc, a0, a0, 64, WORDS * 4, from0, from1, WORDS * 4, steps, 1, 2);
-                store_tiles(&acc, to + to0, to + to1, more + to0, more + to1, all * 4, many);
-            }
-        }
-    }
-    end_tiles(&acc);
-}
-
-// The same from `images` images, in runs of pixels that ignore the images' ends.
-static void all_filter_gradients(
-    const convolution *c, int images, const bf16 *in, const bf16 *dy, float *dw, float *db, int add, bf16 *scratch
-) {
-    int all = images * c->in_w * c->in_w, most = near_steps(c) * DEPTH - 1;
-    for (int first = 0; first < all; first += most) {
-        int part = all - first < most ? all - first : most;
-        const bf16 *from = in + (long)first * c->channels;
-        filter_gradients(c, part, all - first, from, dy + (long)first * c->filters, dw, db, add || first, scratch);
-    }
 }
 
 // The three convolutions, and their numbers of weights.
@@ -357,7 +87,7 @@ static void places_forward(const sizes *s, places *p) {
 
 static long packed_bytes(const sizes *s) {
     torso t = torso_of(s);
-    return lines((t.n1 + t.n2 + t.n3) * sizeof(bf16));
+    return lines(packed_words(t.n1 + t.n2 + t.n3) * sizeof(uint32_t));
 }
 
 long torso_packed_bytes(const sizes *s) { return packed_bytes(s) + lines(sizeof(places)); }
@@ -368,16 +98,30 @@ static places *places_behind(const sizes *s, const uint32_t *packed) { return (p
 // Images in one turn: fewer for a small batch, so that more threads have work.
 static int block_of(int batch) { return batch >= 16 ? BLOCK / 2 : 2; }
 
+static long strip_bytes_of(const convolution *c, int count) {
+    long most = 0;
+    for (int i = 0; i < count; i++)
+        if (strip_numbers(c + i) > most) most = strip_numbers(c + i);
+    return lines(most * sizeof(float));
+}
+
+static long strip_bytes(const sizes *s) {
+    torso t = torso_of(s);
+    convolution all[3] = {t.c1, t.c2, t.c3};
+    return strip_bytes_of(all, 3);
+}
+
 long torso_own_bytes(const sizes *s, int batch) {
     int block = block_of(batch);
-    return activations_bytes(s, block) + lines(block * (first_size(s) + features_size(s)) * sizeof(bf16)) + PIXELS;
+    long outputs = lines(block * (first_size(s) + features_size(s)) * sizeof(bf16));
+    return activations_bytes(s, block) + outputs + strip_bytes(s) + PIXELS;
 }
 
 void torso_pack_by_team(const sizes *s, const weights *w, uint32_t *packed) {
     torso t = torso_of(s);
     pack_filters(&t.c1, w->w1, packed);
-    pack_filters(&t.c2, w->w2, packed + t.n1 / 2);
-    pack_filters(&t.c3, w->w3, packed + (t.n1 + t.n2) / 2);
+    pack_filters(&t.c2, w->w2, packed + packed_words(t.n1));
+    pack_filters(&t.c3, w->w3, packed + packed_words(t.n1 + t.n2));
     team_loop *once = team_share();
     if (team_take(once) == 0) places_forward(s, places_behind(s, packed));
 }
@@ -386,7 +130,8 @@ void torso_pack_by_team(const sizes *s, const weights *w, uint32_t *packed) {
 // convolution runs for both networks at once: an image's tiles are loaded once. `other` is room for its output for the second
 // network. Two networks have no norms.
 static void features_of(
-    const sizes *s, int images, const activations *at, int networks, const seen *by, int first, bf16 *other, bf16 *a3
+    const sizes *s, int images, const activations *at, int networks, const seen *by, int first, bf16 *other, bf16 *a3,
+    float *strip
 ) {
     torso t = torso_of(s);
     const places *p = places_behind(s, by->packed);
@@ -399,16 +144,16 @@ static void features_of(
     if (!z[0]) z[0] = at->a1, z[1] = at->a2, z[2] = a3;
     for (int n = 0; n < networks; n++)
         all_filters(&t.c1, by[n].packed, n1 ? z[0] : a1[n], by[n].w->b1, NULL, filters + n * tiles1);
-    convolve_forward(&t.c1, images, at->woven, networks * tiles1, filters, p->of1, 1.0f / 255.0f, !n1);
+    convolve_forward(&t.c1, images, at->woven, networks * tiles1, filters, p->of1, 1.0f / 255.0f, !n1, strip);
     if (n1) norm_forward(s, n1, 0, images, z[0], before->statistics[0], at->a1);
     for (int n = 0; n < networks; n++) {
-        const uint32_t *p2 = by[n].packed + t.n1 / 2, *p3 = p2 + t.n2 / 2;
+        const uint32_t *p2 = by[n].packed + packed_words(t.n1), *p3 = p2 + packed_words(t.n2);
         bf16 *features = by[n].features + first * features_size(s);
         all_filters(&t.c2, p2, z[1], by[n].w->b2, NULL, f2);
         all_filters(&t.c3, p3, z[2], by[n].w->b3, NULL, f3);
-        convolve_forward(&t.c2, images, a1[n], s->f2 / TILE, f2, p->of2, 1.0f, !n1);
+        convolve_forward(&t.c2, images, a1[n], s->f2 / TILE, f2, p->of2, 1.0f, !n1, strip);
         if (n1) norm_forward(s, n1, 1, images, z[1], before->statistics[1], at->a2);
-        convolve_forward(&t.c3, images, at->a2, s->f3 / TILE, f3, p->of3, 1.0f, !n1);
+        convolve_forward(&t.c3, images, at->a2, s->f3 / TILE, f3, p->of3, 1.0f, !n1, strip);
         if (n1) norm_forward(s, n1, 2, images, z[2], before->statistics[2], a3);
         for (int i = 0; i < images; i++) flatten(s->f3, a3 + i * features_size(s), features + i * features_size(s));
     }
@@ -431,6 +176,7 @@ void torso_features_by_team(
     int block = block_of(batch);
     bf16 *other = (bf16 *)((char *)own + activations_bytes(s, block)), *a3 = other + block * first_size(s);
     uint8_t *room = (uint8_t *)own + torso_own_bytes(s, batch) - PIXELS;
+    float *strip = (float *)(room - strip_bytes(s));
     team_loop *blocks = team_share();
     for (int first; (first = (int)team_take(blocks) * block) < batch;) {
         int count = batch - first < block ? batch - first : block;
@@ -438,7 +184,7 @@ void torso_features_by_team(
         for (int i = 0; i < count; i++)
             weave_planes(planes_of(obs, first + i, room), obs->background, at.woven + (long)i * PIXELS);
         ORDER();
-        features_of(s, count, &at, networks, by, first, other, a3);
+        features_of(s, count, &at, networks, by, first, other, a3, strip);
     }
 }
 
@@ -524,10 +270,16 @@ static long block_numbers(const sizes *s) {
 
 long torso_packed_back_bytes(const sizes *s) {
     torso t = torso_of(s);
-    return lines((t.n2 + t.n3) * sizeof(bf16));
+    return lines(packed_words(t.n2 + t.n3) * sizeof(uint32_t));
 }
 
 long torso_shares_bytes(const sizes *s, const norms *n) { return lines(SHARES * share_numbers(s, n) * sizeof(float)); }
+
+static long strip_back_bytes(const sizes *s) {
+    way_back w = way_back_of(s, 1);
+    convolution all[2] = {w.to2, w.to1};
+    return strip_bytes_of(all, 2);
+}
 
 long torso_own_back_bytes(const sizes *s) {
     torso t = torso_of(s);
@@ -535,15 +287,15 @@ long torso_own_back_bytes(const sizes *s) {
     long third = packed_gradient_numbers(&t.c3);
     if (second > widest) widest = second;
     if (third > widest) widest = third;
-    return lines((block_numbers(s) + widest) * sizeof(bf16));
+    return lines((block_numbers(s) + widest) * sizeof(bf16)) + strip_back_bytes(s);
 }
 
 void torso_pack_back_by_team(const sizes *s, const weights *w, uint32_t *packed) {
     int taps[9];
     for (int t = 0; t < 9; t++) taps[t] = 8 - t;
     pack_filters_back(w->w3, s->f3, 9, s->f2, taps, 9, packed);
-    packed += 9L * s->f2 * s->f3 / 2;
-    for (int p = 0; p < 4; p++, packed += 2L * s->f1 * s->f2) {
+    packed += packed_words(9L * s->f2 * s->f3);
+    for (int p = 0; p < 4; p++, packed += packed_words(4L * s->f1 * s->f2)) {
         for (int t = 0; t < 4; t++) taps[t] = (p / 2 + 2 * (1 - t / 2)) * 4 + p % 2 + 2 * (1 - t % 2);
         pack_filters_back(w->w2, s->f2, 16, s->f1, taps, 4, packed);
     }
@@ -570,6 +322,7 @@ void torso_shares_by_team(
     int share_size = (int)share_size_of(batch), tiles1 = s->f1 / TILE;
     bf16 *frame3 = own, *g3 = frame3 + w.frame3, *frame2 = g3 + w.g3, *g2 = frame2 + w.frame2, *g1 = g2 + w.g2;
     bf16 *scratch = frame3 + block_numbers(s);
+    float *strip = (float *)((char *)own + torso_own_back_bytes(s) - strip_back_bytes(s));
     filters16 back2[s->f2 / TILE], back1[4 * tiles1];
     int ready = 0;
     team_loop *parts = team_share();
@@ -594,14 +347,14 @@ void torso_shares_by_team(
             w = way_back_of(s, images);
             if (n) normalise_back(s, n, 2, images, &at.before, g3, behind, add);
             all_filters(&w.to2, packed, g2, NULL, at.a2, back2);
-            convolve_back(&w.to2, frame3, s->f2 / TILE, back2, places.of2, s->f2);
+            convolve_back(&w.to2, frame3, s->f2 / TILE, back2, places.of2, s->f2, strip);
             if (n) normalise_back(s, n, 1, images, &at.before, g2, behind, add);
-            all_filters(&w.to1, packed + t.n3 / 2, g1, NULL, at.a1, back1);
+            all_filters(&w.to1, packed + packed_words(t.n3), g1, NULL, at.a1, back1);
             for (int tile = 0; tile < 4 * tiles1; tile++) {  // a quarter for every other row and column
                 int quarter = tile / tiles1;
                 back1[tile].out = g1 + (quarter / 2 * IN1 + quarter % 2) * (long)s->f1 + tile % tiles1 * TILE;
             }
-            convolve_back(&w.to1, frame2, 4 * tiles1, back1, places.of1, 4L * s->f1);
+            convolve_back(&w.to1, frame2, 4 * tiles1, back1, places.of1, 4L * s->f1, strip);
             if (n) normalise_back(s, n, 0, images, &at.before, g1, behind, add);
             all_filter_gradients(&t.c3, images, at.a2, g3, d3, e3, add, scratch);
             all_filter_gradients(&t.c2, images, at.a1, g2, d2, e2, add, scratch);
