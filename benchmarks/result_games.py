@@ -23,7 +23,7 @@ HEAD = ["game", "random play (95% interval)", "each seed", "median", "worst", "h
 def training_returns() -> tuple[list[str], list[list[str]]]:
     """Head and rows: the mean return of each seed's last 100 training games, beside random play; the IQM last."""
     random = {row["game"]: row for row in read("random")}
-    rows, all_shares, played = [], [], 0
+    rows, by_seed = [], list[dict[str, float]]()  # each game's human-normalised return by seed
     for game in TEN:
         runs = sorted((row for row in read("runs") if (row["study"], row["game"]) == (STUDY, game)), key=_seed)
         ends = [curves(STUDY)[row["run"]] for row in runs]
@@ -31,15 +31,16 @@ def training_returns() -> tuple[list[str], list[list[str]]]:
         returns = [float(end["return_per_game"][-1]) for end in ends]
         whole = [value for value, short in zip(returns, cut, strict=True) if not short]
         shares = [share for value in whole if (share := human_normalised(game, value)) is not None]
-        all_shares += shares
-        played += bool(whole)
+        seeds = [row["seed"] for row, short in zip(runs, cut, strict=True) if not short]
+        by_seed.append(dict(zip(seeds, shares, strict=True)))
         cells = [game, mean_of(random.get(game))]
         cells.append(" · ".join(number(value, 1) + short for value, short in zip(returns, cut, strict=True)) or NONE)
         cells += [number(median(whole), 1), number(min(whole), 1)] if whole else [NONE, NONE]
         rows.append([*cells, f"{np.mean(shares):.2f}" if shares else NONE])
-    complete = played == len(TEN)  # a mean over some of the games would compare with nothing
-    total = f"**{float(iqm(np.array(all_shares))):.2f}**" if complete else NONE
-    rows.append(["IQM of all runs", "", "", "", "", total])
+    # games with more seeds than others would weigh more
+    common = sorted(set.intersection(*(set(found) for found in by_seed)), key=int)
+    total = f"**{float(iqm(np.array([found[seed] for found in by_seed for seed in common]))):.2f}**" if common else NONE
+    rows.append([f"IQM of the seeds that every game has: {', '.join(common) or 'none'}", "", "", "", "", total])
     return HEAD, rows
 
 

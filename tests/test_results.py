@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import result_data
+import result_games
 from add_result import _command as shortened_command
 from add_result import add
 from result_data import FOLDER, ROOT, chain, curves, first_above, read, write_curves
@@ -154,3 +155,19 @@ def test_links_of_the_readme_and_of_results_lead_somewhere():
 def test_a_recorded_command_is_that_of_one_run_and_names_no_place(command, recorded):
     config = {"preset": "c51", "game": "pong", "seed": 2, "threads": 1, "device": "cpu"}
     assert shortened_command(command, config) == recorded
+
+
+def test_the_mean_over_games_takes_the_seeds_that_every_game_has(monkeypatch):
+    ends = {"pong-s1": 14.6, "pong-s2": -20.7, "boxing-s1": 0.1, "boxing-s3": 12.1}  # 1.00, 0, 0 and 1.00 of a human
+    rows = [{"study": "games", "game": name.split("-")[0], "seed": name[-1], "run": name, "mean": "0"} for name in ends]
+    monkeypatch.setattr(result_games, "TEN", ("pong", "boxing"))
+    monkeypatch.setattr(result_games, "read", lambda name: rows if name == "runs" else [])
+    found = {run: {"step": [700_000], "return_per_game": [end]} for run, end in ends.items()}
+    monkeypatch.setattr(result_games, "curves", lambda study: found)
+    _, table = result_games.training_returns()
+    assert [row[2] for row in table[:2]] == ["14.6 · −20.7", "0.1 · 12.1"]
+    assert table[2][0].endswith("every game has: 1")
+    assert table[2][-1] == "**0.50**"
+    found["boxing-s1"]["step"] = [1_000]  # stopped there: now no seed is whole in both
+    _, table = result_games.training_returns()
+    assert (table[2][0][-4:], table[2][-1]) == ("none", "–")
