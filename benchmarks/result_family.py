@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from family import STEPS
 from pixelq.presets import PRESETS
 from result_cells import NONE, number, table
-from result_data import FOLDER, Curve, curves, read
+from result_data import Curve, curves, read
 
 __all__ = ["GAMES", "STUDY", "family", "family_rows", "family_runs"]
 
@@ -16,9 +16,8 @@ GAMES = ("breakout", "pong")
 def family_runs(preset: str, game: str) -> Iterator[tuple[dict[str, str], Curve]]:
     """Recorded runs of a preset on a game, by seed, with their curves."""
     recorded = [row for row in read("runs") if (row["study"], row["preset"], row["game"]) == (STUDY, preset, game)]
-    if recorded and (FOLDER / "curves" / f"{STUDY}.csv.gz").exists():
-        for row in sorted(recorded, key=lambda row: int(row["seed"])):
-            yield row, curves(STUDY)[row["run"]]
+    for row in sorted(recorded, key=lambda row: int(row["seed"])):
+        yield row, curves(STUDY)[row["run"]]
 
 
 def family() -> str:

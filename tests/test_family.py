@@ -47,7 +47,6 @@ def recorded(tmp_path, monkeypatch):
             for run, _, _ in runs]  # fmt: skip
     (tmp_path / "runs.csv").write_text("\n".join(["study,run,preset,game,seed,commit,machine,command,beside", *rows]))
     monkeypatch.setattr(result_data, "FOLDER", tmp_path)
-    monkeypatch.setattr(result_family, "FOLDER", tmp_path)
     result_data.write_curves(
         "family", {run: [{"step": steps, "seconds": 600.0, "train/return_per_game": end}] for run, steps, end in runs}
     )

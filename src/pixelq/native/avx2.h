@@ -99,12 +99,6 @@ WIDE wide_floats wide_maskz_mov_ps(unsigned mask, wide_floats a) {
     return wide_castsi512_ps(wide_and_si512(wide_of_mask(mask), wide_castps_si512(a)));
 }
 
-WIDE wide_words wide_mask_or_epi32(wide_words otherwise, unsigned mask, wide_words a, wide_words b) {
-    wide_words on = wide_of_mask(mask), both = wide_or_si512(a, b);
-    return (wide_words){_mm256_blendv_epi8(otherwise.low, both.low, on.low),
-                        _mm256_blendv_epi8(otherwise.high, both.high, on.high)};
-}
-
 WIDE float wide_reduce_add_ps(wide_floats a) {
     __m256 eight = _mm256_add_ps(a.low, a.high);
     __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
@@ -244,7 +238,6 @@ WIDE void interleave_halves(wide_words a, wide_words b, wide_words *first, wide_
 #define _mm512_maskz_loadu_ps wide_maskz_loadu_ps
 #define _mm512_mask_storeu_ps wide_mask_storeu_ps
 #define _mm512_maskz_mov_ps wide_maskz_mov_ps
-#define _mm512_mask_or_epi32 wide_mask_or_epi32
 #define _mm512_castps_si512 wide_castps_si512
 #define _mm512_castsi512_ps wide_castsi512_ps
 #define _mm512_reduce_add_ps wide_reduce_add_ps
