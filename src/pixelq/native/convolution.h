@@ -15,8 +15,6 @@ typedef struct {
     long in_image, out_image;
 } convolution;
 
-static int slices(const convolution *c) { return c->kernel * c->channels / DEPTH; }  // in a filter's input from one row
-
 static long weights_of(const convolution *c) { return (long)c->kernel * c->kernel * c->channels; }  // of one filter
 
 // The offset in a filter's weights of 16 numbers of its input [kernel][kernel][channels].
@@ -29,11 +27,23 @@ static long unfolded(const convolution *c, long number) {
 
 static int shift_of(const convolution *c, int tap) { return tap / c->kernel * c->in_w + tap % c->kernel; }  // in pixels
 
+enum {
 #ifdef WITH_FLOAT_TILES
-#include "convolution_floats.h"
+    FILTER_WORDS = 2 * WORDS,  // in 16 packed filters of 32 weights
 #else
-#include "convolution_pairs.h"
+    FILTER_WORDS = WORDS,
 #endif
+};
+
+// A row of a packed tile of filters; two rows, if its numbers are float32.
+static inline void store_pairs(__m512i pairs, long row, uint32_t *packed) {
+#ifdef WITH_FLOAT_TILES
+    _mm512_storeu_si512(packed + 2 * row * TILE, _mm512_slli_epi32(pairs, 16));
+    _mm512_storeu_si512(packed + (2 * row + 1) * TILE, _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff0000)));
+#else
+    _mm512_storeu_si512(packed + row * TILE, pairs);
+#endif
+}
 
 // Words of packed filters with so many weights.
 static long packed_words(long weights) { return weights / (TILE * DEPTH) * FILTER_WORDS; }
@@ -100,14 +110,6 @@ static void find_places(int out, int in_w, int fold, long row, long column, long
     }
 }
 
-// Sums of two times 16 positions by two tiles of filters, [2][2][16][16], with the first position, and the offset of the
-// image's output from the first image's.
-typedef struct {
-    _Alignas(64) float sums[4 * WORDS];
-    int at[2];
-    long image[2];
-} block;
-
 // The use of sums. Forward: output = max(least, scale · sum + bias). Backward: output = sum where `active` > 0; `active` has
 // the same positions, `active_pixel` numbers apart. `places` maps positions to the output.
 typedef struct {
@@ -117,86 +119,39 @@ typedef struct {
     int back;
 } ending;
 
-static inline __attribute__((always_inline)) void finish(const block *b, int i, int j, const filters16 *by, ending e) {
-    const float *sums = b->sums + (2 * i + j) * WORDS;
-    __m512 shift = e.back ? _mm512_setzero_ps() : widen(_mm256_loadu_si256((const __m256i *)by->bias));
-#pragma GCC unroll 16
-    for (int r = 0; r < TILE; r++) {  // no branches: a wrong prediction would restart products that have begun
-        __m512 sum = _mm512_loadu_ps(sums + r * TILE);
-        if (e.back) {
-            __m256i on = _mm256_loadu_si256((const __m256i *)(by->active + (b->at[i] + r) * e.active_pixel));
-            sum = _mm512_maskz_mov_ps(_mm256_cmpgt_epi16_mask(on, _mm256_setzero_si256()), sum);
-        } else {
-            sum = _mm512_max_ps(_mm512_fmadd_ps(sum, _mm512_set1_ps(e.scale), shift), _mm512_set1_ps(e.least));
-        }
-        bf16 *to = by->out + b->image[i] + e.places[b->at[i] + r];
-        _mm256_storeu_si256((__m256i *)to, narrow(sum));
+// The output of 16 filters at position `at`, from their sums; `image` is the offset of the image's output from the first's.
+static inline __attribute__((always_inline)) void finish(
+    __m512 sum, __m512 bias, long at, long image, const filters16 *by, ending e
+) {
+    if (e.back) {
+        __m256i on = _mm256_loadu_si256((const __m256i *)(by->active + at * e.active_pixel));
+        sum = _mm512_maskz_mov_ps(_mm256_cmpgt_epi16_mask(on, _mm256_setzero_si256()), sum);
+    } else {
+        sum = _mm512_max_ps(_mm512_fmadd_ps(sum, _mm512_set1_ps(e.scale), bias), _mm512_set1_ps(e.least));
     }
+    _mm256_storeu_si256((__m256i *)(by->out + image + e.places[at]), narrow(sum));
 }
 
-// Convolve images with the given tiles of filters. A block's outputs are computed from its sums between the products of
-// the next block, where the processor would only wait. `strip` is room for `strip_numbers` numbers.
-static inline __attribute__((always_inline)) void convolve(
-    const convolution *c, int images, const bf16 *in, int tiles, const filters16 *by, ending e, float *strip
-) {
-    int each = (c->positions + TILE - 1) / TILE, pieces = images * each, deep = slices(c);
-    long row = (long)c->in_w * c->channels * sizeof(bf16), pixel = c->channels * sizeof(bf16);
-    block blocks[2];
-    accumulators acc;
-    begin_tiles(&acc);
-    for (int tile = 0; tile < tiles; tile += 2) {
-        int many = tile + 1 < tiles ? 2 : 1, every = c->kernel * deep / (2 * many), unfinished = 0;
-        const filters16 *two = by + tile;
-        for (int first = 0; first < pieces; first += 2) {
-            block *now = blocks + first / 2 % 2, *before = blocks + !(first / 2 % 2);
-            const char *a0, *a1, *b0 = (const char *)two[0].packed, *b1 = (const char *)two[many - 1].packed;
-            for (int i = 0; i < 2; i++) {  // the last tile twice, if their number is odd
-                int number = first + i < pieces ? first + i : first, image = number / each, at = number % each * TILE;
-                if (at > c->positions - TILE) at = c->positions - TILE;
-                now->at[i] = at, now->image[i] = image * c->out_image;
-                a0 = a1, a1 = (const char *)(in + image * c->in_image) + at * pixel;
-            }
-            begin_sums(&acc, now->sums);
-            int next = 0, until = every, deep_at_once = products_at_once(c);
-            for (int ky = 0; ky < c->kernel; ky++, a0 += row, a1 += row)
-                for (int slice = 0; slice < deep; slice += deep_at_once) {
-                    add_products(&acc, now->sums, c, a0, a1, slice, b0, b1, many, strip);
-                    b0 += deep_at_once * FILTER_WORDS * 4L, b1 += deep_at_once * FILTER_WORDS * 4L;
-                    for (until -= deep_at_once; until <= 0 && next < unfinished; until += every, next++)
-                        finish(before, next / many, next % many, two + next % many, e);
-                }
-            for (; next < unfinished; next++) finish(before, next / many, next % many, two + next % many, e);
-            end_sums(&acc, now->sums);
-            unfinished = 2 * many;
-        }
-        const block *last = blocks + (pieces - 1) / 2 % 2;
-        for (int next = 0; next < unfinished; next++) finish(last, next / many, next % many, two + next % many, e);
-    }
-    end_tiles(&acc);
+static inline __attribute__((always_inline)) __m512 bias_of(const filters16 *by, ending e) {
+    return e.back ? _mm512_setzero_ps() : widen(_mm256_loadu_si256((const __m256i *)by->bias));
 }
+
+#ifdef WITH_FLOAT_TILES
+#include "convolution_floats.h"
+#else
+#include "convolution_pairs.h"
+#endif
 
 static void convolve_forward(
     const convolution *c, int images, const bf16 *in, int tiles, const filters16 *by, const int32_t *places, float scale,
-    int relu, float *strip
+    int relu, float *floats
 ) {
-    convolve(c, images, in, tiles, by, (ending){places, scale, relu ? 0.0f : -INFINITY, 0, 0}, strip);
+    convolve(c, images, in, tiles, by, (ending){places, scale, relu ? 0.0f : -INFINITY, 0, 0}, floats);
 }
 
 static void convolve_back(
-    const convolution *c, const bf16 *in, int tiles, const filters16 *by, const int32_t *places, long active_pixel,
-    float *strip
+    const convolution *c, int images, const bf16 *in, int tiles, const filters16 *by, const int32_t *places, long active_pixel,
+    float *floats
 ) {
-    convolve(c, 1, in, tiles, by, (ending){places, 1.0f, 0.0f, active_pixel, 1}, strip);
-}
-
-// The same from `images` images, in runs of pixels that ignore the images' ends.
-static void all_filter_gradients(
-    const convolution *c, int images, const bf16 *in, const bf16 *dy, float *dw, float *db, int add, bf16 *scratch
-) {
-    int all = images * c->in_w * c->in_w, most = most_pixels(c);
-    for (int first = 0; first < all; first += most) {
-        int part = all - first < most ? all - first : most;
-        const bf16 *from = in + (long)first * c->channels;
-        filter_gradients(c, part, all - first, from, dy + (long)first * c->filters, dw, db, add || first, scratch);
-    }
+    convolve(c, images, in, tiles, by, (ending){places, 1.0f, 0.0f, active_pixel, 1}, floats);
 }

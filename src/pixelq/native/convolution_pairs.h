@@ -2,31 +2,69 @@
 
 #pragma once
 
-enum {
-    FILTER_WORDS = WORDS,  // in 16 packed filters of 32 weights
-    NEAR = 192,            // filters times steps of gradients that are packed at once
-};
+enum { NEAR = 192 };  // filters times steps of gradients that are packed at once
 
-// A row of a packed tile of filters.
-static inline void store_pairs(__m512i pairs, long row, uint32_t *packed) { _mm512_storeu_si512(packed + row * TILE, pairs); }
+static int slices(const convolution *c) { return c->kernel * c->channels / DEPTH; }  // in a filter's input from one row
 
-static long strip_numbers(const convolution *c) { return (void)c, 0; }
+static long image_floats(const convolution *c) { return (void)c, 0; }
 
-static inline int products_at_once(const convolution *c) { return (void)c, 1; }
+// Sums of two times 16 positions by two tiles of filters, [2][2][16][16], with the first position, and the offset of the
+// image's output from the first image's.
+typedef struct {
+    _Alignas(64) float sums[4 * WORDS];
+    int at[2];
+    long image[2];
+} block;
 
-static inline void begin_sums(accumulators *acc, float *sums) { (void)sums, zero_tiles(acc); }
+static inline __attribute__((always_inline)) void finish_tile(const block *b, int i, int j, const filters16 *by, ending e) {
+    const float *sums = b->sums + (2 * i + j) * WORDS;
+    __m512 bias = bias_of(by, e);
+#pragma GCC unroll 16
+    for (int r = 0; r < TILE; r++)  // no branches: a wrong prediction would restart products that have begun
+        finish(_mm512_loadu_ps(sums + r * TILE), bias, b->at[i] + r, b->image[i], by, e);
+}
 
-static inline void end_sums(accumulators *acc, float *sums) { store_sums(acc, sums); }
-
-// Multiply a slice of a filter row's inputs at two times 16 positions by one or two tiles of filters.
-static inline __attribute__((always_inline)) void add_products(
-    accumulators *acc, float *sums, const convolution *c, const char *a0, const char *a1, int slice,
-    const char *b0, const char *b1, int many, float *strip
+// Convolve images with the given tiles of filters; on the way back all images are one row. A block's outputs are computed from
+// its sums between the products of the next block, where the processor would only wait.
+static inline __attribute__((always_inline)) void convolve(
+    const convolution *c, int images, const bf16 *in, int tiles, const filters16 *by, ending e, float *floats
 ) {
-    (void)sums, (void)strip;
-    long pixel = c->channels * sizeof(bf16);
-    if (many == 2) multiply(acc, a0 + slice * 64, a1 + slice * 64, pixel, 64, b0, b1, 64, 1, 2, 2);
-    else multiply(acc, a0 + slice * 64, a1 + slice * 64, pixel, 64, b0, b1, 64, 1, 2, 1);
+    (void)floats;
+    int each = (c->positions + TILE - 1) / TILE, pieces = e.back ? each : images * each, deep = slices(c);
+    long row = (long)c->in_w * c->channels * sizeof(bf16), pixel = c->channels * sizeof(bf16);
+    block blocks[2];
+    accumulators acc;
+    begin_tiles(&acc);
+    for (int tile = 0; tile < tiles; tile += 2) {
+        int many = tile + 1 < tiles ? 2 : 1, every = c->kernel * deep / (2 * many), unfinished = 0;
+        const filters16 *two = by + tile;
+        for (int first = 0; first < pieces; first += 2) {
+            block *now = blocks + first / 2 % 2, *before = blocks + !(first / 2 % 2);
+            const char *a0, *a1, *b0 = (const char *)two[0].packed, *b1 = (const char *)two[many - 1].packed;
+            for (int i = 0; i < 2; i++) {  // the last tile twice, if their number is odd
+                int number = first + i < pieces ? first + i : first, image = number / each, at = number % each * TILE;
+                if (at > c->positions - TILE) at = c->positions - TILE;
+                now->at[i] = at, now->image[i] = image * c->out_image;
+                a0 = a1, a1 = (const char *)(in + image * c->in_image) + at * pixel;
+            }
+            zero_tiles(&acc);
+            int next = 0, until = every;
+            for (int ky = 0; ky < c->kernel; ky++, a0 += row, a1 += row)
+                for (int slice = 0; slice < deep; slice++, b0 += WORDS * 4, b1 += WORDS * 4) {
+                    const char *from0 = a0 + slice * 64, *from1 = a1 + slice * 64;
+                    if (many == 2) multiply(&acc, from0, from1, pixel, 64, b0, b1, 64, 1, 2, 2);
+                    else multiply(&acc, from0, from1, pixel, 64, b0, b1, 64, 1, 2, 1);
+                    for (until--; until <= 0 && next < unfinished; until += every, next++)
+                        finish_tile(before, next / many, next % many, two + next % many, e);
+                }
+            for (; next < unfinished; next++) finish_tile(before, next / many, next % many, two + next % many, e);
+            store_sums(&acc, now->sums);
+            unfinished = 2 * many;
+        }
+        const block *last = blocks + (pieces - 1) / 2 % 2;
+        for (int next = 0; next < unfinished; next++) finish_tile(last, next / many, next % many, two + next % many, e);
+    }
+    end_tiles(&acc);
 }
 
 // Number of product steps over pixels with gradients packed at once, so that they stay in the L1 cache.
@@ -111,4 +149,16 @@ static void filter_gradients(
         }
     }
     end_tiles(&acc);
+}
+
+// The same from `images` images, in runs of pixels that ignore the images' ends.
+static void all_filter_gradients(
+    const convolution *c, int images, const bf16 *in, const bf16 *dy, float *dw, float *db, int add, bf16 *scratch
+) {
+    int all = images * c->in_w * c->in_w, most = most_pixels(c);
+    for (int first = 0; first < all; first += most) {
+        int part = all - first < most ? all - first : most;
+        const bf16 *from = in + (long)first * c->channels;
+        filter_gradients(c, part, all - first, from, dy + (long)first * c->filters, dw, db, add || first, scratch);
+    }
 }

@@ -3,8 +3,7 @@
 // Arrays are dense, channels last, with shapes as in the comments. The pixels of a filter's step are folded into one pixel
 // with as many times the channels, so that every convolution has stride 1. Then a filter's inputs from one row are
 // contiguous, and the inputs at the next pixel begin one pixel later. So a convolution is a matrix product without copies:
-// 32 numbers of each of 16 consecutive pixels are a tile. Tiles run over the ends of rows, where a few sums are unused: an
-// output [out][out] has its places at y · (width of the input) + x.
+// its sums are over numbers that lie one after the other. An output [out][out] has its places at y · (width of the input) + x.
 
 #include "convolution.h"
 
@@ -98,23 +97,23 @@ static places *places_behind(const sizes *s, const uint32_t *packed) { return (p
 // Images in one turn: fewer for a small batch, so that more threads have work.
 static int block_of(int batch) { return batch >= 16 ? BLOCK / 2 : 2; }
 
-static long strip_bytes_of(const convolution *c, int count) {
+static long most_floats_bytes(const convolution *c, int count) {
     long most = 0;
     for (int i = 0; i < count; i++)
-        if (strip_numbers(c + i) > most) most = strip_numbers(c + i);
+        if (image_floats(c + i) > most) most = image_floats(c + i);
     return lines(most * sizeof(float));
 }
 
-static long strip_bytes(const sizes *s) {
+static long floats_bytes(const sizes *s) {
     torso t = torso_of(s);
     convolution all[3] = {t.c1, t.c2, t.c3};
-    return strip_bytes_of(all, 3);
+    return most_floats_bytes(all, 3);
 }
 
 long torso_own_bytes(const sizes *s, int batch) {
     int block = block_of(batch);
     long outputs = lines(block * (first_size(s) + features_size(s)) * sizeof(bf16));
-    return activations_bytes(s, block) + outputs + strip_bytes(s) + PIXELS;
+    return activations_bytes(s, block) + outputs + floats_bytes(s) + PIXELS;
 }
 
 void torso_pack_by_team(const sizes *s, const weights *w, uint32_t *packed) {
@@ -131,7 +130,7 @@ void torso_pack_by_team(const sizes *s, const weights *w, uint32_t *packed) {
 // network. Two networks have no norms.
 static void features_of(
     const sizes *s, int images, const activations *at, int networks, const seen *by, int first, bf16 *other, bf16 *a3,
-    float *strip
+    float *floats
 ) {
     torso t = torso_of(s);
     const places *p = places_behind(s, by->packed);
@@ -144,16 +143,16 @@ static void features_of(
     if (!z[0]) z[0] = at->a1, z[1] = at->a2, z[2] = a3;
     for (int n = 0; n < networks; n++)
         all_filters(&t.c1, by[n].packed, n1 ? z[0] : a1[n], by[n].w->b1, NULL, filters + n * tiles1);
-    convolve_forward(&t.c1, images, at->woven, networks * tiles1, filters, p->of1, 1.0f / 255.0f, !n1, strip);
+    convolve_forward(&t.c1, images, at->woven, networks * tiles1, filters, p->of1, 1.0f / 255.0f, !n1, floats);
     if (n1) norm_forward(s, n1, 0, images, z[0], before->statistics[0], at->a1);
     for (int n = 0; n < networks; n++) {
         const uint32_t *p2 = by[n].packed + packed_words(t.n1), *p3 = p2 + packed_words(t.n2);
         bf16 *features = by[n].features + first * features_size(s);
         all_filters(&t.c2, p2, z[1], by[n].w->b2, NULL, f2);
         all_filters(&t.c3, p3, z[2], by[n].w->b3, NULL, f3);
-        convolve_forward(&t.c2, images, a1[n], s->f2 / TILE, f2, p->of2, 1.0f, !n1, strip);
+        convolve_forward(&t.c2, images, a1[n], s->f2 / TILE, f2, p->of2, 1.0f, !n1, floats);
         if (n1) norm_forward(s, n1, 1, images, z[1], before->statistics[1], at->a2);
-        convolve_forward(&t.c3, images, at->a2, s->f3 / TILE, f3, p->of3, 1.0f, !n1, strip);
+        convolve_forward(&t.c3, images, at->a2, s->f3 / TILE, f3, p->of3, 1.0f, !n1, floats);
         if (n1) norm_forward(s, n1, 2, images, z[2], before->statistics[2], a3);
         for (int i = 0; i < images; i++) flatten(s->f3, a3 + i * features_size(s), features + i * features_size(s));
     }
@@ -176,7 +175,7 @@ void torso_features_by_team(
     int block = block_of(batch);
     bf16 *other = (bf16 *)((char *)own + activations_bytes(s, block)), *a3 = other + block * first_size(s);
     uint8_t *room = (uint8_t *)own + torso_own_bytes(s, batch) - PIXELS;
-    float *strip = (float *)(room - strip_bytes(s));
+    float *floats = (float *)(room - floats_bytes(s));
     team_loop *blocks = team_share();
     for (int first; (first = (int)team_take(blocks) * block) < batch;) {
         int count = batch - first < block ? batch - first : block;
@@ -184,7 +183,7 @@ void torso_features_by_team(
         for (int i = 0; i < count; i++)
             weave_planes(planes_of(obs, first + i, room), obs->background, at.woven + (long)i * PIXELS);
         ORDER();
-        features_of(s, count, &at, networks, by, first, other, a3, strip);
+        features_of(s, count, &at, networks, by, first, other, a3, floats);
     }
 }
 
@@ -275,10 +274,10 @@ long torso_packed_back_bytes(const sizes *s) {
 
 long torso_shares_bytes(const sizes *s, const norms *n) { return lines(SHARES * share_numbers(s, n) * sizeof(float)); }
 
-static long strip_back_bytes(const sizes *s) {
+static long floats_back_bytes(const sizes *s) {
     way_back w = way_back_of(s, 1);
     convolution all[2] = {w.to2, w.to1};
-    return strip_bytes_of(all, 2);
+    return most_floats_bytes(all, 2);
 }
 
 long torso_own_back_bytes(const sizes *s) {
@@ -287,7 +286,7 @@ long torso_own_back_bytes(const sizes *s) {
     long third = packed_gradient_numbers(&t.c3);
     if (second > widest) widest = second;
     if (third > widest) widest = third;
-    return lines((block_numbers(s) + widest) * sizeof(bf16)) + strip_back_bytes(s);
+    return lines((block_numbers(s) + widest) * sizeof(bf16)) + floats_back_bytes(s);
 }
 
 void torso_pack_back_by_team(const sizes *s, const weights *w, uint32_t *packed) {
@@ -322,7 +321,7 @@ void torso_shares_by_team(
     int share_size = (int)share_size_of(batch), tiles1 = s->f1 / TILE;
     bf16 *frame3 = own, *g3 = frame3 + w.frame3, *frame2 = g3 + w.g3, *g2 = frame2 + w.frame2, *g1 = g2 + w.g2;
     bf16 *scratch = frame3 + block_numbers(s);
-    float *strip = (float *)((char *)own + torso_own_back_bytes(s) - strip_back_bytes(s));
+    float *floats = (float *)((char *)own + torso_own_back_bytes(s) - floats_back_bytes(s));
     filters16 back2[s->f2 / TILE], back1[4 * tiles1];
     int ready = 0;
     team_loop *parts = team_share();
@@ -347,14 +346,14 @@ void torso_shares_by_team(
             w = way_back_of(s, images);
             if (n) normalise_back(s, n, 2, images, &at.before, g3, behind, add);
             all_filters(&w.to2, packed, g2, NULL, at.a2, back2);
-            convolve_back(&w.to2, frame3, s->f2 / TILE, back2, places.of2, s->f2, strip);
+            convolve_back(&w.to2, images, frame3, s->f2 / TILE, back2, places.of2, s->f2, floats);
             if (n) normalise_back(s, n, 1, images, &at.before, g2, behind, add);
             all_filters(&w.to1, packed + packed_words(t.n3), g1, NULL, at.a1, back1);
             for (int tile = 0; tile < 4 * tiles1; tile++) {  // a quarter for every other row and column
                 int quarter = tile / tiles1;
                 back1[tile].out = g1 + (quarter / 2 * IN1 + quarter % 2) * (long)s->f1 + tile % tiles1 * TILE;
             }
-            convolve_back(&w.to1, frame2, 4 * tiles1, back1, places.of1, 4L * s->f1, strip);
+            convolve_back(&w.to1, images, frame2, 4 * tiles1, back1, places.of1, 4L * s->f1, floats);
             if (n) normalise_back(s, n, 0, images, &at.before, g1, behind, add);
             all_filter_gradients(&t.c3, images, at.a2, g3, d3, e3, add, scratch);
             all_filter_gradients(&t.c2, images, at.a1, g2, d2, e2, add, scratch);
