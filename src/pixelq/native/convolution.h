@@ -27,26 +27,8 @@ static long unfolded(const convolution *c, long number) {
 
 static int shift_of(const convolution *c, int tap) { return tap / c->kernel * c->in_w + tap % c->kernel; }  // in pixels
 
-enum {
-#ifdef WITH_FLOAT_TILES
-    FILTER_WORDS = 2 * WORDS,  // in 16 packed filters of 32 weights
-#else
-    FILTER_WORDS = WORDS,
-#endif
-};
-
-// A row of a packed tile of filters; two rows, if its numbers are float32.
-static inline void store_pairs(__m512i pairs, long row, uint32_t *packed) {
-#ifdef WITH_FLOAT_TILES
-    _mm512_storeu_si512(packed + 2 * row * TILE, _mm512_slli_epi32(pairs, 16));
-    _mm512_storeu_si512(packed + (2 * row + 1) * TILE, _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff0000)));
-#else
-    _mm512_storeu_si512(packed + row * TILE, pairs);
-#endif
-}
-
 // Words of packed filters with so many weights.
-static long packed_words(long weights) { return weights / (TILE * DEPTH) * FILTER_WORDS; }
+static long packed_words(long weights) { return weights / (TILE * DEPTH) * PACKED; }
 
 // Pack weights as B tiles [filters/16][kernel][slices].
 static void pack_filters(const convolution *c, const bf16 *weight, uint32_t *packed) {
@@ -60,7 +42,7 @@ static void pack_filters(const convolution *c, const bf16 *weight, uint32_t *pac
                 r[i] = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(low + i * all))),
                                           _mm256_loadu_si256((const __m256i *)(high + i * all)), 1);
             transpose(r);
-            for (int i = 0; i < 16; i++) store_pairs(r[i], i, packed + (tile * all + at) / DEPTH * FILTER_WORDS);
+            for (int i = 0; i < 16; i++) store_pairs(r[i], i, packed + (tile * all + at) / DEPTH * PACKED);
         }
 }
 
@@ -71,7 +53,7 @@ static void pack_filters_back(
 ) {
     team_loop *tiles = team_share();
     for (long tile; (tile = team_take(tiles)) < inputs / TILE;) {
-        uint32_t *to = packed + tile * taps_back * (outputs / DEPTH) * FILTER_WORDS;
+        uint32_t *to = packed + tile * taps_back * (outputs / DEPTH) * PACKED;
         for (int t = 0; t < taps_back; t++)
             for (int o = 0; o < outputs; o += 2) {
                 const bf16 *from = weight + ((long)o * taps + tap[t]) * inputs + tile * TILE;

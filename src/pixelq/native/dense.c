@@ -14,14 +14,14 @@ long pixelq_begin(void) { return ask_for_tiles(); }
 
 static int tiles_of(int batch) { return (batch + TILE - 1) / TILE; }
 
-long dense_packed_bytes(int batch, int depth) { return (long)tiles_of(batch) * (depth / DEPTH) * WORDS * 4; }
+long dense_packed_bytes(int batch, int depth) { return (long)tiles_of(batch) * (depth / DEPTH) * PACKED * 4; }
 
 // x as B tiles [batch/16][depth/32].
 void dense_pack_by_team(int batch, int depth, const bf16 *x, uint32_t *packed) {
     team_loop *tiles = team_share();
     for (long tile; (tile = team_take(tiles)) < tiles_of(batch);) {
         int count = batch - (int)tile * TILE < TILE ? batch - (int)tile * TILE : TILE;
-        pack_rows(x + tile * TILE * depth, count, depth, depth, packed + tile * (depth / DEPTH) * WORDS);
+        pack_rows(x + tile * TILE * depth, count, depth, depth, packed + tile * (depth / DEPTH) * PACKED);
     }
     ORDER();
 }
@@ -58,10 +58,10 @@ void dense_hidden_by_team(int batch, int depth, const dense *d, const uint32_t *
         for (int tile = 0; tile < tiles; tile += 2) {
             int many_b = tile + 1 < tiles ? 2 : 1;
             const char *a0 = (const char *)w, *a1 = a0 + (long)TILE * depth * sizeof(bf16);
-            const char *b0 = (const char *)(packed + (long)tile * steps * WORDS), *b1 = b0 + (long)steps * WORDS * 4;
+            const char *b0 = (const char *)(packed + (long)tile * steps * PACKED), *b1 = b0 + (long)steps * PACKED * 4;
             zero_tiles(&acc);
-            if (many_b == 2) multiply(&acc, a0, a1, depth * sizeof(bf16), 64, b0, b1, WORDS * 4, steps, 2, 2);
-            else multiply(&acc, a0, a1, depth * sizeof(bf16), 64, b0, b1, WORDS * 4, steps, 2, 1);
+            if (many_b == 2) multiply(&acc, a0, a1, depth * sizeof(bf16), 64, b0, b1, PACKED * 4, steps, 2, 2);
+            else multiply(&acc, a0, a1, depth * sizeof(bf16), 64, b0, b1, PACKED * 4, steps, 2, 1);
             store_sums(&acc, sums);
             for (int i = 0; i < 2; i++) {
                 __m512 shift = widen(_mm256_loadu_si256((const __m256i *)(bias + i * TILE)));
@@ -82,10 +82,9 @@ void dense_hidden_by_team(int batch, int depth, const dense *d, const uint32_t *
 // A pair of column blocks of x [batch][depth] from column `at`, as B tiles [2][over_batch]; rows past the batch are zero.
 static void pack_columns(int batch, int depth, const bf16 *x, int at, int over_batch, uint32_t *packed) {
     static const bf16 NONE[DEPTH] = {0};
-    uint32_t *second = packed + over_batch * WORDS;
     for (int b = 0; b < over_batch * DEPTH; b += 2)
-        weave32(b < batch ? x + (long)b * depth + at : NONE, b + 1 < batch ? x + (b + 1L) * depth + at : NONE,
-                packed + b * 8, second + b * 8);
+        pack_two(b < batch ? x + (long)b * depth + at : NONE, b + 1 < batch ? x + (b + 1L) * depth + at : NONE, b / 2,
+                 packed, packed + over_batch * PACKED);
 }
 
 // Store two blocks of 16 sums side by side, [rows][depth].
@@ -99,24 +98,40 @@ static inline void store_rows(const float *sums, int rows, long depth, bf16 *to)
 
 static int over_batch_of(int batch) { return (batch + DEPTH - 1) / DEPTH; }  // number of products in a sum over a batch
 
-long dense_packed_back_bytes(int batch, int depth) { return (long)over_batch_of(batch) * DEPTH * depth * sizeof(bf16); }
+long dense_packed_back_bytes(int batch, int depth) { return (long)over_batch_of(batch) * depth / TILE * PACKED * 4; }
 
 // x as B tiles [depth/32][2][batch/32], for the weights' gradient.
 void dense_pack_back_by_team(int batch, int depth, const bf16 *x, uint32_t *packed) {
     int over_batch = over_batch_of(batch);
     team_loop *columns = team_share();
     for (int at; (at = (int)team_take(columns) * PAIR) < depth;)
-        pack_columns(batch, depth, x, at, over_batch, packed + at / PAIR * 2L * over_batch * WORDS);
+        pack_columns(batch, depth, x, at, over_batch, packed + at / PAIR * 2L * over_batch * PACKED);
     ORDER();
 }
 
-long dense_slopes_bytes(int batch, int units) { return 2L * over_batch_of(batch) * DEPTH * units * sizeof(bf16); }
+long dense_slopes_bytes(int batch, int units) { return 2L * over_batch_of(batch) * DEPTH * units * sizeof(number); }
+
+// 32 rows of slopes of 16 units as an A tile.
+static void turn(const number *slopes, long units, number *to) {
+    __m512i r[16];
+#ifdef WITH_FLOAT_TILES
+    for (int half = 0; half < DEPTH; half += TILE) {
+        for (int i = 0; i < 16; i++) r[i] = _mm512_loadu_si512(slopes + (half + i) * units);
+        transpose(r);
+        for (int i = 0; i < 16; i++) _mm512_storeu_si512(to + i * DEPTH + half, r[i]);
+    }
+#else
+    for (int i = 0; i < 16; i++) r[i] = weave16(slopes + 2 * i * units, slopes + (2 * i + 1) * units);
+    transpose(r);
+    for (int i = 0; i < 16; i++) _mm512_storeu_si512(to + i * DEPTH, r[i]);
+#endif
+}
 
 // The gradient of `hidden` for active units, [batch up to 32][units], its transpose as A tiles [units/16][batch/32],
 // and the bias's gradient.
-void dense_slopes_by_team(int batch, const dense *gradients, const float *hidden, const float *dhidden, bf16 *slopes) {
+void dense_slopes_by_team(int batch, const dense *gradients, const float *hidden, const float *dhidden, number *slopes) {
     int over_batch = over_batch_of(batch), padded = over_batch * DEPTH, units = all_units(gradients);
-    uint32_t *turned = (uint32_t *)(slopes + (long)padded * units);
+    number *turned = slopes + (long)padded * units;
     team_loop *tiles = team_share();
     for (int unit; (unit = (int)team_take(tiles) * TILE) < units;) {
         __m512 bias = _mm512_setzero_ps();
@@ -128,7 +143,7 @@ void dense_slopes_by_team(int batch, const dense *gradients, const float *hidden
                 g = _mm512_maskz_loadu_ps(on, dhidden + (long)b * units + unit);
             }
             bias = _mm512_add_ps(bias, g);
-            _mm256_storeu_si256((__m256i *)(slopes + (long)b * units + unit), narrow(g));
+            store_ready(g, slopes + (long)b * units + unit);
         }
         int part = unit / gradients->units, at = unit % gradients->units;
         _mm256_storeu_si256((__m256i *)(gradients->part[part].b + at), narrow(bias));
@@ -136,19 +151,13 @@ void dense_slopes_by_team(int batch, const dense *gradients, const float *hidden
             bias = _mm512_mul_ps(bias, _mm512_loadu_ps(gradients->part[part].noise_out + at));
             _mm256_storeu_si256((__m256i *)(gradients->part[part].b_sigma + at), narrow(bias));
         }
-        for (int step = 0; step < over_batch; step++) {
-            __m512i r[16];
-            for (int i = 0; i < 16; i++) {
-                const bf16 *even = slopes + (step * DEPTH + 2L * i) * units + unit;
-                r[i] = weave16(even, even + units);
-            }
-            transpose_to(r, turned + ((long)unit / TILE * over_batch + step) * WORDS);
-        }
+        for (int step = 0; step < over_batch; step++)
+            turn(slopes + (long)step * DEPTH * units + unit, units, turned + ((long)unit / TILE * over_batch + step) * TILE * DEPTH);
     }
     ORDER();
 }
 
-long dense_own_back_bytes(int units) { return 2L * (units / DEPTH) * WORDS * 4; }
+long dense_own_back_bytes(int units) { return 2L * (units / DEPTH) * PACKED * 4; }
 
 // Multiply every row and every column by its own number.
 static inline void scale_rows(float *sums, const float *of_rows, const float *of_columns) {
@@ -163,12 +172,13 @@ static inline void scale_rows(float *sums, const float *of_rows, const float *of
 
 // Compute dx [batch][depth], and dw [units][depth] of each part.
 void dense_gradients_by_team(
-    int batch, int depth, const dense *d, const dense *gradients, const uint32_t *packed, const bf16 *slopes, float scale,
+    int batch, int depth, const dense *d, const dense *gradients, const uint32_t *packed, const number *slopes, float scale,
     bf16 *dx, void *own
 ) {
     int units = all_units(d), over_units = units / DEPTH, over_batch = over_batch_of(batch);
-    const uint32_t *turned = (const uint32_t *)(slopes + (long)over_batch * DEPTH * units);
-    uint32_t *w0 = own, *w1 = w0 + over_units * WORDS;
+    const number *turned = slopes + (long)over_batch * DEPTH * units;
+    uint32_t *w0 = own, *w1 = w0 + over_units * PACKED;
+    long tile = TILE * DEPTH * sizeof(number), row = units * sizeof(number), deep = DEPTH * sizeof(number);
     float sums[4 * WORDS];
     __m512 by = _mm512_set1_ps(scale);
     accumulators acc;
@@ -179,11 +189,10 @@ void dense_gradients_by_team(
         int part = unit / d->units, first = unit % d->units;
         bf16 *dw = gradients->part[part].w + (long)first * depth, *sigma = gradients->part[part].w_sigma;
         for (int at = 0; at < depth; at += PAIR) {
-            const char *a0 = (const char *)(turned + (long)unit / TILE * over_batch * WORDS);
-            const char *b0 = (const char *)(packed + at / PAIR * 2L * over_batch * WORDS);
-            long next = (long)over_batch * WORDS * 4;
+            const char *a0 = (const char *)turned + unit / TILE * over_batch * tile, *a1 = a0 + over_batch * tile;
+            const char *b0 = (const char *)(packed + at / PAIR * 2L * over_batch * PACKED), *b1 = b0 + over_batch * PACKED * 4L;
             zero_tiles(&acc);
-            multiply(&acc, a0, a0 + next, 64, WORDS * 4, b0, b0 + next, WORDS * 4, over_batch, 2, 2);
+            multiply_ready(&acc, a0, a1, deep, tile, b0, b1, PACKED * 4, over_batch, 2, 2);
             store_sums(&acc, sums);
             store_rows(sums, PAIR, depth, dw + at);
             if (!sigma) continue;
@@ -194,16 +203,16 @@ void dense_gradients_by_team(
     for (int first; (first = (int)team_take(columns) * TOGETHER * PAIR) < depth;)
         for (int at = first; at < depth && at < first + TOGETHER * PAIR; at += PAIR) {
             for (int part = 0, u = 0; part < d->parts; part++)
-                for (const bf16 *row = d->part[part].w + at; u < (part + 1) * d->units; u += 2, row += 2L * depth) {
-                    _mm_prefetch((const char *)(row + PAIR), _MM_HINT_T0);  // rows lie pages apart
-                    _mm_prefetch((const char *)(row + depth + PAIR), _MM_HINT_T0);
-                    weave32(row, row + depth, w0 + u * 8, w1 + u * 8);
+                for (const bf16 *w = d->part[part].w + at; u < (part + 1) * d->units; u += 2, w += 2L * depth) {
+                    _mm_prefetch((const char *)(w + PAIR), _MM_HINT_T0);  // rows lie pages apart
+                    _mm_prefetch((const char *)(w + depth + PAIR), _MM_HINT_T0);
+                    pack_two(w, w + depth, u / 2, w0, w1);
                 }
             ORDER();
             for (int b = 0; b < batch; b += PAIR) {
-                const char *a0 = (const char *)(slopes + (long)b * units), *a1 = a0 + (long)TILE * units * sizeof(bf16);
+                const char *a0 = (const char *)(slopes + (long)b * units), *a1 = a0 + TILE * row;
                 zero_tiles(&acc);
-                multiply(&acc, a0, a1, units * sizeof(bf16), 64, (char *)w0, (char *)w1, WORDS * 4, over_units, 2, 2);
+                multiply_ready(&acc, a0, a1, row, deep, (char *)w0, (char *)w1, PACKED * 4, over_units, 2, 2);
                 store_sums(&acc, sums);
                 if (scale != 1.0f)
                     for (int i = 0; i < 4 * WORDS; i += TILE)
@@ -220,7 +229,8 @@ typedef struct {
     const bf16 *x;
     float *hidden;
     const float *dhidden;
-    bf16 *dx, *slopes;
+    bf16 *dx;
+    number *slopes;
     uint32_t *packed;
     char *own;
 } layer;
@@ -261,7 +271,7 @@ long pixelq_dense_backward(
     long packed = dense_packed_back_bytes(batch, depth), shared = packed + dense_slopes_bytes(batch, units);
     char *scratch = aligned_alloc(64, shared + team_threads * dense_own_back_bytes(units));
     if (!scratch) return 1;
-    l.packed = (uint32_t *)scratch, l.slopes = (bf16 *)(scratch + packed), l.own = scratch + shared;
+    l.packed = (uint32_t *)scratch, l.slopes = (number *)(scratch + packed), l.own = scratch + shared;
     team_run(team_threads, backward_by_team, &l);
     free(scratch);
     return 0;

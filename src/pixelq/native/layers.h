@@ -146,10 +146,10 @@ long dense_slopes_bytes(int batch, int units);
 long dense_own_back_bytes(int units);
 void dense_pack_back_by_team(int batch, int depth, const bf16 *x, uint32_t *packed);
 // `hidden`: NULL if the forward pass had no ReLU.
-void dense_slopes_by_team(int batch, const dense *gradients, const float *hidden, const float *dhidden, bf16 *slopes);
+void dense_slopes_by_team(int batch, const dense *gradients, const float *hidden, const float *dhidden, number *slopes);
 // `dx` is multiplied by a scale.
 void dense_gradients_by_team(
-    int batch, int depth, const dense *d, const dense *gradients, const uint32_t *packed, const bf16 *slopes, float scale,
+    int batch, int depth, const dense *d, const dense *gradients, const uint32_t *packed, const number *slopes, float scale,
     bf16 *dx, void *own);
 
 // A linear output layer in float32: w [outputs][units], b [outputs]; or the gradients, as in a dense layer. Rows of hidden

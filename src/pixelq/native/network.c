@@ -35,7 +35,8 @@ static int outputs_of(const network *n, int s) { return n->streams == 2 && s == 
 typedef struct {
     uint32_t *filters, *filters_back, *rows, *columns;  // packed for the products
     activations kept;
-    bf16 *features, *dfeatures, *slopes;
+    bf16 *features, *dfeatures;
+    number *slopes;
     float *hidden, *dhidden;     // [batch][streams][units]
     float *normal, *rates;       // before gain and shift, the same shape; 1 / deviation [batch][streams]
     float *parts[2], *dparts[2];  // outputs of two streams, and their gradients

@@ -117,7 +117,8 @@ typedef struct {
     uint32_t *filters, *target_filters, *filters_back, *rows, *target_rows, *columns;  // packed for the products
     activations kept;
     // next observations by the target network; next observations by the online one (if needed), then observations
-    bf16 *next_features, *chosen_features, *features, *dfeatures, *slopes;
+    bf16 *next_features, *chosen_features, *features, *dfeatures;
+    number *slopes;
     float *next_hidden, *chosen_hidden, *hidden, *dhidden;
     float *penalty, *push;  // of each transition: its loss, and the loss's derivative by its action's value
     float *shares, *parts;

@@ -46,11 +46,49 @@ static inline void interleave_halves(__m512i a, __m512i b, __m512i *first, __m51
 
 #endif
 
+// 16 bfloat16 numbers as float32.
+static inline __m512 widen(__m256i numbers) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(numbers), 16));
+}
+
+// Round to the nearest bfloat16, ties to even.
+static inline __m256i narrow(__m512 numbers) {
+#ifdef __AVX512BF16__
+    return (__m256i)_mm512_cvtneps_pbh(numbers);
+#elif defined WITH_AVX2
+    return narrow_wide(numbers);
+#else
+    __m512i bits = _mm512_castps_si512(numbers), high = _mm512_srli_epi32(bits, 16);
+    __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+    __m512i half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+    __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, half), 16);
+    __mmask16 none = _mm512_cmp_ps_mask(numbers, numbers, _CMP_UNORD_Q);  // NaN must not become infinite
+    return _mm512_cvtepi32_epi16(_mm512_mask_or_epi32(rounded, none, high, _mm512_set1_epi32(0x40)));
+#endif
+}
+
 #ifdef WITH_AMX
 #include "tiles_amx.h"
 #else
 #include "tiles_vectors.h"
 #endif
+
+#ifdef WITH_FLOAT_TILES
+typedef float number;          // ready to multiply
+enum { PACKED = 2 * WORDS };  // words of a B tile of such numbers
+#else
+typedef bf16 number;
+enum { PACKED = WORDS };
+#endif
+
+// Round 16 numbers to bfloat16, and store them ready to multiply.
+static inline void store_ready(__m512 numbers, number *to) {
+#ifdef WITH_FLOAT_TILES
+    _mm512_storeu_ps(to, widen(narrow(numbers)));
+#else
+    _mm256_storeu_si256((__m256i *)to, narrow(numbers));
+#endif
+}
 
 // The four accumulators, [4][16][16].
 static inline void store_sums(const accumulators *acc, float *to) {
@@ -84,33 +122,6 @@ static inline void transpose(__m512i r[16]) {
     }
 }
 
-// The same into memory, [16][16].
-static inline void transpose_to(__m512i r[16], uint32_t *to) {
-    transpose(r);
-    for (int i = 0; i < 16; i++) _mm512_storeu_si512(to + i * 16, r[i]);
-}
-
-// 16 bfloat16 numbers as float32.
-static inline __m512 widen(__m256i numbers) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(numbers), 16));
-}
-
-// Round to the nearest bfloat16, ties to even.
-static inline __m256i narrow(__m512 numbers) {
-#ifdef __AVX512BF16__
-    return (__m256i)_mm512_cvtneps_pbh(numbers);
-#elif defined WITH_AVX2
-    return narrow_wide(numbers);
-#else
-    __m512i bits = _mm512_castps_si512(numbers), high = _mm512_srli_epi32(bits, 16);
-    __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
-    __m512i half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
-    __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, half), 16);
-    __mmask16 none = _mm512_cmp_ps_mask(numbers, numbers, _CMP_UNORD_Q);  // NaN must not become infinite
-    return _mm512_cvtepi32_epi16(_mm512_mask_or_epi32(rounded, none, high, _mm512_set1_epi32(0x40)));
-#endif
-}
-
 // 16 numbers of one row and 16 of the next, side by side in words.
 static inline __m512i weave16(const bf16 *even, const bf16 *odd) {
     __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)even));
@@ -126,12 +137,33 @@ static inline void weave32(const bf16 *even, const bf16 *odd, uint32_t *first, u
     _mm512_storeu_si512(second, high);
 }
 
-// Pack up to 16 rows [count][depth], `row` numbers apart, as B tiles [depth/32][16][16]; missing rows are zero.
+// Two rows of a B tile of weights or inputs, from their pairs; `row` counts pairs, over all tiles that lie one after the other.
+static inline void store_pairs(__m512i pairs, long row, uint32_t *packed) {
+#ifdef WITH_FLOAT_TILES
+    _mm512_storeu_si512(packed + 2 * row * TILE, _mm512_slli_epi32(pairs, 16));
+    _mm512_storeu_si512(packed + (2 * row + 1) * TILE, _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff0000)));
+#else
+    _mm512_storeu_si512(packed + row * TILE, pairs);
+#endif
+}
+
+// The same of 32 numbers of each row, for two tiles.
+static inline void pack_two(const bf16 *even, const bf16 *odd, long row, uint32_t *first, uint32_t *second) {
+#ifdef WITH_FLOAT_TILES
+    store_pairs(weave16(even, odd), row, first);
+    store_pairs(weave16(even + TILE, odd + TILE), row, second);
+#else
+    weave32(even, odd, first + row * TILE, second + row * TILE);
+#endif
+}
+
+// Pack up to 16 rows [count][depth], `row` numbers apart, as B tiles [depth/32]; missing rows are zero.
 static inline void pack_rows(const bf16 *rows, int count, long row, int depth, uint32_t *packed) {
     for (int step = 0; step < depth / DEPTH; step++) {
         __m512i r[16];
         for (int i = 0; i < 16; i++)
             r[i] = i < count ? _mm512_loadu_si512(rows + i * row + step * DEPTH) : _mm512_setzero_si512();
-        transpose_to(r, packed + step * WORDS);
+        transpose(r);
+        for (int i = 0; i < 16; i++) store_pairs(r[i], step * TILE + i, packed);
     }
 }

@@ -67,6 +67,8 @@ static inline __attribute__((always_inline)) void multiply(
     }
 }
 
+#define multiply_ready multiply  // numbers are bfloat16 in any case
+
 // Load or store C[i][j] for i < many_a and both j; rows lie `row` bytes apart.
 static inline __attribute__((always_inline)) void load_tiles(
     accumulators *acc, const float *c00, const float *c01, const float *c10, const float *c11, long row, int many_a

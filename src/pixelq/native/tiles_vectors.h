@@ -3,9 +3,8 @@
 // Accumulators are in the L1 cache. A product loads some of their rows into registers and stores them after its last step.
 // Each number of A fills one more register, or comes directly from memory, for all columns.
 //
-// With AVX512-BF16 a number is a pair of bfloat16. Without it, tiles are first widened to float32: A to [16][32], B to
-// [32][16], the low halves of words before the high ones. Widening takes a tenth of the products' time;
-// a convolution widens each number once, see convolution_floats.h.
+// With AVX512-BF16 a number is a pair of bfloat16. Without it, numbers are float32: B tiles are packed as [32][16], and `multiply`
+// widens A. What is multiplied more than once is widened once; for convolutions see convolution_floats.h.
 //
 // Source: Intel Architecture Instruction Set Extensions Programming Reference, chapter 2, "VDPBF16PS".
 
@@ -22,7 +21,7 @@ typedef struct {
     _Alignas(64) float c[4][WORDS];
     unsigned mode;  // the previous control register
 #ifndef WITH_AVX512_BF16
-    _Alignas(64) float a[2][2 * WORDS], b[2][2 * WORDS];
+    _Alignas(64) float a[2][TILE * DEPTH];
 #endif
 } accumulators;
 
@@ -96,8 +95,8 @@ static inline __attribute__((always_inline)) void multiply_tile(
 #endif
 }
 
-// C[i][j] += Σ A[i] B[j] over `steps` steps in depth, for i < many_a, j < many_b, on numbers ready to multiply.
-static inline __attribute__((always_inline)) void multiply_numbers(
+// C[i][j] += Σ A[i] B[j] over `steps` steps in depth, for i < many_a, j < many_b; A is ready to multiply.
+static inline __attribute__((always_inline)) void multiply_ready(
     accumulators *acc, const char *a0, const char *a1, long a_row, long a_step,
     const char *b0, const char *b1, long b_step, int steps, int many_a, int many_b
 ) {
@@ -108,31 +107,24 @@ static inline __attribute__((always_inline)) void multiply_numbers(
 
 #ifdef WITH_AVX512_BF16
 
-#define multiply multiply_numbers
+#define multiply multiply_ready
 
 #else
 
-// A tile's numbers in float32: low halves of row r from `to` + r · row on, high halves `high` numbers later.
-static inline __attribute__((always_inline)) void widen_tile(const char *from, long from_row, float *to, int row, int high) {
-#pragma GCC unroll 4
-    for (int r = 0; r < TILE; r++) {
-        __m512i words = _mm512_loadu_si512(from + r * from_row);
-        _mm512_store_si512(to + r * row, _mm512_slli_epi32(words, 16));
-        _mm512_store_si512(to + r * row + high, _mm512_and_si512(words, _mm512_set1_epi32(0xffff0000)));
-    }
-}
-
+// The same for A in bfloat16.
 static inline __attribute__((always_inline)) void multiply(
     accumulators *acc, const char *a0, const char *a1, long a_row, long a_step,
     const char *b0, const char *b1, long b_step, int steps, int many_a, int many_b
 ) {
-    for (int step = 0; step < steps; step++) {
-        widen_tile(a0 + step * a_step, a_row, acc->a[0], DEPTH, TILE);
-        if (many_a > 1) widen_tile(a1 + step * a_step, a_row, acc->a[1], DEPTH, TILE);
-        widen_tile(b0 + step * b_step, 64, acc->b[0], TILE, WORDS);
-        if (many_b > 1) widen_tile(b1 + step * b_step, 64, acc->b[1], TILE, WORDS);
-        multiply_numbers(acc, (char *)acc->a[0], (char *)acc->a[1], DEPTH * 4, 0, (char *)acc->b[0], (char *)acc->b[1], 0,
-                         1, many_a, many_b);
+    for (int step = 0; step < steps; step++, a0 += a_step, a1 += a_step, b0 += b_step, b1 += b_step) {
+        for (int i = 0; i < many_a; i++)
+            for (int r = 0; r < TILE; r++) {
+                const char *from = (i ? a1 : a0) + r * a_row;
+                _mm_prefetch(from + 2 * a_step, _MM_HINT_T0);  // rows may lie pages apart
+                _mm512_store_ps(acc->a[i] + r * DEPTH, widen(_mm256_loadu_si256((const __m256i *)from)));
+                _mm512_store_ps(acc->a[i] + r * DEPTH + TILE, widen(_mm256_loadu_si256((const __m256i *)from + 1)));
+            }
+        multiply_ready(acc, (char *)acc->a[0], (char *)acc->a[1], DEPTH * 4, 0, b0, b1, 0, 1, many_a, many_b);
     }
 }
 
