@@ -7,10 +7,10 @@
 
 enum {
 #ifdef WITH_AVX2
-    GROUP = 6,  // the most positions, or filters, whose sums are in registers at once
+    GROUP = 6,   // the most positions whose sums are in registers at once
     BESIDE = 1,  // tiles of filters, or of channels, at once
 #else
-    GROUP = 8,
+    GROUP = 7,  // with 8 the compiler moves each position's pointer, and such a loop has too many instructions
     BESIDE = 2,
 #endif
     NEAR = 128,  // pixels whose gradients are packed at once, so that they stay in the L1 cache
@@ -67,7 +67,6 @@ static __attribute__((noinline)) void sum_rows(
         OF_ROWS(6)
 #ifndef WITH_AVX2
         OF_ROWS(7)
-        OF_ROWS(8)
 #endif
         default: abort();  // groups of these layers' positions have no other sizes
     }
@@ -152,7 +151,7 @@ static inline __attribute__((always_inline)) void gradients_of(
     int count, int both, float *d0, float *d1, long filter, int add, const float *a, const float *b0, const float *b1,
     const long *row_at, int rows, int wide
 ) {
-    __m512 s0[GROUP], s1[GROUP];
+    __m512 s0[TILE / 2], s1[TILE / 2];
 #pragma GCC unroll 8
     for (int r = 0; r < count; r++) {
         s0[r] = add ? _mm512_loadu_ps(d0 + r * filter) : _mm512_setzero_ps();
