@@ -123,11 +123,12 @@ def own_games(out: Path) -> None:
 
 
 def family(out: Path) -> None:
-    """Every preset at equal steps: a row for each game, against steps and against minutes."""
-    figure, axes = plt.subplots(len(GAMES), 2, figsize=(8, 5.6), dpi=110)
+    """Every preset at equal steps: a row for each game that was played, against steps and against minutes."""
+    games = [game for game in GAMES if any(any(family_runs(preset, game)) for preset in PRESETS)]
+    figure, axes = plt.subplots(len(games), 2, figsize=(8, 2.8 * len(games)), dpi=110, squeeze=False)
     colours = mpl.colormaps["tab20"].colors  # type: ignore[attr-defined]
     shown: dict[str, Line2D] = {}
-    for row, game in zip(axes, GAMES, strict=True):
+    for row, game in zip(axes, games, strict=True):
         for axis, x in zip(row, ("step", "seconds"), strict=True):
             size = _UNITS[x][1]
             for preset, colour in zip(PRESETS, colours, strict=False):

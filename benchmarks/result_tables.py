@@ -99,7 +99,7 @@ def scores() -> str:
         if row["game"] != "breakout":
             continue
         cells = [number(row["steps"]), f"`{row['protocol']}`", row["episodes"]]
-        cells += [f"**{row['mean']}**", between(row["low"], row["high"])]
+        cells += [f"**{number(row['mean'])}**", between(row["low"], row["high"])]
         cells += [number(row[name]) for name in ("median", "iqm", "human_normalised")]
         rows.append([_agent(row), *cells, row["machine"] or NONE, row["commit"]])
     head = ["agent", "steps", "protocol", "games", "mean", "95% interval", "median", "IQM", "human-normalised"]
@@ -116,7 +116,7 @@ def fast_scores() -> str:
     rows = []
     for row in _atari_scores():
         if row["preset"] == "fast":
-            cells = [f"`{row['agent']}`", row["game"], row["seed"], number(row["steps"]), f"**{row['mean']}**"]
+            cells = [f"`{row['agent']}`", row["game"], row["seed"], number(row["steps"]), f"**{number(row['mean'])}**"]
             rows.append([*cells, between(row["low"], row["high"]), row["machine"], row["commit"]])
     head = ["preset", "game", "seed", "steps", "mean of 100 games", "95% interval", "machine", "commit"]
     return table(head, rows)
@@ -141,7 +141,13 @@ def recipe(*names: str) -> Callable[[], str]:
 def _played(name: str, row: dict[str, str]) -> list[str]:
     agent = _agent(row) if row["agent"].startswith(name) else f"{_agent(row)}, which ships"
     cells = [agent, row["game"], number(row["steps"]), f"`{row['protocol']}`, {row['episodes']}"]
-    return [*cells, f"**{row['mean']}**", between(row["low"], row["high"]), row["machine"] or NONE, row["commit"]]
+    return [
+        *cells,
+        f"**{number(row['mean'])}**",
+        between(row["low"], row["high"]),
+        row["machine"] or NONE,
+        row["commit"],
+    ]
 
 
 def _longest(name: str) -> float:
@@ -211,8 +217,11 @@ def games() -> str:
         shipped = [row for row in chosen if row["agent"] == game]
         best = max(shipped or chosen, key=lambda row: float(row["mean"]))
         fast = [float(row["mean"]) for row in chosen if row["agent"] == "fast"]
-        spread = f"{median(fast):.1f} ({min(fast):.1f} – {max(fast):.1f}), {len(fast)} seeds" if fast else NONE
-        rows.append([game, spread, f"`{best['agent']}`", best["mean"], between(best["low"], best["high"])])
+        spread = number(fast[0], 1) if fast else NONE
+        if len(fast) > 1:
+            ends = f"{number(min(fast), 1)} – {number(max(fast), 1)}"
+            spread = f"{number(median(fast), 1)} ({ends}), {len(fast)} seeds"
+        rows.append([game, spread, f"`{best['agent']}`", number(best["mean"]), between(best["low"], best["high"])])
     return table(["game", "`fast`: median (worst – best)", "shipped or best agent", "mean", "95% interval"], rows)
 
 
