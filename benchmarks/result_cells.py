@@ -1,8 +1,9 @@
 """Cells and tables in Markdown."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["NONE", "between", "mean_of", "number", "table"]
+__all__ = ["NONE", "between", "mean_of", "number", "processor", "table"]
 
 NONE = "–"
 
@@ -35,3 +36,8 @@ def mean_of(row: Mapping[str, str] | None, digits: int = 1) -> str:
         return NONE
     mean, low, high = (number(float(row[name]), digits) for name in ("mean", "low", "high"))
     return f"{mean} ({low} – {high})"
+
+
+def processor(machine: str) -> str:
+    """A machine without its memory, and what follows it: "2 cores of … (Zen 3, AVX2), 23 GiB"."""
+    return re.sub(r", \d+ GiB.*", "", machine)

@@ -1,11 +1,10 @@
 """The table of all presets at equal steps, and each preset's rows for its own page."""
 
-import re
 from collections.abc import Iterator
 
 from family import STEPS
 from pixelq.presets import PRESETS
-from result_cells import NONE, number, table
+from result_cells import NONE, number, processor, table
 from result_data import Curve, curves, read
 
 __all__ = ["GAMES", "STUDY", "family", "family_rows", "family_runs"]
@@ -30,7 +29,7 @@ def family() -> str:
             found = list(family_runs(preset, game))
             cells.append(" · ".join(_return(curve) for _, curve in found) or NONE)
             cells.append(" · ".join(f"{curve['seconds'][-1] / 60:.0f}" for _, curve in found) or NONE)
-            machines |= dict.fromkeys(_processor(row) for row, _ in found)
+            machines |= dict.fromkeys(processor(row["machine"]) for row, _ in found)
         rows.append([f"`{preset}`", *cells, "; ".join(machines) or NONE])
     return table(["preset", "Breakout", "minutes", "Pong", "minutes", "machine"], rows)
 
@@ -43,12 +42,8 @@ def family_rows(preset: str) -> list[list[str]]:
         for row, curve in family_runs(preset, game):
             cells = [link, f"{game}, seed {row['seed']}", number(curve["step"][-1]), "training, the last 100"]
             cells.append(f"**{number(curve['return_per_game'][-1], 1)}**")
-            rows.append([*cells, NONE, _processor(row), row["commit"]])
+            rows.append([*cells, NONE, processor(row["machine"]), row["commit"]])
     return rows
-
-
-def _processor(row: dict[str, str]) -> str:
-    return re.sub(r", \d+ GiB$", "", row["machine"])
 
 
 def _return(curve: Curve) -> str:

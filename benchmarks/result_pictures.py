@@ -123,8 +123,8 @@ def own_games(out: Path) -> None:
 
 
 def family(out: Path) -> None:
-    """Every preset at equal steps: a row for each game that was played, against steps and against minutes."""
-    games = [game for game in GAMES if any(any(family_runs(preset, game)) for preset in PRESETS)]
+    """Every preset at equal steps: a row for each game played, or for all, against steps and against minutes."""
+    games = [game for game in GAMES if any(any(family_runs(preset, game)) for preset in PRESETS)] or GAMES
     figure, axes = plt.subplots(len(games), 2, figsize=(8, 2.8 * len(games)), dpi=110, squeeze=False)
     colours = mpl.colormaps["tab20"].colors  # type: ignore[attr-defined]
     shown: dict[str, Line2D] = {}

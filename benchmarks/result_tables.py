@@ -7,7 +7,7 @@ from statistics import median
 import numpy as np
 
 from pixelq.presets import PRESETS
-from result_cells import NONE, between, number, table
+from result_cells import NONE, between, number, processor, table
 from result_data import FOLDER, Curve, chain, curves, first_above, read
 from result_family import family, family_rows
 from result_games import STUDY, WHOLE, training_returns
@@ -55,7 +55,7 @@ def _estimate() -> list[str]:
     steps = first_above(curves("keras-example")["cpu-s1"], 40, "step") or 0
     minutes = steps / float(speed["median"]) / 60
     who = f"the Keras notebook, estimated: {number(steps)} steps at {float(speed['median']):.1f} a second"
-    return [who, f"≈ {minutes:.0f}", NONE, NONE, NONE, NONE, NONE, speed["machine"].partition(",")[0], "–"]
+    return [who, f"≈ {minutes:.0f}", NONE, NONE, NONE, NONE, NONE, processor(speed["machine"]), "–"]
 
 
 def leaderboard() -> str:
@@ -159,7 +159,7 @@ def _not_played(name: str) -> list[str]:
     steps, speed = PRESETS[name].config.total_steps, next(r for r in read("presets-speed") if r["preset"] == name)
     hours = steps / float(speed["steps_per_second"]) / 3600
     why = f"not run: about {number(f'{hours:.0f}')} hours a seed, at {number(speed['steps_per_second'])} steps/s"
-    return [name, "breakout", number(str(steps)), NONE, why, NONE, speed["machine"].partition(",")[0], NONE]
+    return [name, "breakout", number(str(steps)), NONE, why, NONE, processor(speed["machine"]), NONE]
 
 
 def _caught(name: str) -> list[str]:
