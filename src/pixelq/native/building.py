@@ -38,7 +38,8 @@ _COMPILE_SECONDS = 300
 # every library has explicit instructions, never -march=native: a wheel's processor is not the one that made it
 _FLAGS = ("-O3", "-std=c11", "-D_GNU_SOURCE", "-fPIC", "-pthread")
 _UPDATE_SOURCES = (
-    *("dense.c", "linear.c", "network.c", "norms.c", "optimiser.c", "q_learning.c", "team.c", "torso.c"),
+    *("dense.c", "linear.c", "network.c", "norms.c", "optimiser.c", "q_learning.c"),
+    *("team.c", "torso.c", "torso_back.c"),
 )
 _REPLAY_SOURCES = ("replay.c", "team.c")
 
