@@ -130,8 +130,8 @@ class QNetwork(nn.Module):
         return pixels.div_(255).permute(0, 3, 1, 2)
 
     def _dark(self, background: Tensor) -> Tensor:
-        """The background [1 or 3] of each plane of a stack, [planes]."""
-        return background.repeat(self.torso.obs_shape.stack)
+        """The background of each plane, [planes]; of grey pictures [1], since PyTorch subtracts one number faster."""
+        return background if len(background) == 1 else background.repeat(self.torso.obs_shape.stack)
 
     @torch.no_grad()
     def see_background(self, pictures: NDArray[np.uint8]) -> None:
