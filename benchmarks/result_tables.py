@@ -77,19 +77,23 @@ def short_leaderboard() -> str:
     return table(["agent", *map(str, _SCORES), "seeds", "machine", "commit"], rows)
 
 
-def fast_seeds() -> str:
-    """Each seed of the default recipe: minutes and steps to 40 a game."""
-    rows = []
-    for row in read("runs"):
-        if row["study"] == "fast":
-            curve = curves("fast")[row["run"]]
-            minutes, steps = first_above(curve, 40), first_above(curve, 40, "step")
-            to = [f"{minutes / 60:.1f}" if minutes else NONE, number(steps) if steps else NONE]
-            end = [number(curve["step"][-1]), f"{curve['seconds'][-1] / 60:.1f}"]
-            end.append(f"{curve['return_per_game'][-1]:.1f}")
-            rows.append([row["run"], *to, *end, row["machine"], row["commit"]])
-    head = ["run", "minutes to 40", "steps to 40", "steps", "minutes", "return at the end", "machine", "commit"]
-    return table(head, rows)
+def breakout_seeds(study: str) -> Callable[[], str]:
+    """Each seed of the default recipe on Breakout: minutes and steps to 40 a game."""
+
+    def rows() -> str:
+        cells = []
+        for row in read("runs"):
+            if (row["study"], row["game"]) == (study, "breakout"):
+                curve = curves(study)[row["run"]]
+                minutes, steps = first_above(curve, 40), first_above(curve, 40, "step")
+                to = [f"{minutes / 60:.1f}" if minutes else NONE, number(steps) if steps else NONE]
+                end = [number(curve["step"][-1]), f"{curve['seconds'][-1] / 60:.1f}"]
+                end.append(f"{curve['return_per_game'][-1]:.1f}")
+                cells.append([row["run"], *to, *end, row["machine"], row["commit"]])
+        head = ["run", "minutes to 40", "steps to 40", "steps", "minutes", "return at the end", "machine", "commit"]
+        return table(head, cells)
+
+    return rows
 
 
 def scores() -> str:
@@ -316,7 +320,8 @@ _SITTING_HEAD = (
 TABLES: dict[str, Callable[[], str]] = {
     "leaderboard": leaderboard,
     "short-leaderboard": short_leaderboard,
-    "fast-seeds": fast_seeds,
+    "fast-seeds": breakout_seeds("fast"),
+    "breakout-seeds": breakout_seeds(STUDY),
     "scores": scores,
     "fast-scores": fast_scores,
     "train-session": train_session,
