@@ -1,13 +1,13 @@
 """Solve Catch with every preset: python benchmarks/catch.py [--kernels] [--presets NAME …] [--seeds 1 2 3 …] [--json].
 
-A preset is cut down by the settings below: sizes, schedules, periods, learning rates and γ, nothing else, so that
-loss, head, bootstrapping, noise, priorities and kind of optimiser are its own; btr alone takes another torso. Planes
-are 60×60. A run stops as soon as its last games are nearly perfect; its agent then plays 200 games of ten balls each,
-with ε 0.01. Solved is who catches 95% of the balls. An agent that does not was lucky in its last games: its run goes
-on until they are better still, within the same budget of steps. Rounding is a seed: on another processor a run with
-the same seed is another run, so budgets leave a margin. `--seeds 1 2 3 4 5` shows it. Layers are narrower than the C
-kernels take them. With `--kernels` the torso is as wide as they need it, in bfloat16, and planes are 84×84. Presets
-that they cannot compute, iqn and btr, are left out then, and a run that they do not update is an error.
+A preset is cut down by the settings below: sizes, schedules, periods, learning rates and γ, nothing else, so that loss,
+head, bootstrapping, noise, priorities and kind of optimiser are its own; btr alone takes another torso. A run stops as
+soon as its last games are nearly perfect; its agent then plays 200 games of ten balls each, with ε 0.01. Solved is who
+catches 95% of the balls. An agent that does not was lucky in its last games: its run goes on until they are better
+still, within the same budget of steps. Rounding is a seed: on another processor a run with the same seed is another
+run, so budgets leave a margin. `--seeds 1 2 3 4 5` shows it. Layers are narrower than the C kernels take them. With
+`--kernels` the torso is as wide as they need it, in bfloat16. Presets that they cannot compute, iqn and btr,
+are left out then, and a run that they do not update is an error.
 Prints a table by run and one by preset, or with --json only its last line: one JSON document. The exit status is 1 if
 anything is not solved.
 """
@@ -56,7 +56,6 @@ ALL: dict[str, Any] = {
     "stop_at": MARKS[0],
     "window_episodes": 20,
     "video_every_episodes": 0,
-    "env": {"height": 60, "width": 60},
     "network": {"channels": (16, 16, 16), "hidden": 128},
     "algo": {"gamma": 0.9},  # a ball falls for six steps
     "exploration": {"end": 0.01, "decay_steps": 3_000, "decay_from_step": 0, "random_steps": 500},
@@ -67,12 +66,8 @@ WITH_REPLAY: dict[str, Any] = {
 }
 
 
-# the narrowest torso that kernels compute, and the only planes
-BY_KERNELS: dict[str, Any] = {
-    "precision": "bfloat16",
-    "env": {"height": 84, "width": 84},
-    "network": {"channels": (16, 32, 32)},
-}
+# the narrowest torso that kernels compute
+BY_KERNELS: dict[str, Any] = {"precision": "bfloat16", "network": {"channels": (16, 32, 32)}}
 
 
 def _falling(learning_rate: float) -> dict[str, float]:

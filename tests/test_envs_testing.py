@@ -109,9 +109,8 @@ def test_counter_follows_a_script():
 
 
 def cells(planes):
-    """Row and column of the ball, and the paddle's column, of planes [N, H, W]; -1 for a paddle under the ball."""
-    rows, columns = (-(-np.arange(7) * side // 7) for side in planes.shape[1:])  # where each cell begins
-    board = planes[:, rows[:, None], columns]
+    """Row and column of the ball, and the paddle's column, of planes [N, 84, 84]; -1 for a paddle under the ball."""
+    board = planes[:, ::12, ::12]
     ball = np.array([np.argwhere(one == 255)[0] for one in board])
     paddle = np.array([np.flatnonzero(one[-1] == 128)[0] if (one[-1] == 128).any() else -1 for one in board])
     return ball[:, 0], ball[:, 1], paddle
@@ -141,8 +140,8 @@ def best_actions(obs):
     return actions
 
 
-def play_catch(policy, games=40, num_envs=8, **size):
-    envs = Catch(num_envs, seed=5, **size)
+def play_catch(policy, games=40, num_envs=8):
+    envs = Catch(num_envs, seed=5)
     now, scores, total = envs.reset(), [], np.zeros(num_envs)
     while len(scores) < games:
         now = step(envs, policy(now.obs))
@@ -154,19 +153,6 @@ def play_catch(policy, games=40, num_envs=8, **size):
 
 def test_catch_can_be_won_by_a_player_who_sees_the_stack():
     assert (play_catch(best_actions) == 10).all()
-
-
-def test_catch_is_the_same_game_in_any_size():
-    games = [Catch(4, seed=5), Catch(4, seed=5, height=60, width=60), Catch(4, seed=5, height=36, width=101)]
-    obs = [envs.reset().obs for envs in games]
-    for _ in range(150):
-        first, *others = [cells(stacks[:, 3]) for stacks in obs]
-        for other in others:
-            np.testing.assert_array_equal(other, first)
-        actions = best_actions(obs[0])
-        obs = [step(envs, actions).obs for envs in games]
-    assert obs[2].shape == (4, 4, 36, 101)
-    assert (play_catch(best_actions, height=36, width=101) == 10).all()
 
 
 def test_catch_is_lost_at_random():

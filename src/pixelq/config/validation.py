@@ -186,7 +186,7 @@ def validate_view(env: EnvConfig, kind: str) -> None:
         return
     fixed = ["crop", "observation", "max_steps", "vector"]
     if kind == "test":
-        fixed += ["frame_skip", "colour", "stack"]
+        fixed += ["frame_skip", "colour", "height", "width", "stack"]
     for name in fixed:
         if getattr(env, name) != getattr(EnvConfig(), name):
             who = "Atari games have" if kind == "atari" else "catch has"

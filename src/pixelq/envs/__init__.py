@@ -29,8 +29,8 @@ def make_envs(
         game: ROM name, Gymnasium id, `module:name`, or `catch`.
         num_envs: games played at once, N.
         seed: every game's own seed is derived from it.
-        env: how the games are played; `sticky` None means: as the game's id says. `catch` heeds only
-            height and width; other games ignore the Atari settings.
+        env: how the games are played; `sticky` None means: as the game's id says. `catch` ignores it;
+            other games ignore the Atari settings.
         threads: threads of the emulator; 0: one for each core, at most N.
         make_env: makes one environment, if the game's name does not say how.
 
@@ -41,7 +41,7 @@ def make_envs(
     if name in TEST_GAMES:
         from pixelq.envs.testing import Catch
 
-        return Catch(num_envs, seed, env.height, env.width)
+        return Catch(num_envs, seed)
     kind = game_kind(name)
     if kind in ("gymnasium", "function"):
         from pixelq.envs.gymnasium import GymnasiumEnvs

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelq.config import ObsShape
 from pixelq.envs.interface import EnvSpec, StepResult, check_actions
 from pixelq.errors import CheckpointError
 
@@ -181,7 +180,7 @@ _MOVES = np.array([0, 1, -1])  # the paddle's, by action
 class _Board(NamedTuple):
     """The state of a `Catch`'s games."""
 
-    obs: NDArray[np.uint8]  # [N, 4, height, width]
+    obs: NDArray[np.uint8]  # [N, 4, 84, 84]
     paddle: NDArray[np.int64]  # [N], its column in the bottom row
     row: NDArray[np.int64]  # [N], the ball's
     column: NDArray[np.int64]  # [N]
@@ -201,13 +200,11 @@ class Catch:
     Args:
         num_envs: N games at once.
         seed: of where the balls start and how they drift.
-        height: rows of a plane.
-        width: columns of a plane.
     """
 
-    def __init__(self, num_envs: int, seed: int = 0, height: int = 84, width: int = 84) -> None:
+    def __init__(self, num_envs: int, seed: int = 0) -> None:
         self.num_envs = num_envs
-        self.spec = EnvSpec(("NOOP", "RIGHT", "LEFT"), ObsShape(height=height, width=width), screen=(height, width))
+        self.spec = EnvSpec(("NOOP", "RIGHT", "LEFT"))
         self._seed = seed
         self._env = np.arange(num_envs)
         self._now = self._start()
@@ -280,7 +277,7 @@ class Catch:
         dropped = zeros if dropped is None else dropped
         paddle = zeros + _LAST // 2
         column, drift = self._new_ball(dropped)
-        obs = np.zeros((self.num_envs, *self.spec.obs.obs), np.uint8)
+        obs = np.zeros((self.num_envs, 4, 84, 84), np.uint8)
         obs = self._pushed(obs, yes, paddle, zeros, column)
         return _Board(obs, paddle, zeros, column, drift, dropped + 1, zeros.astype(np.float32), ~yes, yes)
 
@@ -301,8 +298,7 @@ class Catch:
         board = np.zeros((self.num_envs, _CELLS, _CELLS), np.uint8)
         board[self._env, _LAST, paddle] = 128
         board[self._env, row, column] = 255
-        rows, columns = (np.arange(side) * _CELLS // side for side in self.spec.screen)
-        plane = board[:, rows[:, None], columns]
+        plane = board.repeat(84 // _CELLS, axis=1).repeat(84 // _CELLS, axis=2)
         pushed = np.concatenate([obs[:, 1:], plane[:, None]], axis=1)
         pushed[reset, :3] = 0
         return pushed

@@ -30,8 +30,10 @@ def picture_form(game: str, spec: EnvSpec | None = None) -> PictureForm:
 
     Args:
         game: a resolved game's name.
-        spec: the game's spec; of Atari games it is not needed.
+        spec: the game's spec; needed for Gymnasium's games.
     """
+    if game in TEST_GAMES:
+        return PictureForm(84, 84, scale=4, rate=60 // FRAME_SKIP)
     if game_kind(game) != "atari":
         assert spec is not None
         rows, columns = spec.screen
