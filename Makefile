@@ -36,9 +36,7 @@ test-fast: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/mypy --platform darwin
-	$(BIN)/mypy --platform win32
+	@echo linux darwin win32 | xargs -n 1 -P 3 sh -c '$(BIN)/mypy --platform $$0 --cache-dir .mypy_cache/$$0 || { echo "on $$0"; exit 1; }'
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "pixelq needs Python >= 3.11: make PYTHON=/path/to/python3.11"; exit 2; }
