@@ -28,14 +28,19 @@ def _atari_scores() -> list[dict[str, str]]:
 
 def _minutes(found: Sequence[float | None]) -> str:
     """Median and worst of the seeds that came there, in minutes."""
-    there = sorted(value / 60 for value in found if value is not None)
+    return _spread(found, lambda seconds: f"{seconds / 60:.1f}")
+
+
+def _spread(found: Sequence[float | None], shown: Callable[[float], str]) -> str:
+    """Median and worst of the seeds that came there."""
+    there = sorted(value for value in found if value is not None)
     if not there:
         return NONE
     if len(found) == 1:
-        return f"{there[0]:.1f}"
+        return shown(there[0])
     missing = len(found) - len(there)
-    worst = f"{there[-1]:.1f}" if not missing else f"{missing} of {len(found)} seeds not"
-    return f"**{median(there):.1f}** ({worst})"
+    worst = f"{missing} of {len(found)} seeds not" if missing else shown(there[-1])
+    return f"**{shown(median(there))}** ({worst})"
 
 
 def _leaders(*, short: bool = False) -> list[list[str]]:
@@ -77,11 +82,11 @@ def short_leaderboard() -> str:
     return table(["agent", *map(str, _SCORES), "seeds", "machine", "commit"], rows)
 
 
-def breakout_seeds(study: str) -> Callable[[], str]:
-    """Each seed of the default recipe on Breakout: minutes and steps to 40 a game."""
+def breakout_seeds(study: str, *, together: bool = False) -> Callable[[], str]:
+    """Each seed of the default recipe on Breakout: minutes and steps to 40 a game; together: of all, in a last row."""
 
     def rows() -> str:
-        cells = []
+        cells, all_minutes, all_steps = [], list[float | None](), list[float | None]()
         for row in read("runs"):
             if (row["study"], row["game"]) == (study, "breakout"):
                 curve = curves(study)[row["run"]]
@@ -90,6 +95,10 @@ def breakout_seeds(study: str) -> Callable[[], str]:
                 end = [number(curve["step"][-1]), f"{curve['seconds'][-1] / 60:.1f}"]
                 end.append(f"{curve['return_per_game'][-1]:.1f}")
                 cells.append([row["run"], *to, *end, row["machine"], row["commit"]])
+                all_minutes.append(minutes)
+                all_steps.append(steps)
+        if together:
+            cells.append(["median (worst)", _minutes(all_minutes), _spread(all_steps, number), *[NONE] * 5])
         head = ["run", "minutes to 40", "steps to 40", "steps", "minutes", "return at the end", "machine", "commit"]
         return table(head, cells)
 
@@ -321,7 +330,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "leaderboard": leaderboard,
     "short-leaderboard": short_leaderboard,
     "fast-seeds": breakout_seeds("fast"),
-    "breakout-seeds": breakout_seeds(STUDY),
+    "breakout-seeds": breakout_seeds(STUDY, together=True),
     "scores": scores,
     "fast-scores": fast_scores,
     "train-session": train_session,
