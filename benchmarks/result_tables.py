@@ -347,7 +347,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "presets": presets,
     "catch": catch,
     "family": family,
-    **{f"tried-{group}": plain("tried", _TRIED_HEAD, *_TRIED, keep=group) for group in "ABCDEFGHI"},
+    **{f"tried-{group}": plain("tried", _TRIED_HEAD, *_TRIED, keep=group) for group in "ABCDEFGHIJ"},
     "instructions": plain(
         "instructions-speed",
         ("kernels", "`fast`, steps/s", "`keras-example`, steps/s", "commit"),
