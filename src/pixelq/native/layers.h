@@ -68,7 +68,8 @@ long norm_numbers(const sizes *s, const norms *n, int layer);
 // Of so many images: normalise sums, which may be where the output goes; statistics are kept, or NULL.
 void norm_forward(
     const sizes *s, const norms *n, int layer, int images, const bf16 *sums, float *statistics, bf16 *out);
-// `slopes`, in frames of zeros as in `torso_back.c`, become gradients of the sums; gradients of gains and shifts are set or added to.
+// `slopes`, in frames of zeros as in `torso_back.c`, become gradients of the sums; gradients of gains and shifts are set or
+// added to.
 void norm_back(
     const sizes *s, const norms *n, int layer, int images, const bf16 *sums, const float *statistics, bf16 *slopes,
     float *dgain, float *dshift, int add);
