@@ -88,15 +88,16 @@ def breakout_seeds(study: str, *, together: bool = False) -> Callable[[], str]:
     def rows() -> str:
         cells, all_minutes, all_steps = [], list[float | None](), list[float | None]()
         for row in read("runs"):
-            if (row["study"], row["game"]) == (study, "breakout"):
-                curve = curves(study)[row["run"]]
-                minutes, steps = first_above(curve, 40), first_above(curve, 40, "step")
-                to = [f"{minutes / 60:.1f}" if minutes else NONE, number(steps) if steps else NONE]
-                end = [number(curve["step"][-1]), f"{curve['seconds'][-1] / 60:.1f}"]
-                end.append(f"{curve['return_per_game'][-1]:.1f}")
-                cells.append([row["run"], *to, *end, row["machine"], row["commit"]])
-                all_minutes.append(minutes)
-                all_steps.append(steps)
+            if (row["study"], row["game"]) != (study, "breakout"):
+                continue
+            curve = curves(study)[row["run"]]
+            minutes, steps = first_above(curve, 40), first_above(curve, 40, "step")
+            all_minutes.append(minutes)
+            all_steps.append(steps)
+            to = [f"{minutes / 60:.1f}" if minutes else NONE, number(steps) if steps else NONE]
+            end = [number(curve["step"][-1]), f"{curve['seconds'][-1] / 60:.1f}"]
+            end.append(f"{curve['return_per_game'][-1]:.1f}")
+            cells.append([row["run"], *to, *end, row["machine"], row["commit"]])
         if together:
             cells.append(["median (worst)", _minutes(all_minutes), _spread(all_steps, number), *[NONE] * 5])
         head = ["run", "minutes to 40", "steps to 40", "steps", "minutes", "return at the end", "machine", "commit"]
