@@ -8,6 +8,7 @@ import pytest
 from pixelq.bench import replay
 from pixelq.bench.replay import Played, bench_replay, play
 from pixelq.cli.main import main
+from pixelq.config import ViewConfig
 from pixelq.evaluation.players import RandomAgent
 
 KEYS = [
@@ -88,6 +89,19 @@ def test_what_is_played_is_what_a_run_would_remember():
     assert played.terminated.any()
     ended = (played.terminated | played.truncated)[:-1]
     np.testing.assert_array_equal(played.ignored[1:], ended)
+
+
+COLOURFUL = RandomAgent("breakout", ViewConfig(colour=True, height=60, width=72, stack=2))
+
+
+def test_a_player_sees_its_game_as_it_learned_to():
+    assert play(COLOURFUL, 80).planes.shape == (11, 8, 3, 60, 72)
+
+
+@pytest.mark.slow
+def test_a_players_own_pictures_are_measured():
+    (ram,) = bench_replay(COLOURFUL, ["ram"], 10_000, 0.1, print)
+    assert ram.bytes_per_transition == pytest.approx(3 * 60 * 72 + 9, rel=0.05)
 
 
 def test_blocks_are_appended_over_and_over_as_other_games():

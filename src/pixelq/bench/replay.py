@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pixelq.agent import Agent
 from pixelq.bench.child import in_own_process
-from pixelq.config import EnvConfig, ReplayConfig, StoreName
+from pixelq.config import EnvConfig, ReplayConfig, StoreName, ViewConfig
 from pixelq.envs import make_envs
 from pixelq.envs.episodes import EpisodeTracker
 from pixelq.errors import PixelqError
@@ -35,7 +35,7 @@ _STATM = Path("/proc/self/statm")
 class Played(NamedTuple):
     """T steps of N games, in the replay buffer's format."""
 
-    planes: NDArray[np.uint8]  # [T + 1, N, 84, 84], the newest of each observation
+    planes: NDArray[np.uint8]  # [T + 1, N, 84, 84] or the player's own shape, the newest picture of each observation
     actions: NDArray[np.int64]  # [T, N]
     rewards: NDArray[np.float32]  # [T, N], their signs
     terminated: NDArray[np.bool_]  # [T, N]
@@ -87,7 +87,7 @@ def bench_replay(
         for store in stores:
             try:
                 what = f"{player.game}, {store}"
-                yield in_own_process(what, _measure, path, player.game, store, transitions, seconds)
+                yield in_own_process(what, _measure, path, player.game, _view(player), store, transitions, seconds)
             except _TooLargeError as error:
                 on_skip(f"{player.game}, {store}: {error}")
 
@@ -95,34 +95,43 @@ def bench_replay(
 def play(player: Player, steps: int) -> Played:
     """Play 8 games side by side, `steps` steps over all of them."""
     full = isinstance(player, Agent) and player.card.full_action_space
-    with closing(make_envs(player.game, _NUM_ENVS, 1, EnvConfig(full_action_space=full))) as envs:
+    view = _view(player)
+    newest = view.obs_shape.newest
+    with closing(make_envs(player.game, _NUM_ENVS, 1, EnvConfig(**vars(view), full_action_space=full))) as envs:
         policy = Policy(player, envs.action_meanings, _EPSILON, np.random.default_rng(1))
         tracker, result = EpisodeTracker(_NUM_ENVS), envs.reset()
         tracker.reset(result)
         life_lost = np.zeros(_NUM_ENVS, np.bool_)
-        planes, rows = [result.obs[:, -1].copy()], []
+        planes, rows = [newest(result.obs).copy()], []
         for _ in range(max(1, steps // _NUM_ENVS)):
             actions = policy.act(result.obs, life_lost)
             envs.send(actions)
             result = envs.recv()
             life_lost, _ = tracker.update(result)
-            planes.append(result.obs[:, -1].copy())
+            planes.append(newest(result.obs).copy())
             rows.append((actions, np.sign(result.reward), result.terminated, result.truncated, result.reset))
         return Played(np.stack(planes), *(np.stack(column) for column in zip(*rows, strict=True)))
+
+
+def _view(player: Player) -> ViewConfig:
+    """How a player sees its game."""
+    return player.card.view if isinstance(player, Agent) else player.view
 
 
 class _TooLargeError(PixelqError):
     """A store does not fit into the free memory."""
 
 
-def _measure(path: Path, game: str, store: StoreName, transitions: int, seconds: float) -> Measurement:
+def _measure(
+    path: Path, game: str, view: ViewConfig, store: StoreName, transitions: int, seconds: float
+) -> Measurement:
     with np.load(path) as arrays:
         played = Played(**arrays)
     config = ReplayConfig(capacity=transitions, store=store)
     device = torch.device("cuda" if store == "device" and torch.cuda.is_available() else "cpu")
     before = _resident_bytes()
     try:
-        buffer = ReplayBuffer(config, _NUM_ENVS, 0.99, 1, device, np.random.default_rng(1))
+        buffer = ReplayBuffer(config, _NUM_ENVS, 0.99, 1, device, np.random.default_rng(1), shape=view.obs_shape)
     except PixelqError as error:
         raise _TooLargeError(str(error)) from error
     started = time.perf_counter()
