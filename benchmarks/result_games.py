@@ -9,9 +9,10 @@ from pixelq.reports.statistics import iqm
 from result_cells import NONE, mean_of, number
 from result_data import curves, read
 
-__all__ = ["STUDY", "TEN", "WHOLE", "training_returns"]
+__all__ = ["STUDY", "TEN", "THREE_STEPS", "WHOLE", "training_returns"]
 
 STUDY = "games"
+THREE_STEPS = "three-steps"  # the same with the recipe as it was before
 WHOLE = 700_000  # steps; a shorter run is shown, but not counted
 TEN = (
     *("pong", "breakout", "space_invaders", "freeway", "qbert"),
@@ -20,13 +21,13 @@ TEN = (
 HEAD = ["game", "random play (95% interval)", "each seed", "median", "worst", "human-normalised mean"]
 
 
-def training_returns() -> tuple[list[str], list[list[str]]]:
+def training_returns(study: str = STUDY) -> tuple[list[str], list[list[str]]]:
     """Head and rows: the mean return of each seed's last 100 training games, beside random play; the IQM last."""
     random = {row["game"]: row for row in read("random")}
     rows, by_seed = [], list[dict[str, float]]()  # each game's human-normalised return by seed
     for game in TEN:
-        runs = sorted((row for row in read("runs") if (row["study"], row["game"]) == (STUDY, game)), key=_seed)
-        ends = [curves(STUDY)[row["run"]] for row in runs]
+        runs = sorted((row for row in read("runs") if (row["study"], row["game"]) == (study, game)), key=_seed)
+        ends = [curves(study)[row["run"]] for row in runs]
         cut = [f" at {end['step'][-1]:,.0f}" if end["step"][-1] < WHOLE else "" for end in ends]
         returns = [float(end["return_per_game"][-1]) for end in ends]
         whole = [value for value, short in zip(returns, cut, strict=True) if not short]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from statistics import median
 
 import numpy as np
@@ -10,7 +11,7 @@ from pixelq.presets import PRESETS
 from result_cells import NONE, between, number, processor, table
 from result_data import FOLDER, Curve, chain, curves, first_above, read
 from result_family import family, family_rows
-from result_games import STUDY, WHOLE, training_returns
+from result_games import STUDY, THREE_STEPS, WHOLE, training_returns
 from result_own import other_games
 
 __all__ = ["TABLES"]
@@ -187,13 +188,13 @@ def _caught(name: str) -> list[str]:
 def train_session() -> str:
     """What a run of the default recipe said, as lines of its log."""
     lines, curve = ["$ pixelq train fast --threads 1"], curves(STUDY)["fast-breakout-s1"]
-    for step in (50_000, 200_000, 406_000, 700_000):
+    for step in (50_000, 200_000, int(first_above(curve, 40, "step") or WHOLE / 2), WHOLE):
         point = int(np.searchsorted(curve["step"], step))
         at, before = ({name: float(values[i]) for name, values in curve.items()} for i in (point, point - 1))
         speed = (at["step"] - before["step"]) / (at["seconds"] - before["seconds"])
-        minutes, seconds = divmod(int((WHOLE - at["step"]) / speed), 60)
+        left = timedelta(seconds=int((WHOLE - at["step"]) / speed))
         line = f"step {at['step']:,.0f} ({100 * at['step'] / WHOLE:.1f}%)  steps/s {speed:.0f}"
-        line += f"  ETA 0:{minutes:02}:{seconds:02}"
+        line += f"  ETA {left}"
         line += f"  return/game {at['return_per_game']:.2f}  return/life {at['return_per_life']:.2f}"
         lines.append(f"{line}  ε {at['epsilon']:.3f}  loss {at['loss']:.4f}  Q {at['q_mean']:.3f}")
     return "```\n" + "\n".join(lines) + "\n```"
@@ -332,6 +333,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "short-leaderboard": short_leaderboard,
     "fast-seeds": breakout_seeds("fast"),
     "breakout-seeds": breakout_seeds(STUDY, together=True),
+    "breakout-seeds-three-steps": breakout_seeds(THREE_STEPS, together=True),
     "scores": scores,
     "fast-scores": fast_scores,
     "train-session": train_session,
@@ -339,6 +341,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "eval-session": eval_session,
     "games": games,
     "training-games": lambda: table(*training_returns()),
+    "training-games-three-steps": lambda: table(*training_returns(THREE_STEPS)),
     "other-games": lambda: table(*other_games()),
     "precisions": precisions,
     "shipped": shipped,
@@ -348,7 +351,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "presets": presets,
     "catch": catch,
     "family": family,
-    **{f"tried-{group}": plain("tried", _TRIED_HEAD, *_TRIED, keep=group) for group in "ABCDEFGHIJ"},
+    **{f"tried-{group}": plain("tried", _TRIED_HEAD, *_TRIED, keep=group) for group in "ABCDEFGHIJK"},
     "instructions": plain(
         "instructions-speed",
         ("kernels", "`fast`, steps/s", "`keras-example`, steps/s", "commit"),

@@ -405,7 +405,7 @@ def test_a_preset_is_valid_and_knows_its_name(name):
 
 def test_the_default_preset_is_the_one_that_learns_soonest():
     config = preset(DEFAULT_PRESET)
-    assert (config.preset, config.game, config.algo.n_step) == ("fast", "breakout", 3)
+    assert (config.preset, config.game, config.algo.n_step) == ("fast", "breakout", 2)
     assert config.replay.sampling == "prioritised"
 
 
