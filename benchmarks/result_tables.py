@@ -44,13 +44,19 @@ def _spread(found: Sequence[float | None], shown: Callable[[float], str]) -> str
     return f"**{shown(median(there))}** ({worst})"
 
 
+def _found(runs: Sequence[Curve], score: float, steps: int) -> list[float | None]:
+    """When each run came there, in seconds; without those that were stopped before, which say nothing."""
+    found = [(first_above(run, score), run["step"][-1]) for run in runs]
+    return [seconds for seconds, end in found if seconds is not None or end >= steps]
+
+
 def _leaders(*, short: bool = False) -> list[list[str]]:
     rows = []
     for row in read("leaderboard"):
         if short and not row["short"]:
             continue
         runs = [chain(row["study"], name) for name in row["runs"].split()]
-        to = [_minutes([first_above(run, score) for run in runs]) for score in _SCORES]
+        to = [_minutes(_found(runs, score, int(row["steps"]))) for score in _SCORES]
         rows.append([row["who"], *to, str(len(runs)), number(row["steps"]), row["machine"], row["commit"]])
     return rows
 

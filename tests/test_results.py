@@ -12,6 +12,7 @@ import pytest
 
 import result_data
 import result_games
+import result_tables
 from add_result import _command as shortened_command
 from add_result import add
 from result_data import FOLDER, ROOT, chain, curves, first_above, read, write_curves
@@ -171,3 +172,15 @@ def test_the_mean_over_games_takes_the_seeds_that_every_game_has(monkeypatch):
     found["boxing-s1"]["step"] = [1_000]  # stopped there: now no seed is whole in both
     _, table = result_games.training_returns()
     assert (table[2][0][-4:], table[2][-1]) == ("none", "–")
+
+
+def test_a_run_that_was_stopped_before_a_score_does_not_count_as_one_that_missed_it():
+    def run(*points):
+        steps, returns = zip(*points, strict=True)
+        return {"step": np.array(steps), "seconds": np.array(steps) / 10, "return_per_game": np.array(returns)}
+
+    whole = run((300, 41.0), (700, 101.0))
+    stopped = run((290, 41.0))
+    slow = run((500, 41.0), (700, 60.0))
+    assert result_tables._found([whole, stopped, slow], 40, 700) == [30.0, 29.0, 50.0]
+    assert result_tables._found([whole, stopped, slow], 100, 700) == [70.0, None]
