@@ -22,7 +22,11 @@ HEAD = ["game", "random play (95% interval)", "each seed", "median", "worst", "h
 
 
 def training_returns(study: str = STUDY) -> tuple[list[str], list[list[str]]]:
-    """Head and rows: the mean return of each seed's last 100 training games, beside random play; the IQM last."""
+    """Head and rows: the mean return of each seed's last 100 training games, beside random play; the IQM last.
+
+    Args:
+        study: the runs of one recipe.
+    """
     random = {row["game"]: row for row in read("random")}
     rows, by_seed = [], list[dict[str, float]]()  # each game's human-normalised return by seed
     for game in TEN:

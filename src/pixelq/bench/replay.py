@@ -19,7 +19,7 @@ from pixelq.config import EnvConfig, ReplayConfig, StoreName, ViewConfig
 from pixelq.envs import make_envs
 from pixelq.envs.episodes import EpisodeTracker
 from pixelq.errors import PixelqError
-from pixelq.evaluation.players import Player, Policy
+from pixelq.evaluation.players import Player, Policy, view_of
 from pixelq.replay import ReplayBuffer
 
 __all__ = ["Measurement", "Played", "bench_replay", "play"]
@@ -87,7 +87,7 @@ def bench_replay(
         for store in stores:
             try:
                 what = f"{player.game}, {store}"
-                yield in_own_process(what, _measure, path, player.game, _view(player), store, transitions, seconds)
+                yield in_own_process(what, _measure, path, player.game, view_of(player), store, transitions, seconds)
             except _TooLargeError as error:
                 on_skip(f"{player.game}, {store}: {error}")
 
@@ -95,7 +95,7 @@ def bench_replay(
 def play(player: Player, steps: int) -> Played:
     """Play 8 games side by side, `steps` steps over all of them."""
     full = isinstance(player, Agent) and player.card.full_action_space
-    view = _view(player)
+    view = view_of(player)
     newest = view.obs_shape.newest
     with closing(make_envs(player.game, _NUM_ENVS, 1, EnvConfig(**vars(view), full_action_space=full))) as envs:
         policy = Policy(player, envs.action_meanings, _EPSILON, np.random.default_rng(1))
@@ -111,11 +111,6 @@ def play(player: Player, steps: int) -> Played:
             planes.append(newest(result.obs).copy())
             rows.append((actions, np.sign(result.reward), result.terminated, result.truncated, result.reset))
         return Played(np.stack(planes), *(np.stack(column) for column in zip(*rows, strict=True)))
-
-
-def _view(player: Player) -> ViewConfig:
-    """How a player sees its game."""
-    return player.card.view if isinstance(player, Agent) else player.view
 
 
 class _TooLargeError(PixelqError):

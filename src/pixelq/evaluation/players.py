@@ -36,6 +36,7 @@ __all__ = [
     "fire_assist",
     "make_games",
     "open_player",
+    "view_of",
 ]
 
 _DEFAULT_GAME = "breakout"
@@ -96,10 +97,15 @@ def fire_assist(player: Player) -> bool:
     return isinstance(player, Agent) and player.card.fire_after_life_loss
 
 
+def view_of(player: Player) -> ViewConfig:
+    """How a player sees its game."""
+    return player.card.view if isinstance(player, Agent) else player.view
+
+
 def env_config(player: Player, protocol: Protocol) -> EnvConfig:
     """The settings of the games that a protocol gives a player."""
     full = isinstance(player, Agent) and player.card.full_action_space
-    env = protocol.env_config(full, player.card.view if isinstance(player, Agent) else player.view)
+    env = protocol.env_config(full, view_of(player))
     if game_kind(player.game) in ("atari", "test"):
         return env
     return dataclasses.replace(env, max_steps=protocol.max_steps)
