@@ -94,6 +94,7 @@ def test_what_is_played_is_what_a_run_would_remember():
 COLOURFUL = RandomAgent("breakout", ViewConfig(colour=True, height=60, width=72, stack=2))
 
 
+@pytest.mark.slow
 def test_a_player_sees_its_game_as_it_learned_to():
     assert play(COLOURFUL, 80).planes.shape == (11, 8, 3, 60, 72)
 

@@ -235,6 +235,7 @@ def test_what_is_not_known_yet_is_null(tmp_path):
         assert first[key] is None
 
 
+@pytest.mark.slow
 def test_progress_without_a_terminal_is_plain_lines(run):
     lines = (run.parent / "printed").read_text().splitlines()
     assert lines[0].startswith("cleanrl-dqn on catch: 2 games, cpu, ")
@@ -374,6 +375,7 @@ def test_without_json_it_is_text_alone(capsys):
     assert len(lines[-1].split()) == 2 + 3
 
 
+@pytest.mark.slow
 def test_a_game_is_recorded(run, tmp_path, capsys):
     out = tmp_path / "deep" / "game.mp4"
     assert main(["record", str(run), "--out", str(out), "--episodes", "2", "--seed", "7"]) == 0

@@ -93,6 +93,7 @@ def test_ale_py_alone_plays_the_same_games_again(root, protocol):
     assert np.array_equal(stacks_by_the_page(episode.observations, "sets-v3"), np.stack(shown))
 
 
+@pytest.mark.slow
 def test_games_side_by_side_are_all_there_and_the_same_again(root, monkeypatch):
     monkeypatch.setattr(collect_module, "_STEPS_FOR_ONE", 100)
     agent = write_agent(root / "agent.safetensors")

@@ -115,6 +115,7 @@ def test_the_stopwatch_times_whole_periods(monkeypatch, capsys):
     assert figures["versions"] == {"numpy": np.__version__}
 
 
+@pytest.mark.slow
 def test_the_peers_game_shows_what_the_notebooks_wrappers_do(notebook_game):
     game = notebook_game.NotebookGame(3)
     first = game.reset()

@@ -48,6 +48,7 @@ def breakout():
     envs.close()
 
 
+@pytest.mark.slow
 def test_a_reset_starts_every_game(breakout):
     result = breakout.reset()
     assert result.obs.shape == (2, 4, 84, 84)
@@ -62,6 +63,7 @@ def test_a_reset_starts_every_game(breakout):
     assert_same(result, breakout.reset())
 
 
+@pytest.mark.slow
 def test_the_step_after_a_game_is_marked_reset(breakout):
     result, before = breakout.reset(), None
     rng = np.random.default_rng(0)
@@ -76,6 +78,7 @@ def test_the_step_after_a_game_is_marked_reset(breakout):
     assert resets >= 2
 
 
+@pytest.mark.slow
 def test_rewards_are_raw_scores():
     envs = make("qbert", env=EnvConfig())
     envs.reset()
@@ -287,6 +290,7 @@ def test_restoring_tells_its_progress():
     assert seen == sorted(seen)
 
 
+@pytest.mark.slow
 def test_a_state_of_a_run_just_started_needs_no_step():
     envs, restored = (make("pong", 2) for _ in range(2))
     first = envs.reset()

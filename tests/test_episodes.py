@@ -153,6 +153,7 @@ class Naive:
     clip=st.booleans(),
     restart=st.integers(0, 60),
 )
+@pytest.mark.slow
 def test_equals_a_loop_over_lists(num_envs, seed, chances, window, cap, clip, restart):
     envs = CounterEnv(num_envs, seed, chances)
     tracker = EpisodeTracker(num_envs, window, cap, clip)

@@ -335,6 +335,7 @@ def test_players_that_do_not_suit_the_protocol(player, protocol, says):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_chance_plays_with_all_18_actions_where_the_protocol_says():
     short = dataclasses.replace(PROTOCOLS["machado"], max_frames=40)
     assert len(evaluate(RandomAgent("breakout"), short, 2).scores) == 2

@@ -95,6 +95,7 @@ def scores(capsys, agent):
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_an_exported_agent_plays_as_the_agent_does(exported, capsys):
     assert scores(capsys, exported[0]) == scores(capsys, exported[1])
     agent = load_agent(exported[1])

@@ -178,6 +178,7 @@ def test_the_remedies_that_a_watch_names_go_with_the_recipe(name):
     assert ("--optimiser.name radam" in line) == (name in ("keras-example", "btr"))
 
 
+@pytest.mark.slow
 def test_a_run_says_within_one_log_tick_that_its_network_died(tmp_path):
     config = quick(total_steps=800)
     _, shown = go(config, tmp_path / "alive")

@@ -59,6 +59,7 @@ def kept_scores(run):
     return [f"raw scores        {' '.join(f'{score:g}' for score in kept)}"]
 
 
+@pytest.mark.slow
 def test_an_agent_goes_up_and_comes_down_the_same(hub, evaluated, capsys, tmp_path):
     here = kept_scores(evaluated)
     assert main(["push", str(evaluated), "tester/catcher"]) == 0
@@ -77,6 +78,7 @@ def test_an_agent_goes_up_and_comes_down_the_same(hub, evaluated, capsys, tmp_pa
     assert list((tmp_path / "cache" / "pixelq" / "hub").rglob("agent.safetensors"))
 
 
+@pytest.mark.slow
 def test_the_page_has_the_scores_of_this_step_where_the_hub_reads_them(hub, evaluated):
     from huggingface_hub import ModelCard
 

@@ -58,6 +58,7 @@ def test_noise_is_the_formula_of_its_draws():
     torch.testing.assert_close(bias.double(), layer.bias.double() + sigma * factor[3:], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_moments_over_many_draws():
     # f(ε)² = |ε|, whose mean is √(2/π): Var[w] = σ²·2/π, Var[b] = σ²·√(2/π). With E[ε⁴f] = E[ε²]² = 1 the standard
     # error of Var[w]/σ² over n draws is √(1 − (2/π)²)/√n = 0.77/√n, and of Var[b]/σ² √(1 − 2/π)/√n = 0.60/√n

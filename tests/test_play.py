@@ -111,6 +111,7 @@ def same(one, other):
     )
 
 
+@pytest.mark.slow
 def test_a_moment_is_a_view_a_choice_and_what_came_of_it(breakout, breaker):
     start = breakout.restart(1, 0.0)
     assert (start.action, start.chooser, start.game, start.over) == (None, None, 0, False)
@@ -130,6 +131,7 @@ def test_a_moment_is_a_view_a_choice_and_what_came_of_it(breakout, breaker):
     assert moments[0].lives == 5
 
 
+@pytest.mark.slow
 def test_the_pictures_are_those_of_the_planes(breakout):
     """The newest plane is the brighter of the last two frames before it, in grey and shrunk."""
     breakout.restart(5, 0.0)
@@ -192,6 +194,7 @@ def test_epsilon_one_is_chance_and_zero_is_the_agent(game):
     assert all(moment.action == moment.values.argmax() for moment in moments)
 
 
+@pytest.mark.slow
 def test_epsilon_between_is_seen_now_and_then(game):
     game.epsilon = 0.3
     choosers = [moment.chooser for moment in play(game, 600) if moment.action is not None]
@@ -216,6 +219,7 @@ def test_an_agent_plays_as_it_was_trained(tmp_path):
     assert LiveGame(RandomAgent("catch"), 1).sticky == 0.0
 
 
+@pytest.mark.slow
 def test_the_conditions_are_named(breakout):
     breakout.restart(1, 0.25)
     breakout.epsilon = 0.3

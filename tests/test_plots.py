@@ -92,6 +92,7 @@ def test_scores_of_one_run_are_those_of_eval(runs):
     assert score.settings in plotted(runs[:1]).captions()
 
 
+@pytest.mark.slow
 def test_scores_of_several_seeds_are_of_all_their_games(runs):
     plain, other = plotted(runs).scores
     assert (plain.seeds, plain.games, plain.mean, plain.iqm) == ((1, 2), 8, 5.0, 4.75)  # (3 + 4 + 4 + 8) / 4

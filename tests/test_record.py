@@ -106,6 +106,7 @@ def test_the_video_is_as_long_as_the_emulators_game(tmp_path, protocol):
     assert made.frames == int(info["frame_number"][0]) - first + 1
 
 
+@pytest.mark.slow
 def test_the_screen_shows_the_emulators_colours():
     screen = AtariScreen("breakout", EnvConfig(sticky=0.0, noop_max=0, fire_at_start=False), 1)
     ale = ale_py.ALEInterface()

@@ -114,6 +114,7 @@ def test_a_tracker_that_fails_is_one_line(diary, alone, tmp_path):
     assert_same_run(alone, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_wandb_without_a_key_never_asks_for_one(alone, tmp_path, monkeypatch):
     pytest.importorskip("wandb", reason="needs wandb: pip install 'pixelq[wandb]'")
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
@@ -125,6 +126,7 @@ def test_wandb_without_a_key_never_asks_for_one(alone, tmp_path, monkeypatch):
     assert_same_run(alone, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_tracker_that_hangs_holds_nothing_up(diary, alone, tmp_path, monkeypatch):
     release = threading.Event()
     diary.log = lambda *arguments: release.wait()

@@ -237,6 +237,7 @@ def drive(folder, stops):
             run = None
 
 
+@pytest.mark.slow
 def test_a_study_that_is_stopped_anywhere_seeks_as_if_it_had_not_been(tmp_path):
     stops = random.Random(1)
     found = []

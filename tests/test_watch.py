@@ -306,6 +306,7 @@ def test_pages_that_vanish_leave_nothing_behind(server):
     settled(server)
 
 
+@pytest.mark.slow
 def test_a_page_too_many_is_told_why_and_comes_in_when_another_has_gone(server):
     with full(server) as pages:
         with visit(server) as page, pytest.raises(ConnectionClosed) as error:
