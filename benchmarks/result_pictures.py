@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from pixelq.presets import PRESETS
 from result_data import Curve, chain, curves, read
 from result_family import GAMES, family_runs
+from result_games import STUDY as GAMES_STUDY
 from result_own import STUDY
 
 __all__ = ["PICTURES"]
@@ -44,15 +45,15 @@ def _save(figure: plt.Figure, out: Path) -> None:
 
 
 def fast(out: Path) -> None:
-    """Seeds of the default recipe against minutes and steps."""
+    """Seeds of the default recipe on Breakout against minutes and steps."""
     figure, axes = _axes(2)
     for axis, x in zip(axes, _UNITS, strict=True):
-        for name, curve in curves("fast").items():
-            if name.startswith("fast-s"):
-                _line(axis, curve, x, f"seed {name[-1]}")
+        for name, curve in curves(GAMES_STUDY).items():
+            if name.startswith("fast-breakout-s"):
+                _line(axis, curve, x, f"seed {name.removeprefix('fast-breakout-s')}", linewidth=1.2)
         axis.axhline(40, color="grey", linewidth=0.8, linestyle="--")
     axes[0].set_ylabel(_RETURN, fontsize=8)
-    axes[1].legend(fontsize=8)
+    axes[1].legend(fontsize=7)
     _save(figure, out)
 
 
@@ -94,7 +95,7 @@ def precision(out: Path) -> None:
 def signals(out: Path) -> None:
     """What a run shows while it learns: return, ε, mean Q and loss."""
     figure, axes = plt.subplots(2, 2, figsize=(8, 4.6), dpi=110)
-    curve = curves("fast")["fast-s4"]
+    curve = curves(GAMES_STUDY)["fast-breakout-s1"]
     shown = (("return_per_game", "return per game"), ("epsilon", "ε"), ("q_mean", "mean Q"), ("loss", "loss"))
     for axis, (name, title) in zip(axes.flat, shown, strict=True):
         axis.plot(curve["step"] / 1000, curve[name])

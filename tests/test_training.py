@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from pixelq.engines.notes import gpu_notes, kernel_notes
 from pixelq.envs.testing import CounterEnv
 from pixelq.errors import PixelqError
 from pixelq.learner import Learner
-from pixelq.presets import preset
+from pixelq.presets import PRESETS, preset
 from pixelq.training.parts import begin, make_parts, resolve
 from pixelq.training.replay_loop import learn, remember, replay_loop, updates_due
 from pixelq.training.run import resume, train
@@ -47,6 +49,22 @@ def test_a_run_writes_what_the_contract_says(tmp_path):
         *("config.json", "provenance.json", "metrics.jsonl", "tb", "checkpoints", "eval", "videos"),
     }
     assert json.loads((tmp_path / "run/config.json").read_text())["threads"] == 1
+
+
+@pytest.mark.slow
+def test_no_preset_loads_the_compiler_of_pytorch(tmp_path):
+    """It would cost every start two seconds and every process 70 MB."""
+    code = (
+        "import sys; from pathlib import Path; from pixelq.presets import PRESETS; from runs import go, tiny\n"
+        "for name in PRESETS:\n"
+        "    go(tiny(name, total_steps=400), Path(sys.argv[1]) / name)\n"
+        "    print(name, sorted({'sympy', 'torch._dynamo'} & set(sys.modules)))"
+    )
+    here = os.environ | {"PYTHONPATH": os.pathsep.join((str(Path(__file__).parent), *sys.path))}
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], env=here, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stdout.splitlines() if line.endswith("]")]
+    assert said == [f"{name} []" for name in PRESETS]
 
 
 @pytest.mark.slow

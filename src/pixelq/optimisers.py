@@ -1,11 +1,12 @@
 """Optimisers over float32 masters."""
 
 from collections.abc import Sequence
-from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
+from torch.optim.radam import radam
 
 from pixelq.config import OptimiserConfig
 from pixelq.device import send
@@ -30,7 +31,7 @@ _CORRECTED_STEPS = 1e6  # steps after which 1 − β₂ᵗ is 1 to the last bit;
 
 
 class Optimiser(Protocol):
-    """Turns the gradients in `.grad` into a step, in two parts.
+    """Turns gradients into a step, in two parts.
 
     `prepare` is the host's part: it counts, and puts the changing numbers where the device finds them. `step`
     is the device's part: on a GPU it reads no host number, so that it can be recorded once and replayed.
@@ -104,9 +105,45 @@ class WeightDecay:
             torch._foreach_mul_(self._parameters, self._kept.value)
 
 
-class Adam:
+class _Moments:
+    """What Adam, Keras' Adam and rectified Adam keep: both moments of every parameter, and the count of steps.
+
+    Args:
+        parameters: what to move.
+        config: which of them, learning rate and ε.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], config: OptimiserConfig) -> None:
+        self._config = config
+        self.learning_rate = config.learning_rate
+        self._steps = 0
+        self._parameters = list(parameters)
+        self._first, self._second = (
+            [torch.zeros_like(parameter, requires_grad=False) for parameter in parameters] for _ in range(2)
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Both moments of every parameter and the count of steps."""
+        tensors = {"steps": torch.tensor(self._steps)}
+        for index, (first, second) in enumerate(zip(self._first, self._second, strict=True)):
+            tensors |= {f"{index}.exp_avg": first, f"{index}.exp_avg_sq": second}
+            if self._config.name != "keras_adam":
+                tensors[f"{index}.step"] = torch.tensor(float(self._steps))
+        return tensors
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        self._steps = int(state["steps"])
+        for index, (first, second) in enumerate(zip(self._first, self._second, strict=True)):
+            for moment, name in ((first, f"{index}.exp_avg"), (second, f"{index}.exp_avg_sq")):
+                # checkpoints of older versions have none before the first step
+                moment.copy_(state[name]) if name in state else moment.zero_()
+
+
+class Adam(_Moments):
     """Adam, Keras' Adam, and rectified Adam, with PyTorch's kernels.
 
+    PyTorch's functions, not its classes: those load its compiler, which takes two seconds and 70 MB.
     `keras_adam` adds ε to the uncorrected √v; PyTorch adds it to the corrected one. So its kernel gets a count of
     steps at which both corrections are 1, and they go into the step size: lr · √(1 − β₂ᵗ) / (1 − β₁ᵗ).
 
@@ -121,72 +158,49 @@ class Adam:
     most_at_once = 1
 
     def __init__(self, parameters: Sequence[Tensor], config: OptimiserConfig) -> None:
+        super().__init__(parameters, config)
         self._as_keras = config.name == "keras_adam"
-        self.learning_rate = config.learning_rate
-        self._steps = 0
-        self._parameters = list(parameters)
         self._rate = StepSize(config.learning_rate, self._parameters[0].device)
         self._weight_decay = WeightDecay(self._parameters, config)
-        self._config = config
-
-    @cached_property
-    def _adam(self) -> torch.optim.Optimizer:
-        """PyTorch's optimiser, made at its first use: it loads PyTorch's compiler, a second and 80 MB."""
-        config, parameters, rate = self._config, self._parameters, self._rate.value
-        on_gpu = parameters[0].is_cuda  # there counts stay on the device, and no update waits for them
-        if config.name == "radam":
-            return torch.optim.RAdam(parameters, rate, eps=config.epsilon, foreach=True, capturable=on_gpu)
-        adam = torch.optim.Adam(parameters, rate, eps=config.epsilon, fused=True, capturable=on_gpu)
-        if self._as_keras:
-            adam.state.update({parameter: _corrected_moments(parameter) for parameter in parameters})
-        return adam
+        self._counts = [torch.zeros((), device=parameter.device) for parameter in parameters]
+        self._set_counts()
 
     def prepare(self, count: int = 1) -> None:
         """Announce a step."""
         assert count == 1  # the next one's size may be another
         self._steps += 1
         rate = self.learning_rate
-        group = self._adam.param_groups[0]
         if self._as_keras:
             correction1, correction2 = _corrections(self._steps)
             rate *= correction2**0.5 / correction1
         self._rate.set(rate)
-        group["lr"] = self._rate.value
         self._weight_decay.prepare(self.learning_rate)
 
+    @torch.no_grad()
     def step(self, gradients: Sequence[Tensor]) -> None:
         """Move every parameter by its gradient; the step was announced."""
-        for parameter, gradient in zip(self._parameters, gradients, strict=True):
-            parameter.grad = gradient
         self._weight_decay.apply()
-        self._adam.step()
-
-    def state(self) -> dict[str, Tensor]:
-        """Both moments of every parameter and the count of steps."""
-        tensors = {"steps": torch.tensor(self._steps)}
-        for index, moments in self._adam.state_dict()["state"].items():
-            kept = {name: tensor for name, tensor in moments.items() if name != "step" or not self._as_keras}
-            tensors |= {f"{index}.{name}": tensor for name, tensor in kept.items()}
-        return tensors
+        numbers: dict[str, Any] = {"lr": self._rate.value, "eps": self._config.epsilon, "weight_decay": 0.0}
+        numbers |= dict(zip(("beta1", "beta2"), BETAS, strict=True))
+        # on a GPU the counts stay on the device, and no update waits for them
+        numbers |= {"maximize": False, "capturable": self._parameters[0].is_cuda}
+        moved = self._parameters, list(gradients), self._first, self._second
+        if self._config.name == "radam":
+            radam(*moved, self._counts, foreach=True, **numbers)
+        else:
+            adam(*moved, [], self._counts, fused=True, amsgrad=False, **numbers)
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
-        self._steps = int(state["steps"])
-        moments: dict[int, dict[str, Tensor]] = {}
-        if self._as_keras:
-            moments = {index: _corrected_moments(parameter) for index, parameter in enumerate(self._parameters)}
-        for key, tensor in state.items():
-            index, _, name = key.partition(".")
-            if name == "step" and not self._as_keras:
-                moments.setdefault(int(index), {})[name] = tensor.clone()
-            elif name and name != "step":
-                # the fused kernel walks memory, so moments must have their parameter's strides (channels-last)
-                moment = torch.empty_like(self._parameters[int(index)], requires_grad=False).copy_(tensor)
-                moments.setdefault(int(index), {})[name] = moment
-        self._adam.load_state_dict({"state": moments, "param_groups": self._adam.state_dict()["param_groups"]})
+        super().restore(state)
+        self._set_counts()
+
+    def _set_counts(self) -> None:
+        for count in self._counts:
+            count.fill_(_CORRECTED_STEPS if self._as_keras else self._steps)
 
 
-class ElementwiseAdam:
+class ElementwiseAdam(_Moments):
     """The optimisers of `Adam` as one formula of plain operations, which a compiler fuses into one pass; same state.
 
     m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;  θ ← dθ − m · (a / (√v + b) + c)
@@ -203,18 +217,12 @@ class ElementwiseAdam:
     most_at_once = _MOST_AT_ONCE
 
     def __init__(self, parameters: Sequence[Tensor], config: OptimiserConfig) -> None:
-        self._config = config
-        self.learning_rate = config.learning_rate
-        self._steps = 0
-        self._parameters = list(parameters)
+        super().__init__(parameters, config)
         self.numbers: list[tuple[float, float, float, float]] = []
         """a, b, c and d of each of the steps that were announced last."""
         device = self._parameters[0].device
         self._announced = torch.zeros(_MOST_AT_ONCE, 4, device=device)  # the same, where the device finds them
         self._next = torch.zeros(1, dtype=torch.int64, device=device)
-        self._first, self._second = (
-            [torch.zeros_like(parameter, requires_grad=False) for parameter in parameters] for _ in range(2)
-        )
 
     @property
     def moments(self) -> tuple[list[Tensor], list[Tensor]]:
@@ -261,34 +269,11 @@ class ElementwiseAdam:
             second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
             parameter.mul_(kept).sub_(first * (scaled / (second.sqrt() + epsilon) + plain))
 
-    def state(self) -> dict[str, Tensor]:
-        """Both moments of every parameter and the count of steps."""
-        tensors = {"steps": torch.tensor(self._steps)}
-        for index, (first, second) in enumerate(zip(self._first, self._second, strict=True)):
-            tensors |= {f"{index}.exp_avg": first, f"{index}.exp_avg_sq": second}
-            if self._config.name != "keras_adam":
-                tensors[f"{index}.step"] = torch.tensor(float(self._steps))
-        return tensors
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """The inverse of `state`."""
-        self._steps = int(state["steps"])
-        for index, (first, second) in enumerate(zip(self._first, self._second, strict=True)):
-            for moment, name in ((first, f"{index}.exp_avg"), (second, f"{index}.exp_avg_sq")):
-                # before the first step PyTorch's own have none
-                moment.copy_(state[name]) if name in state else moment.zero_()
-
 
 def _corrections(steps: int) -> tuple[float, float]:
     """1 − β₁ᵗ and 1 − β₂ᵗ, Adam's bias corrections after t steps."""
     beta1, beta2 = BETAS
     return 1.0 - beta1**steps, 1.0 - beta2**steps
-
-
-def _corrected_moments(parameter: Tensor) -> dict[str, Tensor]:
-    """Adam's moments before the first step, with a count that makes its kernel correct nothing."""
-    first, second = (torch.zeros_like(parameter, requires_grad=False) for _ in range(2))
-    return {"step": torch.tensor(_CORRECTED_STEPS, device=parameter.device), "exp_avg": first, "exp_avg_sq": second}
 
 
 class CentredRMSProp:
