@@ -153,7 +153,7 @@ _PQN = TrainConfig(
 )
 
 # narrow layers, since on a CPU the update is what takes the time; two steps and priorities, to need few of them;
-# not three steps, with which Breakout and Pong are learned later;
+# not three steps, with which Breakout is learned later;
 # rectified Adam, since Adam's first steps, as long as its later ones, silence the network of Pong;
 # no background, since an even grey turns all weights of a filter the same way, and then it never answers again
 _FAST = TrainConfig(
