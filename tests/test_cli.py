@@ -235,7 +235,6 @@ def test_what_is_not_known_yet_is_null(tmp_path):
         assert first[key] is None
 
 
-@pytest.mark.slow
 def test_progress_without_a_terminal_is_plain_lines(run):
     lines = (run.parent / "printed").read_text().splitlines()
     assert lines[0].startswith("cleanrl-dqn on catch: 2 games, cpu, ")

@@ -136,8 +136,8 @@ class _Moments:
         self._steps = int(state["steps"])
         for index, (first, second) in enumerate(zip(self._first, self._second, strict=True)):
             for moment, name in ((first, f"{index}.exp_avg"), (second, f"{index}.exp_avg_sq")):
-                # checkpoints of older versions have none before the first step
-                moment.copy_(state[name]) if name in state else moment.zero_()
+                # before the first step checkpoints of older versions have none
+                moment.copy_(state[name]) if self._steps else moment.zero_()
 
 
 class Adam(_Moments):
