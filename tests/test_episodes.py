@@ -143,6 +143,7 @@ class Naive:
         return lost, finished
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     num_envs=st.integers(1, 5),
@@ -153,7 +154,6 @@ class Naive:
     clip=st.booleans(),
     restart=st.integers(0, 60),
 )
-@pytest.mark.slow
 def test_equals_a_loop_over_lists(num_envs, seed, chances, window, cap, clip, restart):
     envs = CounterEnv(num_envs, seed, chances)
     tracker = EpisodeTracker(num_envs, window, cap, clip)

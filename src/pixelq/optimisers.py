@@ -180,10 +180,10 @@ class Adam(_Moments):
     def step(self, gradients: Sequence[Tensor]) -> None:
         """Move every parameter by its gradient; the step was announced."""
         self._weight_decay.apply()
-        numbers: dict[str, Any] = {"lr": self._rate.value, "eps": self._config.epsilon, "weight_decay": 0.0}
-        numbers |= dict(zip(("beta1", "beta2"), BETAS, strict=True))
+        beta1, beta2 = BETAS
+        numbers: dict[str, Any] = {"lr": self._rate.value, "beta1": beta1, "beta2": beta2, "eps": self._config.epsilon}
         # on a GPU the counts stay on the device, and no update waits for them
-        numbers |= {"maximize": False, "capturable": self._parameters[0].is_cuda}
+        numbers |= {"weight_decay": 0.0, "maximize": False, "capturable": self._parameters[0].is_cuda}
         moved = self._parameters, list(gradients), self._first, self._second
         if self._config.name == "radam":
             radam(*moved, self._counts, foreach=True, **numbers)
